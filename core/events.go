@@ -1,0 +1,167 @@
+package crust
+
+import (
+	"time"
+
+	"github.com/libcrust/libcrust/core/internal/endpoint"
+)
+
+// EventType tells what happened. Numbers are shared with the C ABI and only
+// ever appended; ignore types you do not know.
+type EventType uint32
+
+const (
+	// EventMessage brings a message: Peer, Data, Priority.
+	EventMessage EventType = 1
+	// EventWritable says that a send queue that refused a message
+	// (CodeWouldBlock) has drained to half: Peer. Once per refusal.
+	EventWritable EventType = 2
+	// EventListenerStarted says that a listener accepts connections: Endpoint,
+	// with the port it really got.
+	EventListenerStarted EventType = 3
+	// EventListenerFailed says that a listener could not start or has died:
+	// Endpoint as asked for, Err.
+	EventListenerFailed EventType = 4
+	// EventConnectionInfo answers PrepareConnectionInfo: Token, and in Data
+	// what to give to the other peer out of band.
+	EventConnectionInfo EventType = 5
+	// EventConnected says that a peer has proved its identity and the session
+	// stands: Peer, Role, How, Endpoint, AppID, Took, and the Token of the
+	// Connect that it answers, zero when there was none. Exactly one per
+	// session, before any message of it.
+	EventConnected EventType = 6
+	// EventAlreadyConnected is the final event of a Connect whose peer was
+	// connected already, or became so through another Connect: Token, Peer.
+	EventAlreadyConnected EventType = 7
+	// EventConnectFailed is the final event of a Connect: Token, Peer and
+	// Endpoint as far as known, Err.
+	EventConnectFailed EventType = 8
+	// EventBootstrapped says that one contact answered: Token, Peer, Endpoint.
+	// It follows that peer's EventConnected. The other attempts were given up.
+	EventBootstrapped EventType = 9
+	// EventBootstrapFailed says that no contact answered: Token, Err, which
+	// joins one cause per contact.
+	EventBootstrapFailed EventType = 10
+	// EventLost is the last event of a session: Peer, Err. CodeDisconnected
+	// means that one side asked for it.
+	EventLost EventType = 11
+	// EventMessagesDropped says that messages accepted by Send will not
+	// arrive, because they grew too old in the queue: Peer, Priority, Count, Bytes.
+	EventMessagesDropped EventType = 12
+	// EventStopped is the last event of the service. Err is nil after Close,
+	// and says why when the service had to stop by itself.
+	EventStopped EventType = 13
+)
+
+var eventNames = [...]string{
+	EventMessage: "message", EventWritable: "writable", EventListenerStarted: "listener_started",
+	EventListenerFailed: "listener_failed", EventConnectionInfo: "info", EventConnected: "connected",
+	EventAlreadyConnected: "already_connected", EventConnectFailed: "connect_failed", EventBootstrapped: "bootstrapped",
+	EventBootstrapFailed: "bootstrap_failed", EventLost: "lost", EventMessagesDropped: "messages_dropped",
+	EventStopped: "stopped",
+}
+
+// String returns the name in snake_case.
+func (t EventType) String() string {
+	if int(t) < len(eventNames) && eventNames[t] != "" {
+		return eventNames[t]
+	}
+	return "unknown"
+}
+
+// How tells by which way a session came about.
+type How uint8
+
+const (
+	Dialed   How = 1 // we connected to the peer
+	Accepted How = 2 // the peer connected to us
+	Mapped   How = 3 // the peer came through a port mapping
+	Punched  How = 4 // both sides opened their NATs
+	Relayed  How = 5 // another peer relays
+)
+
+// String returns "dialed", "accepted", "mapped", "punched" or "relayed".
+func (h How) String() string {
+	if names := [...]string{"", "dialed", "accepted", "mapped", "punched", "relayed"}; int(h) < len(names) {
+		return names[h]
+	}
+	return "unknown"
+}
+
+// Role tells what a peer is to the network.
+type Role uint8
+
+const (
+	Node   Role = 0 // a full member
+	Client Role = 1 // a user of the network
+)
+
+// String returns "node" or "client".
+func (r Role) String() string {
+	if r == Client {
+		return "client"
+	}
+	return "node"
+}
+
+// Event is something that happened. Which fields mean something is said at each
+// EventType; the others are zero. Events of one peer come in order: connected,
+// messages, lost.
+type Event struct {
+	Type     EventType
+	Priority uint8
+	Token    uint64
+	Peer     PeerID
+	Data     []byte // owned as the way of receiving says: see Service.Events and Batch
+	detail   *detail
+}
+
+// detail holds what rare events say, so that a message's Event stays small.
+type detail struct {
+	err      error
+	appID    []byte
+	endpoint endpoint.Endpoint
+	took     time.Duration
+	count    uint64
+	bytes    uint64
+	how      How
+	role     Role
+}
+
+var noDetail detail
+
+func (e *Event) more() *detail {
+	if e.detail == nil {
+		return &noDetail
+	}
+	return e.detail
+}
+
+// Err returns why: an *Error, or nil.
+func (e *Event) Err() error { return e.more().err }
+
+// Code returns the code of Err.
+func (e *Event) Code() Code { return CodeOf(e.more().err) }
+
+// AppID returns what the peer's program attached to its service, up to
+// MaxAppID bytes, authenticated by the handshake.
+func (e *Event) AppID() []byte { return e.more().appID }
+
+// Endpoint returns the endpoint the event is about.
+func (e *Event) Endpoint() Endpoint { return e.more().endpoint }
+
+// Took returns how long a connection took, from the call or the accepted
+// connection to the session.
+func (e *Event) Took() time.Duration { return e.more().took }
+
+// Count returns a number of messages.
+func (e *Event) Count() uint64 { return e.more().count }
+
+// Bytes returns a number of bytes.
+func (e *Event) Bytes() uint64 { return e.more().bytes }
+
+// How returns by which way a session came about.
+func (e *Event) How() How { return e.more().how }
+
+// Role returns the peer's role.
+func (e *Event) Role() Role { return e.more().role }

@@ -1,0 +1,240 @@
+// Package identity says who a peer is: the key pair, the peer id made of its
+// public half, the text form, signing, and the erasing of the secret.
+//
+// An identity is an Ed25519 key pair (RFC 8032). The same secret, mapped to
+// Curve25519, is the static key of the Noise handshake, so whoever finishes a
+// handshake has proved that it holds the identity.
+package identity
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/jamesruan/sodium"
+)
+
+const (
+	// IDSize is the length of a peer id in bytes: an Ed25519 public key.
+	IDSize = 32
+	// SeedSize is the length of the secret from which a key pair is made.
+	SeedSize = 32
+	// SignatureSize is the length of an Ed25519 signature.
+	SignatureSize = 64
+)
+
+// PeerID is a peer's Ed25519 public key. The zero PeerID means "not known".
+type PeerID [IDSize]byte
+
+// String returns the id as 64 lower-case hexadecimal digits.
+func (id PeerID) String() string { return hex.EncodeToString(id[:]) }
+
+// Short returns the first eight digits, for logs and messages to people.
+func (id PeerID) Short() string { return hex.EncodeToString(id[:4]) }
+
+// IsZero reports whether id is the zero PeerID.
+func (id PeerID) IsZero() bool { return id == PeerID{} }
+
+// Compare orders peer ids as big-endian numbers: -1, 0 or +1.
+func (id PeerID) Compare(other PeerID) int { return bytes.Compare(id[:], other[:]) }
+
+// MarshalText implements encoding.TextMarshaler.
+func (id PeerID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (id *PeerID) UnmarshalText(text []byte) error {
+	parsed, err := ParsePeerID(string(text))
+	if err != nil {
+		return err
+	}
+	*id = parsed
+	return nil
+}
+
+// ParsePeerID reads the text form: exactly 64 hexadecimal digits of either case.
+func ParsePeerID(text string) (PeerID, error) {
+	var id PeerID
+	if len(text) != 2*IDSize {
+		return id, fmt.Errorf("peer id has %d characters, want %d hexadecimal digits", len(text), 2*IDSize)
+	}
+	if _, err := hex.Decode(id[:], []byte(text)); err != nil {
+		return PeerID{}, fmt.Errorf("peer id %q is not hexadecimal", text)
+	}
+	return id, nil
+}
+
+// ErrBadKey is returned for bytes that are no Ed25519 public key of prime order
+// in canonical form, which no honest peer can have.
+var ErrBadKey = errors.New("not a valid Ed25519 public key")
+
+// Curve25519 returns the X25519 form of the id (the birational map of RFC 7748,
+// section 4.1). It refuses points of small order, points outside the main
+// subgroup and non-canonical encodings with ErrBadKey.
+func (id PeerID) Curve25519() ([32]byte, error) {
+	var out [32]byte
+	if !canonical(id) {
+		return out, ErrBadKey
+	}
+	box := sodium.SignPublicKey{Bytes: sodium.Bytes(id[:])}.ToBox()
+	copy(out[:], box.Bytes)
+	if out == [32]byte{} { // the package drops the return code; a refused key leaves zeros
+		return out, ErrBadKey
+	}
+	return out, nil
+}
+
+// canonical reports whether the y coordinate is below p = 2^255 - 19.
+func canonical(id PeerID) bool {
+	if id[31]&0x7f != 0x7f {
+		return true
+	}
+	for _, b := range id[1:31] {
+		if b != 0xff {
+			return true
+		}
+	}
+	return id[0] < 0xed
+}
+
+// Verify reports whether signature is id's signature of message.
+func (id PeerID) Verify(message, signature []byte) bool {
+	if len(signature) != SignatureSize || !canonical(id) {
+		return false
+	}
+	key := sodium.SignPublicKey{Bytes: sodium.Bytes(id[:])}
+	return sodium.Bytes(message).SignVerifyDetached(sodium.Signature{Bytes: sodium.Bytes(signature)}, key) == nil
+}
+
+// Key is a secret identity. It must not be copied; hand the pointer on. Its
+// methods may be called from several goroutines at once, except Zero.
+type Key struct {
+	id     PeerID
+	sign   sodium.SignSecretKey // 64 bytes: seed and public key
+	static [32]byte             // X25519 secret
+}
+
+// Generate makes a new random identity.
+func Generate() (*Key, error) {
+	var seed [SeedSize]byte
+	if _, err := rand.Read(seed[:]); err != nil {
+		return nil, fmt.Errorf("identity: %w", err)
+	}
+	defer clear(seed[:])
+	return FromSeed(seed[:])
+}
+
+// FromSeed makes the identity that belongs to a secret seed of SeedSize bytes.
+// The seed is copied; the caller may clear it afterwards.
+func FromSeed(seed []byte) (*Key, error) {
+	if len(seed) != SeedSize {
+		return nil, fmt.Errorf("identity: the seed has %d bytes, want %d", len(seed), SeedSize)
+	}
+	pair := sodium.SeedSignKP(sodium.SignSeed{Bytes: sodium.Bytes(seed)})
+	k := &Key{sign: pair.SecretKey}
+	copy(k.id[:], pair.PublicKey.Bytes)
+	box := pair.SecretKey.ToBox()
+	copy(k.static[:], box.Bytes)
+	clear(box.Bytes)
+	return k, nil
+}
+
+// ID returns the public half.
+func (k *Key) ID() PeerID { return k.id }
+
+// Static returns the X25519 secret that belongs to the identity. The caller
+// owns the copy and should clear it.
+func (k *Key) Static() [32]byte { return k.static }
+
+// Seed returns a copy of the secret seed, which the caller should clear.
+func (k *Key) Seed() []byte { return bytes.Clone(k.sign.Bytes[:SeedSize]) }
+
+// Sign returns the detached Ed25519 signature of message.
+func (k *Key) Sign(message []byte) []byte {
+	return sodium.Bytes(message).SignDetached(k.sign).Bytes
+}
+
+// Zero overwrites the secret. The key must not be used afterwards.
+func (k *Key) Zero() {
+	clear(k.sign.Bytes)
+	clear(k.static[:])
+	runtime.KeepAlive(k)
+}
+
+const fileHeader = "crust-identity-1"
+
+// Save writes the secret to a new file that only its owner may read (mode
+// 0600). It never overwrites a file: an existing one gives fs.ErrExist.
+func (k *Key) Save(path string) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".crust-identity-*") // CreateTemp gives mode 0600
+	if err != nil {
+		return fmt.Errorf("identity: cannot create %s: %w", path, err)
+	}
+	defer os.Remove(f.Name())
+	seed := k.Seed()
+	defer clear(seed)
+	_, err = fmt.Fprintf(f, "%s %x\n", fileHeader, seed)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Link(f.Name(), path) // atomic, and refuses to replace
+	}
+	if err != nil {
+		return fmt.Errorf("identity: cannot write %s: %w", path, err)
+	}
+	return nil
+}
+
+// Load reads a secret written by Save. On Unix it refuses a file that others
+// may read or write.
+func Load(path string) (*Key, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("identity: cannot read the identity file: %w", err)
+	}
+	if runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0 {
+		return nil, fmt.Errorf("identity: %s is open to other users (mode %04o); run: chmod 600 %s: %w", path, info.Mode().Perm(), path, fs.ErrPermission)
+	}
+	if !info.Mode().IsRegular() || info.Size() > 4096 {
+		return nil, fmt.Errorf("identity: %s is not an identity file", path)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("identity: cannot read the identity file: %w", err)
+	}
+	defer clear(text)
+	digits, ok := strings.CutPrefix(strings.TrimSpace(string(text)), fileHeader+" ")
+	if !ok || len(digits) != 2*SeedSize {
+		return nil, fmt.Errorf("identity: %s is not an identity file: want one line %q and %d hexadecimal digits", path, fileHeader, 2*SeedSize)
+	}
+	seed, err := hex.DecodeString(digits)
+	if err != nil {
+		return nil, fmt.Errorf("identity: %s is not an identity file: its key is not hexadecimal", path)
+	}
+	defer clear(seed)
+	return FromSeed(seed)
+}
+
+// LoadOrCreate loads path, or generates an identity and saves it there when the
+// file does not exist. Two processes that create the same file at once end up
+// with the same identity.
+func LoadOrCreate(path string) (*Key, error) {
+	k, err := Load(path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return k, err
+	}
+	if k, err = Generate(); err != nil {
+		return nil, err
+	}
+	if err = k.Save(path); errors.Is(err, fs.ErrExist) {
+		return Load(path)
+	} else if err != nil {
+		return nil, err
+	}
+	return k, nil
+}

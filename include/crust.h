@@ -1,0 +1,398 @@
+/*
+ * crust.h - the C ABI of libcrust: reliable, encrypted peer-to-peer connections.
+ *
+ * THREADS. Every function may be called from any thread at any time, also at
+ * once on the same service, with these exceptions: one crust_config belongs to
+ * one thread at a time, and a crust_batch is freed once.
+ *
+ * BLOCKING. Only crust_poll (with a timeout), crust_send_wait and
+ * crust_service_free block. Everything that takes time on the network answers
+ * with an event that carries the caller's token. A call that returned an error
+ * causes no event; a call with a token that returned CRUST_OK causes exactly
+ * one final event with that token.
+ *
+ * EVENTS arrive in one of two ways, chosen in crust_service_new:
+ *   - poll mode: crust_poll takes a batch; crust_service_fd is readable while
+ *     events wait (level-triggered), for use in epoll, kqueue or select loops;
+ *   - callback mode: on_events is called with batches by one library thread.
+ * The events of one peer come in order: CONNECTED, MESSAGE..., LOST.
+ *
+ * INSIDE A CALLBACK every function is allowed except crust_poll,
+ * crust_send_wait and crust_service_free, which return
+ * CRUST_ERR_WOULD_DEADLOCK. No C++ exception, longjmp or Rust panic may leave a
+ * callback.
+ *
+ * LIFE. crust_service_close may be called anywhere, also in a callback. Then
+ * come the remaining events, one LOST for each session, STOPPED as the very
+ * last, and on_release. crust_service_free closes if need be, waits for all of
+ * that, and frees; afterwards the handle is stale and every use of it returns
+ * CRUST_ERR_BAD_HANDLE. Free services before main returns. Batches outlive
+ * their service.
+ *
+ * MEMORY. The library copies what it is given before a call returns. Strings
+ * are UTF-8 and NUL-terminated. NULL with length 0 is fine; NULL with another
+ * length is CRUST_ERR_INVALID.
+ *
+ * PROCESS. The library cannot be unloaded (dlclose does nothing). In a child
+ * made by fork() after loading, every function but the pure ones returns
+ * CRUST_ERR_FORKED. A program holds at most one library written in Go safely.
+ *
+ * ABI. Functions, codes, options and event types are only added. Structs that
+ * start with struct_size grow at the end; crust_event and crust_message never
+ * change size. Ignore event types and codes you do not know.
+ */
+#ifndef CRUST_H
+#define CRUST_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(CRUST_STATIC)
+#  define CRUST_API
+#elif defined(_WIN32)
+#  if defined(CRUST_BUILDING)
+#    define CRUST_API __declspec(dllexport)
+#  else
+#    define CRUST_API __declspec(dllimport)
+#  endif
+#elif defined(__GNUC__) || defined(__clang__)
+#  define CRUST_API __attribute__((visibility("default")))
+#else
+#  define CRUST_API
+#endif
+#if defined(_WIN32) && !defined(_WIN64)
+#  define CRUST_CALL __cdecl
+#else
+#  define CRUST_CALL
+#endif
+#if defined(__GNUC__) || defined(__clang__)
+#  define CRUST_MUST_CHECK __attribute__((warn_unused_result))
+#else
+#  define CRUST_MUST_CHECK
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- version (pure functions: no state, any thread, also after fork) ---- */
+
+#define CRUST_VERSION_MAJOR 0
+#define CRUST_VERSION_MINOR 1
+#define CRUST_VERSION_PATCH 0
+#define CRUST_ABI_VERSION   1u /* the SONAME's number; changes only when the ABI breaks */
+
+/* "0.1.0"; static storage. */
+CRUST_API const char *CRUST_CALL crust_version_string(void);
+/* major << 16 | minor << 8 | patch of the library in use. */
+CRUST_API uint32_t CRUST_CALL crust_version_number(void);
+/* CRUST_ABI_VERSION of the library in use. Compare it at load time. */
+CRUST_API uint32_t CRUST_CALL crust_abi_version(void);
+/* 1 when the library has a feature, else 0. Known: "tcp", "fd", "utp". NULL gives 0. */
+CRUST_API int CRUST_CALL crust_has(const char *feature);
+
+/* ---- results ------------------------------------------------------------ */
+
+typedef int32_t crust_result; /* >= 0: success, often a count; < 0: one of these */
+enum {
+    CRUST_OK                   = 0,
+    CRUST_ERR_INVALID          = -1,  /* an argument is malformed or out of bounds */
+    CRUST_ERR_BAD_HANDLE       = -2,  /* unknown, stale or freed handle */
+    CRUST_ERR_STATE            = -3,  /* not possible now */
+    CRUST_ERR_NO_MEMORY        = -4,
+    CRUST_ERR_WOULD_BLOCK      = -5,  /* the send queue is full; wait for WRITABLE */
+    CRUST_ERR_TIMEOUT          = -6,
+    CRUST_ERR_CANCELED         = -7,
+    CRUST_ERR_CLOSED           = -8,  /* the service is closed */
+    CRUST_ERR_BUFFER_TOO_SMALL = -9,  /* *len says what is needed */
+    CRUST_ERR_TOO_BIG          = -10, /* the message is over CRUST_MAX_MESSAGE */
+    CRUST_ERR_UNSUPPORTED      = -11,
+    CRUST_ERR_WOULD_DEADLOCK   = -12, /* a blocking call inside a callback */
+    CRUST_ERR_FORKED           = -13, /* the process forked after loading the library */
+    CRUST_ERR_PANICKED         = -14, /* a fault inside the library was caught */
+    CRUST_ERR_INTERNAL         = -15,
+    CRUST_ERR_ABI              = -16, /* struct_size or ABI version not acceptable */
+    CRUST_ERR_IO               = -20,
+    CRUST_ERR_ADDRESS_IN_USE   = -21,
+    CRUST_ERR_ADDRESS          = -22, /* no such address on this machine, or malformed */
+    CRUST_ERR_UNREACHABLE      = -23,
+    CRUST_ERR_REFUSED          = -24, /* nothing listens there */
+    CRUST_ERR_RESET            = -25, /* the connection broke */
+    CRUST_ERR_PERMISSION       = -26,
+    CRUST_ERR_LIMIT            = -27, /* a limit on connections, handshakes or descriptors */
+    CRUST_ERR_SELF             = -40, /* the peer is this service */
+    CRUST_ERR_UNKNOWN_PEER     = -41, /* not connected to that peer */
+    CRUST_ERR_CONNECTED        = -42,
+    CRUST_ERR_BANNED           = -43,
+    CRUST_ERR_NOT_ALLOWED      = -44, /* the peer does not accept us */
+    CRUST_ERR_BAD_INFO         = -45, /* connection info malformed, forged or expired */
+    CRUST_ERR_HANDSHAKE        = -46,
+    CRUST_ERR_CRYPTO           = -47, /* data that fails authentication */
+    CRUST_ERR_NETWORK_NAME     = -48, /* no answer: another network name, or no libcrust there */
+    CRUST_ERR_WRONG_PEER       = -49, /* somebody else answered */
+    CRUST_ERR_NO_ENDPOINT      = -50, /* nothing to try */
+    CRUST_ERR_DISCONNECTED     = -51, /* closed in order by either side */
+    CRUST_ERR_PEER_SILENT      = -52, /* nothing heard for the whole timeout */
+    CRUST_ERR_PROTOCOL         = -53,
+    CRUST_ERR_REPLACED         = -54, /* the peer restarted and came back */
+    CRUST_ERR_EXPIRED          = -55  /* too old in the queue */
+};
+
+/* One sentence for a code; static storage; pure. Unknown codes give "unknown code". */
+CRUST_API const char *CRUST_CALL crust_strerror(crust_result code);
+/* The code's name in snake_case, such as "would_block"; static storage; pure. */
+CRUST_API const char *CRUST_CALL crust_error_name(crust_result code);
+/* What the last failing call of this thread said, "" before any failure. The
+ * text stays until the next failing call of this thread; success leaves it. Pure. */
+CRUST_API const char *CRUST_CALL crust_last_error(void);
+
+/* ---- peer ids and identities -------------------------------------------- */
+
+#define CRUST_PEER_ID_SIZE   32 /* an Ed25519 public key */
+#define CRUST_PEER_ID_TEXT   65 /* 64 hexadecimal digits and NUL */
+#define CRUST_SEED_SIZE      32 /* the secret an identity is made from */
+#define CRUST_MAX_MESSAGE    2097152u
+#define CRUST_MAX_APP_ID     256u
+#define CRUST_MAX_NETWORK_NAME 256u
+
+typedef struct crust_peer_id { uint8_t bytes[CRUST_PEER_ID_SIZE]; } crust_peer_id;
+
+/* Writes the text form with NUL into out[CRUST_PEER_ID_TEXT]. Pure. INVALID. */
+CRUST_API crust_result CRUST_CALL crust_peer_id_format(const crust_peer_id *id, char *out);
+/* Reads 64 hexadecimal digits. Pure. INVALID. */
+CRUST_API crust_result CRUST_CALL crust_peer_id_parse(const char *text, crust_peer_id *out);
+/* Makes a new secret seed for CRUST_OPT_IDENTITY_SEED, and its peer id unless id
+ * is NULL. INVALID, FORKED, INTERNAL. */
+CRUST_API crust_result CRUST_CALL crust_identity_generate(uint8_t seed[CRUST_SEED_SIZE], crust_peer_id *id);
+
+/* ---- configuration: how a service is made -------------------------------- */
+
+typedef uint64_t crust_service;           /* a handle; 0 is never valid */
+typedef struct crust_config crust_config; /* opaque */
+typedef struct crust_batch  crust_batch;  /* opaque */
+
+#define CRUST_ROLE_NODE   0u
+#define CRUST_ROLE_CLIENT 1u
+
+typedef int32_t crust_option;
+enum {                                          /* what; zero or unset means */
+    CRUST_OPT_NETWORK_NAME          = 1,  /* str: the network; the public default network */
+    CRUST_OPT_IDENTITY_FILE         = 2,  /* str: path, created with mode 0600 if missing; a fresh identity */
+    CRUST_OPT_IDENTITY_SEED         = 3,  /* bytes: CRUST_SEED_SIZE; a fresh identity */
+    CRUST_OPT_APP_ID                = 4,  /* bytes or str: up to CRUST_MAX_APP_ID; none */
+    CRUST_OPT_ROLE                  = 5,  /* u64: CRUST_ROLE_*; node */
+    CRUST_OPT_NO_LISTEN             = 6,  /* u64: 1 starts no listener; listeners start */
+    CRUST_OPT_NO_ACCEPT             = 7,  /* u64: 1 refuses sessions that peers begin; accepts */
+    CRUST_OPT_CIPHER                = 8,  /* u64: 0 automatic, 1 ChaCha20-Poly1305 only */
+    CRUST_OPT_CONNECT_TIMEOUT_MS    = 20, /* u64; 60,000 */
+    CRUST_OPT_BOOTSTRAP_TIMEOUT_MS  = 21, /* u64; 10,000 */
+    CRUST_OPT_HANDSHAKE_TIMEOUT_MS  = 22, /* u64; 10,000 */
+    CRUST_OPT_HEARTBEAT_MS          = 23, /* u64; 20,000 */
+    CRUST_OPT_LOST_AFTER_MS         = 24, /* u64, at least twice the heartbeat; 120,000 */
+    CRUST_OPT_CLOSE_TIMEOUT_MS      = 25, /* u64; 5,000 */
+    CRUST_OPT_MESSAGE_MAX_AGE_MS    = 26, /* u64; 60,000 */
+    CRUST_OPT_SEND_QUEUE_BYTES      = 40, /* u64, for one peer, at least CRUST_MAX_MESSAGE; 4 MiB */
+    CRUST_OPT_EVENT_QUEUE_BYTES     = 41, /* u64; 16 MiB */
+    CRUST_OPT_MAX_PEERS             = 42, /* u64; 4,096 */
+    CRUST_OPT_MAX_HANDSHAKES        = 43, /* u64; 1,024 */
+    CRUST_OPT_MAX_HANDSHAKES_PER_ADDRESS = 44, /* u64; 256 */
+    CRUST_OPT_MAX_CONNECTS          = 45  /* u64; 1,024 */
+};
+
+/* Makes an empty configuration, to be freed with crust_config_free. INVALID, NO_MEMORY. */
+CRUST_API CRUST_MUST_CHECK crust_result CRUST_CALL crust_config_new(crust_config **out);
+/* Frees it; NULL is fine. Secrets in it are overwritten. */
+CRUST_API void CRUST_CALL crust_config_free(crust_config *config);
+/* Set an option. INVALID: unknown option, wrong kind of value, out of bounds. */
+CRUST_API crust_result CRUST_CALL crust_config_set_u64(crust_config *config, crust_option option, uint64_t value);
+CRUST_API crust_result CRUST_CALL crust_config_set_str(crust_config *config, crust_option option, const char *value);
+CRUST_API crust_result CRUST_CALL crust_config_set_bytes(crust_config *config, crust_option option, const void *value, size_t len);
+/* Adds a listener, such as "tcp://0.0.0.0:0". None added: a random TCP port on all addresses. INVALID. */
+CRUST_API crust_result CRUST_CALL crust_config_add_listener(crust_config *config, const char *endpoint);
+/* Adds a contact for bootstrapping, "ENDPOINT" or "ENDPOINT#PEER". INVALID. */
+CRUST_API crust_result CRUST_CALL crust_config_add_contact(crust_config *config, const char *contact);
+/* Reads options from a JSON object; docs/CONFIG.md names its keys. Unknown keys are INVALID. */
+CRUST_API crust_result CRUST_CALL crust_config_load_json(crust_config *config, const char *json, size_t len);
+
+/* ---- events ---------------------------------------------------------------- */
+
+typedef uint32_t crust_event_type;
+enum {
+    CRUST_EVENT_MESSAGE           = 1,  /* peer, data, len, priority */
+    CRUST_EVENT_WRITABLE          = 2,  /* peer: a queue that refused has drained to half; once per refusal */
+    CRUST_EVENT_LISTENER_STARTED  = 3,  /* endpoint, with the real port */
+    CRUST_EVENT_LISTENER_FAILED   = 4,  /* endpoint as asked for, code, text */
+    CRUST_EVENT_CONNECTION_INFO   = 5,  /* token, data: give these bytes to the other peer */
+    CRUST_EVENT_CONNECTED         = 6,  /* peer, token or 0, how, role, endpoint, data = app id, took_us */
+    CRUST_EVENT_ALREADY_CONNECTED = 7,  /* token, peer: final event of a connect that found a session */
+    CRUST_EVENT_CONNECT_FAILED    = 8,  /* token, peer and endpoint if known, code, text */
+    CRUST_EVENT_BOOTSTRAPPED      = 9,  /* token, peer, endpoint; after that peer's CONNECTED */
+    CRUST_EVENT_BOOTSTRAP_FAILED  = 10, /* token, code, text */
+    CRUST_EVENT_LOST              = 11, /* peer, code, text; the session's last event */
+    CRUST_EVENT_MESSAGES_DROPPED  = 12, /* peer, priority, count, bytes: accepted, but too old to send */
+    CRUST_EVENT_STOPPED           = 13  /* code, text if it stopped by itself; the service's last event */
+};
+#define CRUST_HOW_DIALED   1u
+#define CRUST_HOW_ACCEPTED 2u
+#define CRUST_HOW_MAPPED   3u
+#define CRUST_HOW_PUNCHED  4u
+#define CRUST_HOW_RELAYED  5u
+
+/* 88 bytes on 64-bit systems. Fields that mean nothing for a type are 0 or NULL.
+ * Pointers are valid until the batch is freed (poll mode) or on_events returns
+ * (callback mode), and all point into the batch's memory. */
+typedef struct crust_event {
+    crust_event_type     type;
+    int32_t              code;     /* CRUST_OK or why */
+    uint8_t              priority;
+    uint8_t              role;     /* CRUST_ROLE_* */
+    uint8_t              how;      /* CRUST_HOW_* */
+    uint8_t              reserved0;
+    uint32_t             count;    /* number of messages */
+    uint64_t             token;
+    const crust_peer_id *peer;
+    const uint8_t       *data;
+    uint64_t             len;      /* of data */
+    const char          *endpoint; /* "tcp://..." */
+    const char          *text;     /* one sentence that says why */
+    uint64_t             took_us;
+    uint64_t             bytes;    /* number of bytes */
+    uint64_t             reserved1;
+} crust_event;
+
+typedef void (CRUST_CALL *crust_events_fn)(void *user, crust_service service, const crust_event *events, size_t n);
+typedef void (CRUST_CALL *crust_release_fn)(void *user);
+typedef struct crust_callbacks {
+    uint32_t         struct_size; /* sizeof(crust_callbacks) */
+    uint32_t         reserved;    /* 0 */
+    void            *user;        /* handed back, never looked at */
+    crust_events_fn  on_events;   /* one library thread, never at once with itself, no lock held */
+    crust_release_fn on_release;  /* optional: called exactly once, after the last on_events */
+} crust_callbacks;
+
+/* ---- life -------------------------------------------------------------------- */
+
+/* Makes a service. config NULL means all defaults; callbacks NULL means poll
+ * mode. On failure on_release is not called. INVALID, ABI, IO, PERMISSION,
+ * FORKED, INTERNAL. */
+CRUST_API CRUST_MUST_CHECK crust_result CRUST_CALL crust_service_new(const crust_config *config, const crust_callbacks *callbacks, crust_service *out);
+/* Begins to close and returns at once; see LIFE above. Again: CRUST_OK. BAD_HANDLE, FORKED. */
+CRUST_API crust_result CRUST_CALL crust_service_close(crust_service service);
+/* Closes, waits for the last callback and on_release, frees. In poll mode a
+ * blocked crust_poll returns CLOSED. WOULD_DEADLOCK, BAD_HANDLE, FORKED. */
+CRUST_API crust_result CRUST_CALL crust_service_free(crust_service service);
+/* Who the service is. INVALID, BAD_HANDLE, FORKED. */
+CRUST_API crust_result CRUST_CALL crust_service_id(crust_service service, crust_peer_id *out);
+
+/* ---- poll mode ---------------------------------------------------------------- */
+
+/* A descriptor that is readable while events wait. Poll it, never read or close
+ * it. UNSUPPORTED on Windows. STATE in callback mode. */
+CRUST_API crust_result CRUST_CALL crust_service_fd(crust_service service, intptr_t *out);
+/* Takes up to max_events (0: as many as come together) waiting at most timeout_ms
+ * (0: not at all, < 0: for ever). Returns the number of events; with 0, *out is
+ * NULL. CLOSED after STOPPED was taken. STATE in callback mode, WOULD_DEADLOCK. */
+CRUST_API CRUST_MUST_CHECK crust_result CRUST_CALL crust_poll(crust_service service, int32_t timeout_ms, uint32_t max_events, crust_batch **out);
+/* Makes the crust_poll that waits now, or else the next one, return 0. */
+CRUST_API crust_result CRUST_CALL crust_wakeup(crust_service service);
+/* The events of a batch, and how many. NULL gives NULL and 0. Pure. */
+CRUST_API const crust_event *CRUST_CALL crust_batch_events(const crust_batch *batch, size_t *n);
+/* The memory that holds the batch's events and all they point to, for bindings. Pure. */
+CRUST_API crust_result CRUST_CALL crust_batch_memory(const crust_batch *batch, const void **base, size_t *len);
+/* Frees a batch; NULL is fine; any thread. */
+CRUST_API void CRUST_CALL crust_batch_free(crust_batch *batch);
+
+/* ---- messages ------------------------------------------------------------------- */
+
+typedef struct crust_message { /* 32 bytes on 64-bit systems */
+    const crust_peer_id *peer;
+    const void          *data;
+    uint64_t             len;
+    uint8_t              priority;
+    uint8_t              reserved[7]; /* 0 */
+} crust_message;
+
+/* Queues one message and never blocks. Priority 0 is the most urgent and
+ * overtakes; within a priority order is kept; 0 and 1 are never dropped.
+ * UNKNOWN_PEER, TOO_BIG, WOULD_BLOCK (a WRITABLE event will follow), CLOSED. */
+CRUST_API crust_result CRUST_CALL crust_send(crust_service service, const crust_peer_id *peer, const void *data, size_t len, uint8_t priority);
+/* The same, waiting at most timeout_ms (< 0: for ever) while the queue is full.
+ * TIMEOUT, WOULD_DEADLOCK. */
+CRUST_API crust_result CRUST_CALL crust_send_wait(crust_service service, const crust_peer_id *peer, const void *data, size_t len, uint8_t priority, int32_t timeout_ms);
+/* Queues messages in order until one is refused. Returns how many were accepted;
+ * when that is fewer than n, *why (unless NULL) is the code of the next one. */
+CRUST_API crust_result CRUST_CALL crust_send_batch(crust_service service, const crust_message *messages, size_t n, crust_result *why);
+
+/* ---- connecting ------------------------------------------------------------------- */
+
+/* Answers with CONNECTION_INFO. */
+CRUST_API crust_result CRUST_CALL crust_prepare_connection_info(crust_service service, uint64_t token);
+/* Connects to the peer that made the info. Final event: CONNECTED,
+ * ALREADY_CONNECTED or CONNECT_FAILED. BAD_INFO, SELF, LIMIT, CLOSED. */
+CRUST_API crust_result CRUST_CALL crust_connect(crust_service service, const void *info, size_t len, uint64_t token);
+/* Connects to "ENDPOINT" or "ENDPOINT#PEER". The same final events. INVALID, LIMIT, CLOSED. */
+CRUST_API crust_result CRUST_CALL crust_connect_endpoint(crust_service service, const char *contact, uint64_t token);
+/* Checks an info and says who made it. BAD_INFO. */
+CRUST_API crust_result CRUST_CALL crust_connection_info_peer(const void *info, size_t len, crust_peer_id *out);
+/* Ends a session in order; LOST with DISCONNECTED follows on both sides. UNKNOWN_PEER. */
+CRUST_API crust_result CRUST_CALL crust_disconnect(crust_service service, const crust_peer_id *peer);
+/* Tries all contacts, keeps the first. Final event: BOOTSTRAPPED or BOOTSTRAP_FAILED. STATE when running. */
+CRUST_API crust_result CRUST_CALL crust_bootstrap(crust_service service, uint64_t token);
+CRUST_API crust_result CRUST_CALL crust_stop_bootstrap(crust_service service);
+
+/* ---- listeners ---------------------------------------------------------------------- */
+
+/* Starts one more listener; LISTENER_STARTED or LISTENER_FAILED follows.
+ * INVALID, ADDRESS_IN_USE, ADDRESS, PERMISSION, CLOSED. */
+CRUST_API crust_result CRUST_CALL crust_listen(crust_service service, const char *endpoint);
+CRUST_API crust_result CRUST_CALL crust_stop_listening(crust_service service, const char *endpoint);
+/* Writes the endpoints, one a line, NUL-terminated. *len is the size of buf on
+ * entry and what is needed on return. BUFFER_TOO_SMALL; buf NULL asks the size. */
+CRUST_API crust_result CRUST_CALL crust_listeners(crust_service service, char *buf, size_t *len);
+/* Accepts (1) or refuses (0) sessions that peers begin. */
+CRUST_API crust_result CRUST_CALL crust_set_accept(crust_service service, int accept);
+
+/* ---- looking -------------------------------------------------------------------------- */
+
+typedef struct crust_peer_info {
+    uint32_t      struct_size;   /* sizeof(crust_peer_info), set by the caller */
+    uint8_t       how;           /* CRUST_HOW_* */
+    uint8_t       role;          /* CRUST_ROLE_* */
+    uint8_t       cipher;        /* 1 ChaCha20-Poly1305, 2 AES-256-GCM */
+    uint8_t       reserved;
+    crust_peer_id peer;
+    char          endpoint[64];  /* the peer's end of the link */
+    uint64_t      rtt_us;        /* 0 when not yet known */
+    uint64_t      age_us;        /* since the session began */
+    uint64_t      sent_messages, sent_bytes;
+    uint64_t      received_messages, received_bytes;
+    uint64_t      dropped_messages;
+    uint64_t      queued_bytes;
+} crust_peer_info;
+
+/* Writes the ids of the peers in order. *n is the room in ids on entry and the
+ * number of peers on return. BUFFER_TOO_SMALL; ids NULL asks the number. */
+CRUST_API crust_result CRUST_CALL crust_peers(crust_service service, crust_peer_id *ids, size_t *n);
+/* Describes one session. UNKNOWN_PEER, ABI. */
+CRUST_API crust_result CRUST_CALL crust_peer(crust_service service, const crust_peer_id *peer, crust_peer_info *io);
+
+typedef struct crust_stats {
+    uint32_t struct_size;        /* sizeof(crust_stats), set by the caller */
+    uint32_t reserved;
+    uint64_t peers, listeners, handshakes, connects;         /* now */
+    uint64_t sessions_total, handshakes_failed, handshakes_evicted, connects_failed;
+    uint64_t sent_messages, sent_bytes, received_messages, received_bytes, dropped_messages;
+    uint64_t wire_sent_bytes, wire_received_bytes;
+    uint64_t events_queued, event_bytes_queued;              /* now */
+    uint64_t events_total, backpressure_pauses;
+} crust_stats;
+
+/* Counters since the service was made. Bytes beyond the library's own struct
+ * are set to 0. ABI when struct_size is smaller than 8. */
+CRUST_API crust_result CRUST_CALL crust_service_stats(crust_service service, crust_stats *io);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* CRUST_H */
