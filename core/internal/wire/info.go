@@ -1,0 +1,105 @@
+package wire
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/libcrust/libcrust/core/identity"
+	"github.com/libcrust/libcrust/core/internal/endpoint"
+)
+
+// Info is a connection info: what one peer gives another out of band.
+//
+//	version   uint8      InfoVersion
+//	peer      [32]byte
+//	expires   uint64     seconds since 1970
+//	nonce     [16]byte   random, so that no two infos are equal
+//	n         uint8      up to MaxEndpoints
+//	endpoints n times: transport uint8, size uint8 (4 or 16), address, port uint16
+//	fields    as in a handshake payload, all ignored by this version
+//	signature [64]byte   Ed25519 by peer, of InfoContext and all before it
+type Info struct {
+	Peer      identity.PeerID
+	Expires   uint64
+	Nonce     [16]byte
+	Endpoints []endpoint.Endpoint
+}
+
+// InfoVersion is the version of the form above.
+const InfoVersion = 1
+
+// InfoContext goes before the signed bytes, so that a signature of one thing is
+// never one of another.
+const InfoContext = "libcrust/1 connection info\x00"
+
+// Append appends the info, signed by sign.
+func (i Info) Append(b []byte, sign func([]byte) []byte) []byte {
+	start := len(b)
+	b = append(b, InfoVersion)
+	b = append(b, i.Peer[:]...)
+	b = binary.BigEndian.AppendUint64(b, i.Expires)
+	b = append(b, i.Nonce[:]...)
+	eps := i.Endpoints[:min(len(i.Endpoints), MaxEndpoints)]
+	b = append(b, byte(len(eps)))
+	for _, ep := range eps {
+		addr := ep.Addr.Addr().AsSlice()
+		b = append(b, byte(ep.Transport), byte(len(addr)))
+		b = append(b, addr...)
+		b = binary.BigEndian.AppendUint16(b, ep.Addr.Port())
+	}
+	return append(b, sign(append([]byte(InfoContext), b[start:]...))...)
+}
+
+// ParseInfo reads an info and checks its signature; whether it has expired is
+// for the caller, who has a clock. Endpoints of unknown transports are left out.
+func ParseInfo(b []byte) (Info, error) {
+	const fixed = 1 + identity.IDSize + 8 + 16 + 1
+	switch {
+	case len(b) > MaxInfo:
+		return Info{}, fmt.Errorf("connection info of %d bytes is over %d", len(b), MaxInfo)
+	case len(b) < fixed+identity.SignatureSize:
+		return Info{}, fmt.Errorf("connection info: %w", ErrShort)
+	case b[0] != InfoVersion:
+		return Info{}, fmt.Errorf("connection info of version %d, want %d", b[0], InfoVersion)
+	}
+	signed, signature := b[:len(b)-identity.SignatureSize], b[len(b)-identity.SignatureSize:]
+	i := Info{Peer: identity.PeerID(b[1:33]), Expires: binary.BigEndian.Uint64(b[33:]), Nonce: [16]byte(b[41:57])}
+	rest := signed[fixed:]
+	if int(b[57]) > MaxEndpoints {
+		return Info{}, fmt.Errorf("connection info with %d endpoints is over %d", b[57], MaxEndpoints)
+	}
+	for range int(b[57]) {
+		ep, tail, err := parseEndpoint(rest)
+		if err != nil {
+			return Info{}, err
+		}
+		if rest = tail; ep.Transport.Known() {
+			i.Endpoints = append(i.Endpoints, ep)
+		}
+	}
+	if err := fields(rest, func(uint8, []byte) error { return nil }); err != nil {
+		return Info{}, fmt.Errorf("connection info: %w", err)
+	}
+	if !i.Peer.Verify(append([]byte(InfoContext), signed...), signature) {
+		return Info{}, errors.New("connection info: its signature is not the peer's")
+	}
+	return i, nil
+}
+
+func parseEndpoint(b []byte) (endpoint.Endpoint, []byte, error) {
+	if len(b) < 2 {
+		return endpoint.Endpoint{}, nil, fmt.Errorf("connection info endpoint: %w", ErrShort)
+	}
+	t, n := endpoint.Transport(b[0]), int(b[1])
+	if n != 4 && n != 16 {
+		return endpoint.Endpoint{}, nil, fmt.Errorf("connection info endpoint: an address of %d bytes", n)
+	}
+	if len(b) < 2+n+2 {
+		return endpoint.Endpoint{}, nil, fmt.Errorf("connection info endpoint: %w", ErrShort)
+	}
+	addr, _ := netip.AddrFromSlice(b[2 : 2+n])
+	port := binary.BigEndian.Uint16(b[2+n:])
+	return endpoint.New(t, netip.AddrPortFrom(addr, port)), b[4+n:], nil
+}
