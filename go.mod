@@ -2,4 +2,15 @@ module github.com/libcrust/libcrust
 
 go 1.26.0
 
-require github.com/jamesruan/sodium v1.0.14
+require (
+	github.com/flynn/noise v1.1.0
+	github.com/jamesruan/sodium v1.0.14
+	golang.org/x/crypto v0.58.0
+	golang.org/x/sys v0.49.0
+)
+
+require (
+	github.com/inconshreveable/mousetrap v1.1.0 // indirect
+	github.com/spf13/cobra v1.10.2 // indirect
+	github.com/spf13/pflag v1.0.9 // indirect
+)
