@@ -1,0 +1,78 @@
+package netio
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/libcrust/libcrust/core/internal/endpoint"
+	"github.com/libcrust/libcrust/core/internal/transport/tcp"
+)
+
+// System is the kernel's network. Its connections are *tcp.Conn: on Unix they
+// are TryWriters and LazyReaders.
+var System Network = system{}
+
+type system struct{}
+
+func (system) Listen(ctx context.Context, addr netip.AddrPort) (net.Listener, error) {
+	l, err := tcp.Listen(ctx, addr)
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+func (system) Dial(ctx context.Context, local, remote netip.AddrPort) (net.Conn, error) {
+	c, err := tcp.Dial(ctx, local, remote)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func (system) Addrs() ([]netip.Addr, error) {
+	interfaces, err := net.Interfaces()
+	if err != nil {
+		return nil, fmt.Errorf("cannot list the network interfaces: %w", err)
+	}
+	var found []net.Addr
+	for _, i := range interfaces {
+		if i.Flags&net.FlagUp == 0 {
+			continue
+		}
+		addrs, err := i.Addrs()
+		if err != nil {
+			return nil, fmt.Errorf("cannot list the addresses of %s: %w", i.Name, err)
+		}
+		found = append(found, addrs...)
+	}
+	return usable(found), nil
+}
+
+// usable picks and orders what Network.Addrs promises.
+func usable(found []net.Addr) []netip.Addr {
+	var out []netip.Addr
+	for _, f := range found {
+		prefix, ok := f.(*net.IPNet)
+		if !ok {
+			continue
+		}
+		a, ok := netip.AddrFromSlice(prefix.IP)
+		a = a.Unmap()
+		if ok && scope(a) != endpoint.Unusable && !(a.Is6() && a.IsLinkLocalUnicast()) {
+			out = append(out, a)
+		}
+	}
+	slices.SortFunc(out, func(a, b netip.Addr) int {
+		return cmp.Or(cmp.Compare(scope(b), scope(a)), a.Compare(b))
+	})
+	return slices.Compact(out)
+}
+
+func scope(a netip.Addr) endpoint.Scope {
+	return endpoint.New(endpoint.TCP, netip.AddrPortFrom(a, 0)).Scope()
+}

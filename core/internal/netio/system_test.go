@@ -1,0 +1,89 @@
+package netio
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"syscall"
+	"testing"
+
+	"github.com/libcrust/libcrust/core/internal/endpoint"
+)
+
+func TestSystemListensAndDials(t *testing.T) {
+	l, err := System.Listen(t.Context(), netip.MustParseAddrPort("127.0.0.1:0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := System.Dial(t.Context(), netip.AddrPort{}, l.Addr().(*net.TCPAddr).AddrPort())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	accepted, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer accepted.Close()
+	if accepted.RemoteAddr().String() != c.LocalAddr().String() {
+		t.Errorf("accepted %v, dialled from %v", accepted.RemoteAddr(), c.LocalAddr())
+	}
+}
+
+func TestSystemErrorsComeWithoutAValue(t *testing.T) {
+	l, err := System.Listen(t.Context(), netip.MustParseAddrPort("192.0.2.1:0"))
+	if l != nil || !errors.Is(err, syscall.EADDRNOTAVAIL) {
+		t.Errorf("Listen = %v, %v", l, err)
+	}
+	c, err := System.Dial(t.Context(), netip.AddrPort{}, netip.AddrPort{})
+	if c != nil || err == nil {
+		t.Errorf("Dial = %v, %v", c, err)
+	}
+}
+
+func TestSystemAddrs(t *testing.T) {
+	addrs, err := System.Addrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Contains(addrs, netip.MustParseAddr("127.0.0.1")) {
+		t.Errorf("%v lacks 127.0.0.1", addrs)
+	}
+	again, err := System.Addrs()
+	if err != nil || !slices.Equal(addrs, again) {
+		t.Errorf("first %v, then %v, %v", addrs, again, err)
+	}
+	for i, a := range addrs {
+		if a.Is4In6() || a.Zone() != "" || scope(a) == endpoint.Unusable {
+			t.Errorf("%v should not be listed", a)
+		}
+		if i > 0 && scope(addrs[i-1]) < scope(a) {
+			t.Errorf("%v comes after %v", a, addrs[i-1])
+		}
+	}
+}
+
+func TestUsable(t *testing.T) {
+	var found []net.Addr
+	for _, text := range []string{
+		"127.0.0.1/8", "::1/128", "fe80::1/64", "192.168.1.5/24", "203.0.113.5/24", "2001:db8::5/64", "100.64.0.1/10",
+		"fd00::1/8", "169.254.3.4/16", "203.0.113.5/32", "224.0.0.1/4", "0.0.0.0/0", "10.0.0.1/8",
+	} {
+		ip, network, err := net.ParseCIDR(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		network.IP = ip // ParseCIDR gives IPv4 in its 16-byte form, as interfaces do
+		found = append(found, network)
+	}
+	found = append(found, &net.UnixAddr{Name: "no address of ours"}, &net.IPNet{})
+	var want []netip.Addr
+	for _, text := range []string{"203.0.113.5", "2001:db8::5", "100.64.0.1", "10.0.0.1", "192.168.1.5", "fd00::1", "169.254.3.4", "127.0.0.1", "::1"} {
+		want = append(want, netip.MustParseAddr(text))
+	}
+	if got := usable(found); !slices.Equal(got, want) {
+		t.Errorf("usable = %v\nwant     %v", got, want)
+	}
+}
