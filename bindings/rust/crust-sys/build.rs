@@ -1,0 +1,173 @@
+//! Finds libcrust and tells Cargo how to link it. In this order:
+//!
+//! 1. `CRUST_LIB_DIR`, the directory that holds the library; with
+//!    `CRUST_STATIC=1` the archive `libcrust.a` in it is linked instead;
+//! 2. pkg-config's `crust`, unless `CRUST_NO_PKG_CONFIG` is set;
+//! 3. `build/lib` of the repository that this crate lies in.
+//!
+//! Dependants read `DEP_CRUST_LIB_DIR`, the directory of the library, to set a
+//! run path. `DOCS_RS` skips linking: documentation needs no library.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process;
+
+const HOW_TO: &str = "\
+To get it, do one of these:
+  - in the root of the libcrust repository run `./build.sh lib`, which makes build/lib;
+  - install libcrust so that `pkg-config --libs crust` answers (PKG_CONFIG_PATH names further places);
+  - set CRUST_LIB_DIR to the directory that holds the library
+    (and CRUST_STATIC=1 to link libcrust.a from there).";
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    for name in [
+        "CRUST_LIB_DIR",
+        "CRUST_STATIC",
+        "CRUST_NO_PKG_CONFIG",
+        "DOCS_RS",
+    ] {
+        println!("cargo::rerun-if-env-changed={name}");
+    }
+    if env::var_os("DOCS_RS").is_some() {
+        return;
+    }
+    if let Err(tried) = find() {
+        eprintln!("crust-sys cannot find libcrust. Tried:\n{tried}\n{HOW_TO}");
+        process::exit(1);
+    }
+}
+
+/// Links the first libcrust that it finds, or says where it looked.
+fn find() -> Result<(), String> {
+    let statically = env::var("CRUST_STATIC").is_ok_and(|value| value != "0" && !value.is_empty());
+    if let Some(dir) = env::var_os("CRUST_LIB_DIR") {
+        // Whoever names a directory wants that one and no other.
+        return link_from(Path::new(&dir), statically)
+            .map_err(|why| format!("  - CRUST_LIB_DIR: {why}"));
+    }
+    let mut tried = String::new();
+    if env::var_os("CRUST_NO_PKG_CONFIG").is_some() {
+        tried += "  - pkg-config: switched off by CRUST_NO_PKG_CONFIG\n";
+    } else {
+        match pkg_config::Config::new()
+            .atleast_version(env!("CARGO_PKG_VERSION"))
+            .statik(statically)
+            .probe("crust")
+        {
+            Ok(library) => {
+                if let Some(dir) = library.link_paths.first() {
+                    announce(dir);
+                }
+                return Ok(());
+            }
+            Err(why) => {
+                tried += "  - pkg-config: ";
+                tried += first_line(&why.to_string());
+                tried += "\n";
+            }
+        }
+    }
+    // The crate lies in bindings/rust/crust-sys.
+    let crate_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let Some(repository) = crate_dir.ancestors().nth(3) else {
+        return Err(tried + "  - this crate does not lie in the libcrust repository");
+    };
+    link_from(&repository.join("build/lib"), statically)
+        .map_err(|why| tried + "  - in this repository: " + &why)
+}
+
+/// Links the library in `dir`, or says why it cannot be.
+fn link_from(dir: &Path, statically: bool) -> Result<(), String> {
+    let file = if statically {
+        "libcrust.a"
+    } else {
+        match env::var("CARGO_CFG_TARGET_OS").as_deref() {
+            Ok("windows") => "crust.dll",
+            Ok("macos" | "ios") => "libcrust.dylib",
+            _ => "libcrust.so",
+        }
+    };
+    // A file that comes, goes or changes later makes this script run again.
+    println!("cargo::rerun-if-changed={}", dir.join(file).display());
+    if !dir.join(file).is_file() {
+        return Err(format!("there is no {}", dir.join(file).display()));
+    }
+    let dir = fs::canonicalize(dir).map_err(|why| format!("{}: {why}", dir.display()))?;
+    if statically {
+        println!("cargo::rustc-link-search=native={}", dir.display());
+        println!("cargo::rustc-link-lib=static=crust");
+        for library in private_libraries(&dir) {
+            println!("cargo::rustc-link-lib=dylib={library}");
+        }
+        return Ok(());
+    }
+    let near = bring_near(&dir).map_err(|why| format!("{}: {why}", dir.display()))?;
+    println!("cargo::rustc-link-search=native={}", near.display());
+    println!("cargo::rustc-link-search=native={}", dir.display());
+    println!("cargo::rustc-link-lib=dylib=crust");
+    announce(&dir);
+    Ok(())
+}
+
+/// Makes links to the library's files in OUT_DIR. Cargo puts search directories
+/// below its target directory, and no others, on the loader's path of what it
+/// starts: so `cargo run` and `cargo test`, documentation tests included, find
+/// the library without any environment variable.
+fn bring_near(dir: &Path) -> std::io::Result<PathBuf> {
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("Cargo sets OUT_DIR"));
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let text = name.to_string_lossy();
+        let wanted = (text.starts_with("libcrust.") && !text.ends_with(".a"))
+            || text.starts_with("crust.dll")
+            || text.starts_with("crust.lib");
+        if !wanted {
+            continue;
+        }
+        let link = out.join(&name);
+        match fs::remove_file(&link) {
+            Err(why) if why.kind() != std::io::ErrorKind::NotFound => return Err(why),
+            _ => {}
+        }
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(entry.path(), &link)?;
+        #[cfg(not(unix))]
+        fs::copy(entry.path(), &link).map(drop)?;
+    }
+    Ok(out)
+}
+
+/// The libraries that libcrust.a needs beside it: what `Libs.private` of the
+/// crust.pc next to it says, or what every build needs when there is none.
+fn private_libraries(dir: &Path) -> Vec<String> {
+    let described = fs::read_to_string(dir.join("pkgconfig/crust.pc")).unwrap_or_default();
+    let private = described
+        .lines()
+        .find_map(|line| line.strip_prefix("Libs.private:"))
+        .unwrap_or("-lpthread -lm");
+    private
+        .split_whitespace()
+        .filter_map(|word| word.strip_prefix("-l"))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Tells dependants where the library is, and lets this crate's own tests find it.
+fn announce(dir: &Path) {
+    println!("cargo::metadata=LIB_DIR={}", dir.display());
+    if env::var("CARGO_CFG_TARGET_FAMILY").is_ok_and(|family| family == "unix") {
+        for argument in ["-Xlinker", "-rpath", "-Xlinker", &dir.to_string_lossy()] {
+            println!("cargo::rustc-link-arg={argument}");
+        }
+    }
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines()
+        .find(|line| !line.trim().is_empty())
+        .unwrap_or(text)
+        .trim()
+}

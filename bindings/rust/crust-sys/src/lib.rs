@@ -1,0 +1,578 @@
+//! The C ABI of libcrust, declared for Rust exactly as `include/crust.h` has it.
+//!
+//! Nothing is added here: names, types and rules are the header's, and the
+//! header is the reference for threads, blocking, ownership and errors. Programs
+//! use the safe crate `crust`; this one is for those who need the raw calls.
+//!
+//! The rules in short: every function may be called from any thread, except that
+//! one [`crust_config`] belongs to one thread at a time and a [`crust_batch`] is
+//! freed once. Inside a callback [`crust_poll`], [`crust_send_wait`] and
+//! [`crust_service_free`] return [`CRUST_ERR_WOULD_DEADLOCK`]. No panic may
+//! leave a callback. Results below zero are errors.
+//!
+//! # Finding the library
+//!
+//! The build script takes the first of: the directory `CRUST_LIB_DIR` (with
+//! `CRUST_STATIC=1` its `libcrust.a`), `pkg-config crust`, `build/lib` of the
+//! repository.
+
+#![no_std]
+#![allow(non_camel_case_types)]
+
+use core::ffi::{c_char, c_int, c_void};
+use core::marker::{PhantomData, PhantomPinned};
+
+// ---- version ----------------------------------------------------------------
+
+/// Major version of the header that these bindings were written from.
+pub const CRUST_VERSION_MAJOR: u32 = 0;
+/// Minor version of the header.
+pub const CRUST_VERSION_MINOR: u32 = 1;
+/// Patch version of the header.
+pub const CRUST_VERSION_PATCH: u32 = 0;
+/// The ABI these bindings speak; compare it with [`crust_abi_version`].
+pub const CRUST_ABI_VERSION: u32 = 1;
+
+// ---- results ----------------------------------------------------------------
+
+/// Zero or more: success, often a count. Below zero: one of `CRUST_ERR_*`.
+pub type crust_result = i32;
+
+/// Success.
+pub const CRUST_OK: crust_result = 0;
+/// An argument is malformed or out of bounds.
+pub const CRUST_ERR_INVALID: crust_result = -1;
+/// Unknown, stale or freed handle.
+pub const CRUST_ERR_BAD_HANDLE: crust_result = -2;
+/// Not possible now.
+pub const CRUST_ERR_STATE: crust_result = -3;
+/// Out of memory.
+pub const CRUST_ERR_NO_MEMORY: crust_result = -4;
+/// The send queue is full; wait for [`CRUST_EVENT_WRITABLE`].
+pub const CRUST_ERR_WOULD_BLOCK: crust_result = -5;
+/// No answer in time.
+pub const CRUST_ERR_TIMEOUT: crust_result = -6;
+/// Given up by the program, or by closing the service.
+pub const CRUST_ERR_CANCELED: crust_result = -7;
+/// The service is closed.
+pub const CRUST_ERR_CLOSED: crust_result = -8;
+/// The caller's buffer is too small; `*len` says what is needed.
+pub const CRUST_ERR_BUFFER_TOO_SMALL: crust_result = -9;
+/// The message is over [`CRUST_MAX_MESSAGE`].
+pub const CRUST_ERR_TOO_BIG: crust_result = -10;
+/// This build or platform cannot.
+pub const CRUST_ERR_UNSUPPORTED: crust_result = -11;
+/// A blocking call inside a callback.
+pub const CRUST_ERR_WOULD_DEADLOCK: crust_result = -12;
+/// The process forked after loading the library.
+pub const CRUST_ERR_FORKED: crust_result = -13;
+/// A fault inside the library was caught.
+pub const CRUST_ERR_PANICKED: crust_result = -14;
+/// A fault inside the library.
+pub const CRUST_ERR_INTERNAL: crust_result = -15;
+/// `struct_size` or ABI version not acceptable.
+pub const CRUST_ERR_ABI: crust_result = -16;
+/// The operating system refused for another reason.
+pub const CRUST_ERR_IO: crust_result = -20;
+/// Another program listens there.
+pub const CRUST_ERR_ADDRESS_IN_USE: crust_result = -21;
+/// No such address on this machine, or malformed.
+pub const CRUST_ERR_ADDRESS: crust_result = -22;
+/// No route to the address.
+pub const CRUST_ERR_UNREACHABLE: crust_result = -23;
+/// Nothing listens there.
+pub const CRUST_ERR_REFUSED: crust_result = -24;
+/// The connection broke.
+pub const CRUST_ERR_RESET: crust_result = -25;
+/// The operating system forbids it.
+pub const CRUST_ERR_PERMISSION: crust_result = -26;
+/// A limit on connections, handshakes or descriptors.
+pub const CRUST_ERR_LIMIT: crust_result = -27;
+/// The peer is this service.
+pub const CRUST_ERR_SELF: crust_result = -40;
+/// Not connected to that peer.
+pub const CRUST_ERR_UNKNOWN_PEER: crust_result = -41;
+/// Already connected to that peer.
+pub const CRUST_ERR_CONNECTED: crust_result = -42;
+/// The peer or its address is blacklisted.
+pub const CRUST_ERR_BANNED: crust_result = -43;
+/// The peer does not accept us.
+pub const CRUST_ERR_NOT_ALLOWED: crust_result = -44;
+/// Connection info malformed, forged or expired.
+pub const CRUST_ERR_BAD_INFO: crust_result = -45;
+/// The other end did not complete the handshake.
+pub const CRUST_ERR_HANDSHAKE: crust_result = -46;
+/// Data that fails authentication.
+pub const CRUST_ERR_CRYPTO: crust_result = -47;
+/// No answer: another network name, or no libcrust there.
+pub const CRUST_ERR_NETWORK_NAME: crust_result = -48;
+/// Somebody else answered.
+pub const CRUST_ERR_WRONG_PEER: crust_result = -49;
+/// Nothing to try.
+pub const CRUST_ERR_NO_ENDPOINT: crust_result = -50;
+/// Closed in order by either side.
+pub const CRUST_ERR_DISCONNECTED: crust_result = -51;
+/// Nothing heard for the whole timeout.
+pub const CRUST_ERR_PEER_SILENT: crust_result = -52;
+/// The peer broke the protocol.
+pub const CRUST_ERR_PROTOCOL: crust_result = -53;
+/// The peer restarted and came back.
+pub const CRUST_ERR_REPLACED: crust_result = -54;
+/// Too old in the queue.
+pub const CRUST_ERR_EXPIRED: crust_result = -55;
+
+// ---- peer ids and identities ------------------------------------------------
+
+/// Bytes of a peer id: an Ed25519 public key.
+pub const CRUST_PEER_ID_SIZE: usize = 32;
+/// Bytes of a peer id's text form: 64 hexadecimal digits and NUL.
+pub const CRUST_PEER_ID_TEXT: usize = 65;
+/// Bytes of the secret an identity is made from.
+pub const CRUST_SEED_SIZE: usize = 32;
+/// The largest message, in bytes.
+pub const CRUST_MAX_MESSAGE: u32 = 2_097_152;
+/// The largest app id, in bytes.
+pub const CRUST_MAX_APP_ID: u32 = 256;
+/// The longest network name, in bytes.
+pub const CRUST_MAX_NETWORK_NAME: u32 = 256;
+
+/// A peer's Ed25519 public key.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct crust_peer_id {
+    /// The key.
+    pub bytes: [u8; CRUST_PEER_ID_SIZE],
+}
+
+// ---- configuration ----------------------------------------------------------
+
+/// A handle of a service; 0 is never valid.
+pub type crust_service = u64;
+
+/// How a service is made. Opaque.
+#[repr(C)]
+pub struct crust_config {
+    _data: [u8; 0],
+    _marker: PhantomData<(*mut u8, PhantomPinned)>,
+}
+
+/// A run of events and the memory they lie in. Opaque.
+#[repr(C)]
+pub struct crust_batch {
+    _data: [u8; 0],
+    _marker: PhantomData<(*mut u8, PhantomPinned)>,
+}
+
+/// A full member of the network.
+pub const CRUST_ROLE_NODE: u32 = 0;
+/// A user of the network.
+pub const CRUST_ROLE_CLIENT: u32 = 1;
+
+/// An option of [`crust_config`].
+pub type crust_option = i32;
+
+/// str: the network; unset means the public default network.
+pub const CRUST_OPT_NETWORK_NAME: crust_option = 1;
+/// str: path, created with mode 0600 if missing; unset means a fresh identity.
+pub const CRUST_OPT_IDENTITY_FILE: crust_option = 2;
+/// bytes: [`CRUST_SEED_SIZE`]; unset means a fresh identity.
+pub const CRUST_OPT_IDENTITY_SEED: crust_option = 3;
+/// bytes or str: up to [`CRUST_MAX_APP_ID`]; unset means none.
+pub const CRUST_OPT_APP_ID: crust_option = 4;
+/// u64: `CRUST_ROLE_*`; node.
+pub const CRUST_OPT_ROLE: crust_option = 5;
+/// u64: 1 starts no listener.
+pub const CRUST_OPT_NO_LISTEN: crust_option = 6;
+/// u64: 1 refuses sessions that peers begin.
+pub const CRUST_OPT_NO_ACCEPT: crust_option = 7;
+/// u64: 0 automatic, 1 ChaCha20-Poly1305 only.
+pub const CRUST_OPT_CIPHER: crust_option = 8;
+/// u64; 60,000.
+pub const CRUST_OPT_CONNECT_TIMEOUT_MS: crust_option = 20;
+/// u64; 10,000.
+pub const CRUST_OPT_BOOTSTRAP_TIMEOUT_MS: crust_option = 21;
+/// u64; 10,000.
+pub const CRUST_OPT_HANDSHAKE_TIMEOUT_MS: crust_option = 22;
+/// u64; 20,000.
+pub const CRUST_OPT_HEARTBEAT_MS: crust_option = 23;
+/// u64, at least twice the heartbeat; 120,000.
+pub const CRUST_OPT_LOST_AFTER_MS: crust_option = 24;
+/// u64; 5,000.
+pub const CRUST_OPT_CLOSE_TIMEOUT_MS: crust_option = 25;
+/// u64; 60,000.
+pub const CRUST_OPT_MESSAGE_MAX_AGE_MS: crust_option = 26;
+/// u64, for one peer, at least [`CRUST_MAX_MESSAGE`]; 4 MiB.
+pub const CRUST_OPT_SEND_QUEUE_BYTES: crust_option = 40;
+/// u64; 16 MiB.
+pub const CRUST_OPT_EVENT_QUEUE_BYTES: crust_option = 41;
+/// u64; 4,096.
+pub const CRUST_OPT_MAX_PEERS: crust_option = 42;
+/// u64; 1,024.
+pub const CRUST_OPT_MAX_HANDSHAKES: crust_option = 43;
+/// u64; 256.
+pub const CRUST_OPT_MAX_HANDSHAKES_PER_ADDRESS: crust_option = 44;
+/// u64; 1,024.
+pub const CRUST_OPT_MAX_CONNECTS: crust_option = 45;
+
+// ---- events -----------------------------------------------------------------
+
+/// What happened: one of `CRUST_EVENT_*`. Ignore those you do not know.
+pub type crust_event_type = u32;
+
+/// peer, data, len, priority.
+pub const CRUST_EVENT_MESSAGE: crust_event_type = 1;
+/// peer: a queue that refused has drained to half; once per refusal.
+pub const CRUST_EVENT_WRITABLE: crust_event_type = 2;
+/// endpoint, with the real port.
+pub const CRUST_EVENT_LISTENER_STARTED: crust_event_type = 3;
+/// endpoint as asked for, code, text.
+pub const CRUST_EVENT_LISTENER_FAILED: crust_event_type = 4;
+/// token, data: give these bytes to the other peer.
+pub const CRUST_EVENT_CONNECTION_INFO: crust_event_type = 5;
+/// peer, token or 0, how, role, endpoint, data = app id, took_us.
+pub const CRUST_EVENT_CONNECTED: crust_event_type = 6;
+/// token, peer: final event of a connect that found a session.
+pub const CRUST_EVENT_ALREADY_CONNECTED: crust_event_type = 7;
+/// token, peer and endpoint if known, code, text.
+pub const CRUST_EVENT_CONNECT_FAILED: crust_event_type = 8;
+/// token, peer, endpoint; after that peer's CONNECTED.
+pub const CRUST_EVENT_BOOTSTRAPPED: crust_event_type = 9;
+/// token, code, text.
+pub const CRUST_EVENT_BOOTSTRAP_FAILED: crust_event_type = 10;
+/// peer, code, text; the session's last event.
+pub const CRUST_EVENT_LOST: crust_event_type = 11;
+/// peer, priority, count, bytes: accepted, but too old to send.
+pub const CRUST_EVENT_MESSAGES_DROPPED: crust_event_type = 12;
+/// code, text if it stopped by itself; the service's last event.
+pub const CRUST_EVENT_STOPPED: crust_event_type = 13;
+
+/// We connected to the peer.
+pub const CRUST_HOW_DIALED: u32 = 1;
+/// The peer connected to us.
+pub const CRUST_HOW_ACCEPTED: u32 = 2;
+/// The peer came through a port mapping.
+pub const CRUST_HOW_MAPPED: u32 = 3;
+/// Both sides opened their NATs.
+pub const CRUST_HOW_PUNCHED: u32 = 4;
+/// Another peer relays.
+pub const CRUST_HOW_RELAYED: u32 = 5;
+
+/// An event. Fields that mean nothing for a type are 0 or NULL. Pointers are
+/// valid until the batch is freed (poll mode) or `on_events` returns (callback
+/// mode), and all point into the batch's memory. The size never changes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct crust_event {
+    /// One of `CRUST_EVENT_*`.
+    pub r#type: crust_event_type,
+    /// [`CRUST_OK`] or why.
+    pub code: i32,
+    /// Of a message.
+    pub priority: u8,
+    /// `CRUST_ROLE_*`.
+    pub role: u8,
+    /// `CRUST_HOW_*`.
+    pub how: u8,
+    /// 0.
+    pub reserved0: u8,
+    /// Number of messages.
+    pub count: u32,
+    /// The caller's token, or 0.
+    pub token: u64,
+    /// Whom it is about, or NULL.
+    pub peer: *const crust_peer_id,
+    /// `len` bytes.
+    pub data: *const u8,
+    /// Bytes at `data`.
+    pub len: u64,
+    /// `"tcp://..."`, or NULL.
+    pub endpoint: *const c_char,
+    /// One sentence that says why, or NULL.
+    pub text: *const c_char,
+    /// Microseconds.
+    pub took_us: u64,
+    /// Number of bytes.
+    pub bytes: u64,
+    /// 0.
+    pub reserved1: u64,
+}
+
+/// Takes events in callback mode, on one library thread, never at once with
+/// itself. It must not unwind.
+pub type crust_events_fn = Option<
+    unsafe extern "C" fn(
+        user: *mut c_void,
+        service: crust_service,
+        events: *const crust_event,
+        n: usize,
+    ),
+>;
+/// Says that `user` is not used any more. It must not unwind.
+pub type crust_release_fn = Option<unsafe extern "C" fn(user: *mut c_void)>;
+
+/// Chooses callback mode.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct crust_callbacks {
+    /// `size_of::<crust_callbacks>()`.
+    pub struct_size: u32,
+    /// 0.
+    pub reserved: u32,
+    /// Handed back, never looked at.
+    pub user: *mut c_void,
+    /// Takes the events.
+    pub on_events: crust_events_fn,
+    /// Called exactly once, after the last `on_events`.
+    pub on_release: crust_release_fn,
+}
+
+// ---- messages, peers, stats -------------------------------------------------
+
+/// One message of [`crust_send_batch`]. The size never changes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct crust_message {
+    /// To whom.
+    pub peer: *const crust_peer_id,
+    /// `len` bytes.
+    pub data: *const c_void,
+    /// Bytes at `data`.
+    pub len: u64,
+    /// 0 is the most urgent.
+    pub priority: u8,
+    /// 0.
+    pub reserved: [u8; 7],
+}
+
+/// One session, as [`crust_peer`] describes it. Grows at the end.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct crust_peer_info {
+    /// `size_of::<crust_peer_info>()`, set by the caller.
+    pub struct_size: u32,
+    /// `CRUST_HOW_*`.
+    pub how: u8,
+    /// `CRUST_ROLE_*`.
+    pub role: u8,
+    /// 1 ChaCha20-Poly1305, 2 AES-256-GCM.
+    pub cipher: u8,
+    /// 0.
+    pub reserved: u8,
+    /// Who.
+    pub peer: crust_peer_id,
+    /// The peer's end of the link, NUL-terminated.
+    pub endpoint: [c_char; 64],
+    /// Microseconds; 0 when not yet known.
+    pub rtt_us: u64,
+    /// Microseconds since the session began.
+    pub age_us: u64,
+    /// Messages sent.
+    pub sent_messages: u64,
+    /// Bytes of messages sent.
+    pub sent_bytes: u64,
+    /// Messages received.
+    pub received_messages: u64,
+    /// Bytes of messages received.
+    pub received_bytes: u64,
+    /// Messages dropped because of their age.
+    pub dropped_messages: u64,
+    /// Bytes that wait to be sent, now.
+    pub queued_bytes: u64,
+}
+
+/// What [`crust_service_stats`] counts. Grows at the end.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct crust_stats {
+    /// `size_of::<crust_stats>()`, set by the caller.
+    pub struct_size: u32,
+    /// 0.
+    pub reserved: u32,
+    /// Sessions, now.
+    pub peers: u64,
+    /// Listeners, now.
+    pub listeners: u64,
+    /// Accepted connections not yet authenticated, now.
+    pub handshakes: u64,
+    /// Connection attempts in flight, now.
+    pub connects: u64,
+    /// Sessions ever.
+    pub sessions_total: u64,
+    /// Accepted connections that did not authenticate.
+    pub handshakes_failed: u64,
+    /// Of these, given up to make room.
+    pub handshakes_evicted: u64,
+    /// Connects that failed.
+    pub connects_failed: u64,
+    /// Messages sent.
+    pub sent_messages: u64,
+    /// Bytes of messages sent.
+    pub sent_bytes: u64,
+    /// Messages received.
+    pub received_messages: u64,
+    /// Bytes of messages received.
+    pub received_bytes: u64,
+    /// Messages dropped because of their age.
+    pub dropped_messages: u64,
+    /// Bytes sent on the links, with overhead.
+    pub wire_sent_bytes: u64,
+    /// Bytes received on the links, with overhead.
+    pub wire_received_bytes: u64,
+    /// Events that wait, now.
+    pub events_queued: u64,
+    /// Bytes of messages that wait as events, now.
+    pub event_bytes_queued: u64,
+    /// Events ever.
+    pub events_total: u64,
+    /// Times that reading stopped because the event queue was full.
+    pub backpressure_pauses: u64,
+}
+
+// ---- functions: documented in crust.h ---------------------------------------
+
+#[allow(missing_docs)] // the header documents each; a second wording would drift
+unsafe extern "C" {
+    // Version: pure functions.
+    pub fn crust_version_string() -> *const c_char;
+    pub fn crust_version_number() -> u32;
+    pub fn crust_abi_version() -> u32;
+    pub fn crust_has(feature: *const c_char) -> c_int;
+
+    // Results: pure functions.
+    pub fn crust_strerror(code: crust_result) -> *const c_char;
+    pub fn crust_error_name(code: crust_result) -> *const c_char;
+    pub fn crust_last_error() -> *const c_char;
+
+    // Peer ids and identities.
+    pub fn crust_peer_id_format(id: *const crust_peer_id, out: *mut c_char) -> crust_result;
+    pub fn crust_peer_id_parse(text: *const c_char, out: *mut crust_peer_id) -> crust_result;
+    pub fn crust_identity_generate(seed: *mut u8, id: *mut crust_peer_id) -> crust_result;
+
+    // Configuration.
+    pub fn crust_config_new(out: *mut *mut crust_config) -> crust_result;
+    pub fn crust_config_free(config: *mut crust_config);
+    pub fn crust_config_set_u64(
+        config: *mut crust_config,
+        option: crust_option,
+        value: u64,
+    ) -> crust_result;
+    pub fn crust_config_set_str(
+        config: *mut crust_config,
+        option: crust_option,
+        value: *const c_char,
+    ) -> crust_result;
+    pub fn crust_config_set_bytes(
+        config: *mut crust_config,
+        option: crust_option,
+        value: *const c_void,
+        len: usize,
+    ) -> crust_result;
+    pub fn crust_config_add_listener(
+        config: *mut crust_config,
+        endpoint: *const c_char,
+    ) -> crust_result;
+    pub fn crust_config_add_contact(
+        config: *mut crust_config,
+        contact: *const c_char,
+    ) -> crust_result;
+    pub fn crust_config_load_json(
+        config: *mut crust_config,
+        json: *const c_char,
+        len: usize,
+    ) -> crust_result;
+
+    // Life.
+    pub fn crust_service_new(
+        config: *const crust_config,
+        callbacks: *const crust_callbacks,
+        out: *mut crust_service,
+    ) -> crust_result;
+    pub fn crust_service_close(service: crust_service) -> crust_result;
+    pub fn crust_service_free(service: crust_service) -> crust_result;
+    pub fn crust_service_id(service: crust_service, out: *mut crust_peer_id) -> crust_result;
+
+    // Poll mode.
+    pub fn crust_service_fd(service: crust_service, out: *mut isize) -> crust_result;
+    pub fn crust_poll(
+        service: crust_service,
+        timeout_ms: i32,
+        max_events: u32,
+        out: *mut *mut crust_batch,
+    ) -> crust_result;
+    pub fn crust_wakeup(service: crust_service) -> crust_result;
+    pub fn crust_batch_events(batch: *const crust_batch, n: *mut usize) -> *const crust_event;
+    pub fn crust_batch_memory(
+        batch: *const crust_batch,
+        base: *mut *const c_void,
+        len: *mut usize,
+    ) -> crust_result;
+    pub fn crust_batch_free(batch: *mut crust_batch);
+
+    // Messages.
+    pub fn crust_send(
+        service: crust_service,
+        peer: *const crust_peer_id,
+        data: *const c_void,
+        len: usize,
+        priority: u8,
+    ) -> crust_result;
+    pub fn crust_send_wait(
+        service: crust_service,
+        peer: *const crust_peer_id,
+        data: *const c_void,
+        len: usize,
+        priority: u8,
+        timeout_ms: i32,
+    ) -> crust_result;
+    pub fn crust_send_batch(
+        service: crust_service,
+        messages: *const crust_message,
+        n: usize,
+        why: *mut crust_result,
+    ) -> crust_result;
+
+    // Connecting.
+    pub fn crust_prepare_connection_info(service: crust_service, token: u64) -> crust_result;
+    pub fn crust_connect(
+        service: crust_service,
+        info: *const c_void,
+        len: usize,
+        token: u64,
+    ) -> crust_result;
+    pub fn crust_connect_endpoint(
+        service: crust_service,
+        contact: *const c_char,
+        token: u64,
+    ) -> crust_result;
+    pub fn crust_connection_info_peer(
+        info: *const c_void,
+        len: usize,
+        out: *mut crust_peer_id,
+    ) -> crust_result;
+    pub fn crust_disconnect(service: crust_service, peer: *const crust_peer_id) -> crust_result;
+    pub fn crust_bootstrap(service: crust_service, token: u64) -> crust_result;
+    pub fn crust_stop_bootstrap(service: crust_service) -> crust_result;
+
+    // Listeners.
+    pub fn crust_listen(service: crust_service, endpoint: *const c_char) -> crust_result;
+    pub fn crust_stop_listening(service: crust_service, endpoint: *const c_char) -> crust_result;
+    pub fn crust_listeners(
+        service: crust_service,
+        buf: *mut c_char,
+        len: *mut usize,
+    ) -> crust_result;
+    pub fn crust_set_accept(service: crust_service, accept: c_int) -> crust_result;
+
+    // Looking.
+    pub fn crust_peers(
+        service: crust_service,
+        ids: *mut crust_peer_id,
+        n: *mut usize,
+    ) -> crust_result;
+    pub fn crust_peer(
+        service: crust_service,
+        peer: *const crust_peer_id,
+        io: *mut crust_peer_info,
+    ) -> crust_result;
+    pub fn crust_service_stats(service: crust_service, io: *mut crust_stats) -> crust_result;
+}
