@@ -1,0 +1,202 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	crust "github.com/libcrust/libcrust/core"
+	"github.com/libcrust/libcrust/core/identity"
+)
+
+// peerFlags are the flags of `crust peer` as they were typed.
+type peerFlags struct {
+	listen    []string
+	network   string
+	identity  string
+	appID     string
+	contacts  []string
+	bootstrap bool
+	role      string
+	noAccept  bool
+	echo      bool
+	quiet     bool
+	json      bool
+	config    string
+}
+
+func newPeerCommand() *cobra.Command {
+	var f peerFlags
+	cmd := &cobra.Command{
+		Use:   "peer",
+		Short: "Run one peer, for people or (--json) for programs",
+		Long: `peer runs one peer until "quit" or the end of its input. It reads one command per
+line from standard input and writes one line per event to standard output; type
+"help" for the commands. With --json both directions are a stable contract for
+programs, which docs/PEER.md describes.
+
+A peer whose input is /dev/null stops at once; to run one in the background, keep
+its input open: tail -f /dev/null | crust peer --echo
+
+` + exitCodeHelp,
+		Example: `  # a peer on a random port, another that connects to it
+  crust peer --network orchard
+  crust peer --network orchard --contact 192.0.2.7:40123 --bootstrap
+
+  # a peer that keeps its identity, on a fixed port, and sends everything back
+  crust peer --identity node.identity --listen tcp://0.0.0.0:5483 --echo
+
+  # one line per event for a program; the settings come from a file
+  crust peer --json --config node.json`,
+		Args: arguments(0, "takes no arguments, only flags"),
+		RunE: func(cmd *cobra.Command, _ []string) error { return runPeer(cmd, &f) },
+	}
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	flags.StringArrayVar(&f.listen, "listen", nil, "accept connections at `ENDPOINT`, such as tcp://0.0.0.0:5483; port 0 is a random one; repeatable (default one random port per transport)")
+	flags.StringVar(&f.network, "network", "", "`NAME` of the network; peers of different names never connect (default the public network)")
+	flags.StringVar(&f.identity, "identity", "", "`FILE` that holds the secret key, created with mode 0600 if missing (default a fresh identity)")
+	flags.StringVar(&f.appID, "app-id", "", "`TEXT` of up to 256 bytes that peers are shown")
+	flags.StringArrayVar(&f.contacts, "contact", nil, "`ENDPOINT[#PEER]` to bootstrap from; repeatable")
+	flags.BoolVar(&f.bootstrap, "bootstrap", false, "connect to the first contact that answers")
+	flags.StringVar(&f.role, "role", "node", "`ROLE` that peers are told: node or client")
+	flags.BoolVar(&f.noAccept, "no-accept", false, "refuse connections that peers begin")
+	flags.BoolVar(&f.echo, "echo", false, "send every message back to whom it came from")
+	flags.BoolVar(&f.quiet, "quiet-messages", false, "do not print received messages of over 256 bytes, only count them in stats")
+	flags.BoolVar(&f.json, "json", false, "one JSON object per line, for programs")
+	flags.StringVar(&f.config, "config", "", "`FILE` with settings as JSON (docs/CONFIG.md); a flag given beside it replaces its setting")
+	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{"node", "client"}, cobra.ShellCompDirectiveNoFileComp)))
+	for _, name := range []string{"listen", "network", "app-id", "contact"} {
+		cobra.CheckErr(cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions))
+	}
+	return cmd
+}
+
+// settings makes the configuration: the file first, then every flag that was
+// given.
+func (f *peerFlags) settings(cmd *cobra.Command) (crust.Config, error) {
+	var cfg crust.Config
+	if err := f.check(cmd, &cfg); err != nil { // wrong flags are told before any file is touched
+		return cfg, err
+	}
+	if f.config == "" && f.identity == "" {
+		return cfg, nil
+	}
+	if f.config != "" {
+		fromFile, err := readConfig(f.config)
+		if err != nil {
+			return cfg, err
+		}
+		cfg = fromFile
+	}
+	if f.identity != "" {
+		key, err := identity.LoadOrCreate(f.identity)
+		if err != nil {
+			return cfg, err
+		}
+		if cfg.Identity != nil {
+			cfg.Identity.Zero()
+		}
+		cfg.Identity = key
+	}
+	return cfg, f.check(cmd, &cfg)
+}
+
+// check reads the flags that were given and sets them in cfg.
+func (f *peerFlags) check(cmd *cobra.Command, cfg *crust.Config) error {
+	given := cmd.Flags().Changed
+	if given("network") {
+		if len(f.network) > crust.MaxNetworkName {
+			return usagef("--network has %d bytes, at most %d are allowed", len(f.network), crust.MaxNetworkName)
+		}
+		cfg.NetworkName = f.network
+	}
+	if given("app-id") {
+		if len(f.appID) > crust.MaxAppID {
+			return usagef("--app-id has %d bytes, at most %d are allowed", len(f.appID), crust.MaxAppID)
+		}
+		cfg.AppID = []byte(f.appID)
+	}
+	if given("role") {
+		switch f.role {
+		case "node":
+			cfg.Role = crust.Node
+		case "client":
+			cfg.Role = crust.Client
+		default:
+			return usagef("--role is node or client, not %q", f.role)
+		}
+	}
+	if given("identity") && f.identity == "" {
+		return usagef("--identity needs the name of a file")
+	}
+	if given("config") && f.config == "" {
+		return usagef("--config needs the name of a file")
+	}
+	if given("no-accept") {
+		cfg.NoAccept = f.noAccept
+	}
+	if given("listen") {
+		cfg.Listen, cfg.NoListen = nil, false
+		for _, text := range f.listen {
+			ep, err := crust.ParseEndpoint(text)
+			if err != nil {
+				return usagef("--listen: %w", err)
+			}
+			cfg.Listen = append(cfg.Listen, ep)
+		}
+	}
+	if given("contact") {
+		cfg.Contacts = nil
+		for _, text := range f.contacts {
+			contact, err := crust.ParseContact(text)
+			if err != nil {
+				return usagef("--contact: %w", err)
+			}
+			cfg.Contacts = append(cfg.Contacts, contact)
+		}
+	}
+	return nil
+}
+
+// readConfig reads the settings of a file.
+func readConfig(file string) (crust.Config, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return crust.Config{}, fmt.Errorf("cannot read the settings: %w", err)
+	}
+	cfg, err := crust.ParseConfigJSON(text)
+	if err != nil {
+		return crust.Config{}, fileError{file, err}
+	}
+	return cfg, nil
+}
+
+// fileError says in which file an error stands.
+type fileError struct {
+	file string
+	err  error
+}
+
+func (e fileError) Error() string { return e.file + ": " + e.err.Error() }
+func (e fileError) Unwrap() error { return e.err }
+
+// runPeer makes the service and serves events and commands until the end.
+func runPeer(cmd *cobra.Command, f *peerFlags) error {
+	cfg, err := f.settings(cmd)
+	if err != nil {
+		return err
+	}
+	out := newOutput(cmd.OutOrStdout(), f.json)
+	service, err := crust.New(cfg)
+	if err != nil {
+		if crust.CodeOf(err) == crust.CodeInvalid {
+			return usageError{err}
+		}
+		return err
+	}
+	p := newPeer(service, out, cfg.CloseTimeout)
+	p.echo, p.quiet = f.echo, f.quiet
+	return p.run(cmd.InOrStdin(), f.bootstrap)
+}

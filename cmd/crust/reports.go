@@ -1,0 +1,282 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	crust "github.com/libcrust/libcrust/core"
+)
+
+// maxShownText is the longest message, in bytes, whose text is told.
+const maxShownText = 256
+
+// The reports of the contract. Field names and their meaning are stable; the
+// lines for people are not.
+type (
+	startedReport struct {
+		header
+		Peer crust.PeerID `json:"peer"`
+	}
+	listenerStartedReport struct {
+		header
+		Endpoint crust.Endpoint `json:"endpoint"`
+	}
+	listenerFailedReport struct {
+		header
+		Endpoint crust.Endpoint `json:"endpoint"`
+		Error    string         `json:"error"`
+	}
+	infoReport struct {
+		header
+		Info string `json:"info"`
+	}
+	connectedReport struct {
+		header
+		Peer      crust.PeerID   `json:"peer"`
+		AppID     string         `json:"app_id"`
+		Endpoint  crust.Endpoint `json:"endpoint"`
+		Transport string         `json:"transport"`
+		How       string         `json:"how"`
+		Took      float64        `json:"took_ms"`
+	}
+	connectFailedReport struct {
+		header
+		Peer  string `json:"peer"` // "" when not known
+		Code  string `json:"code"`
+		Error string `json:"error"`
+	}
+	bootstrappedReport struct {
+		header
+		Peer     crust.PeerID   `json:"peer"`
+		Endpoint crust.Endpoint `json:"endpoint"`
+	}
+	bootstrapFailedReport struct {
+		header
+		Code  string `json:"code"`
+		Error string `json:"error"`
+	}
+	messageReport struct {
+		header
+		Peer     crust.PeerID `json:"peer"`
+		Priority uint8        `json:"priority"`
+		Len      int          `json:"len"`
+		Text     *string      `json:"text,omitempty"`
+	}
+	sentReport struct {
+		header
+		Peer  crust.PeerID `json:"peer"`
+		Count uint64       `json:"count"`
+		Bytes uint64       `json:"bytes"`
+		Took  float64      `json:"took_ms"`
+	}
+	lostReport struct {
+		header
+		Peer  crust.PeerID `json:"peer"`
+		Code  string       `json:"code"`
+		Error string       `json:"error"`
+	}
+	peersReport struct {
+		header
+		Peers []peerLine `json:"peers"`
+	}
+	peerLine struct {
+		Peer          crust.PeerID   `json:"peer"`
+		Endpoint      crust.Endpoint `json:"endpoint"`
+		Transport     string         `json:"transport"`
+		How           string         `json:"how"`
+		RTT           float64        `json:"rtt_ms"` // 0 when not yet measured
+		SentBytes     uint64         `json:"sent_bytes"`
+		ReceivedBytes uint64         `json:"received_bytes"`
+	}
+	errorReport struct {
+		header
+		Code  string `json:"code"`
+		Error string `json:"error"`
+	}
+	stoppedReport struct{ header }
+)
+
+// statsReport is crust.Stats with the names of the contract.
+type statsReport struct {
+	header
+	Peers              int    `json:"peers"`
+	Listeners          int    `json:"listeners"`
+	Handshakes         int    `json:"handshakes"`
+	Connects           int    `json:"connects"`
+	SessionsTotal      uint64 `json:"sessions_total"`
+	HandshakesFailed   uint64 `json:"handshakes_failed"`
+	HandshakesEvicted  uint64 `json:"handshakes_evicted"`
+	ConnectsFailed     uint64 `json:"connects_failed"`
+	SentMessages       uint64 `json:"sent_messages"`
+	SentBytes          uint64 `json:"sent_bytes"`
+	ReceivedMessages   uint64 `json:"received_messages"`
+	ReceivedBytes      uint64 `json:"received_bytes"`
+	DroppedMessages    uint64 `json:"dropped_messages"`
+	WireSentBytes      uint64 `json:"wire_sent_bytes"`
+	WireReceivedBytes  uint64 `json:"wire_received_bytes"`
+	EventsQueued       int    `json:"events_queued"`
+	EventBytesQueued   int    `json:"event_bytes_queued"`
+	EventsTotal        uint64 `json:"events_total"`
+	BackpressurePauses uint64 `json:"backpressure_pauses"`
+}
+
+func (*startedReport) name() string         { return "started" }
+func (*listenerStartedReport) name() string { return "listener_started" }
+func (*listenerFailedReport) name() string  { return "listener_failed" }
+func (*infoReport) name() string            { return "info" }
+func (*connectedReport) name() string       { return "connected" }
+func (*connectFailedReport) name() string   { return "connect_failed" }
+func (*bootstrappedReport) name() string    { return "bootstrapped" }
+func (*bootstrapFailedReport) name() string { return "bootstrap_failed" }
+func (*messageReport) name() string         { return "message" }
+func (*sentReport) name() string            { return "sent" }
+func (*lostReport) name() string            { return "lost" }
+func (*peersReport) name() string           { return "peers" }
+func (*statsReport) name() string           { return "stats" }
+func (*errorReport) name() string           { return "error" }
+func (*stoppedReport) name() string         { return "stopped" }
+
+func (r *startedReport) text() string {
+	return "this is peer " + r.Peer.String() + "; type help for the commands"
+}
+func (r *listenerStartedReport) text() string { return "listening on " + r.Endpoint.String() }
+func (r *listenerFailedReport) text() string {
+	return "cannot listen on " + r.Endpoint.String() + ": " + r.Error
+}
+func (r *infoReport) text() string { return "info for the other peer: " + r.Info }
+func (r *connectedReport) text() string {
+	app := ""
+	if r.AppID != "" {
+		app = ", app id " + printable(r.AppID)
+	}
+	return fmt.Sprintf("connected %s at %s (%s in %.1f ms%s)", r.Peer.Short(), r.Endpoint, r.How, r.Took, app)
+}
+func (r *connectFailedReport) text() string { return "not connected: " + r.Error }
+func (r *bootstrappedReport) text() string {
+	return fmt.Sprintf("bootstrapped from %s at %s", r.Peer.Short(), r.Endpoint)
+}
+func (r *bootstrapFailedReport) text() string { return "not bootstrapped: " + r.Error }
+func (r *messageReport) text() string {
+	if r.Text != nil {
+		return r.Peer.Short() + ": " + printable(*r.Text)
+	}
+	return fmt.Sprintf("%s: %d bytes of priority %d", r.Peer.Short(), r.Len, r.Priority)
+}
+func (r *sentReport) text() string {
+	return fmt.Sprintf("sent %d messages (%d bytes) to %s in %.1f ms", r.Count, r.Bytes, r.Peer.Short(), r.Took)
+}
+func (r *lostReport) text() string { return fmt.Sprintf("lost %s: %s", r.Peer.Short(), r.Error) }
+func (r *peersReport) text() string {
+	if len(r.Peers) == 0 {
+		return "no peers"
+	}
+	var b strings.Builder
+	for i, p := range r.Peers {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		fmt.Fprintf(&b, "%s  %s  %s  rtt %.1f ms  sent %d  received %d bytes", p.Peer, p.Endpoint, p.How, p.RTT, p.SentBytes, p.ReceivedBytes)
+	}
+	return b.String()
+}
+func (r *statsReport) text() string {
+	return fmt.Sprintf("%d peers, %d ever; sent %d messages, %d bytes; received %d messages, %d bytes; dropped %d; on the wire %d out, %d in",
+		r.Peers, r.SessionsTotal, r.SentMessages, r.SentBytes, r.ReceivedMessages, r.ReceivedBytes, r.DroppedMessages, r.WireSentBytes, r.WireReceivedBytes)
+}
+func (r *errorReport) text() string   { return "error: " + r.Error }
+func (r *stoppedReport) text() string { return "stopped" }
+
+// printable keeps what a peer sent from driving the terminal: text with other
+// than printable characters is quoted.
+func printable(text string) string {
+	for _, r := range text {
+		if !strconv.IsPrint(r) || r == utf8.RuneError {
+			return strconv.Quote(text)
+		}
+	}
+	return text
+}
+
+// reportOf turns an event of the service into a report, nil when the contract
+// has none for it.
+func reportOf(e *crust.Event) report {
+	switch e.Type {
+	case crust.EventMessage:
+		return reportOfMessage(e)
+	case crust.EventListenerStarted:
+		return &listenerStartedReport{Endpoint: e.Endpoint()}
+	case crust.EventListenerFailed:
+		return &listenerFailedReport{Endpoint: e.Endpoint(), Error: why(e)}
+	case crust.EventConnectionInfo:
+		return &infoReport{Info: infoWord.EncodeToString(e.Data)}
+	case crust.EventConnected:
+		return &connectedReport{
+			Peer: e.Peer, AppID: string(e.AppID()), Endpoint: e.Endpoint(), Transport: e.Endpoint().Transport.String(),
+			How: e.How().String(), Took: milliseconds(e.Took()),
+		}
+	case crust.EventConnectFailed:
+		failed := &connectFailedReport{Code: e.Code().String(), Error: why(e)}
+		if !e.Peer.IsZero() {
+			failed.Peer = e.Peer.String()
+		}
+		return failed
+	case crust.EventBootstrapped:
+		return &bootstrappedReport{Peer: e.Peer, Endpoint: e.Endpoint()}
+	case crust.EventBootstrapFailed:
+		return &bootstrapFailedReport{Code: e.Code().String(), Error: why(e)}
+	case crust.EventLost:
+		return &lostReport{Peer: e.Peer, Code: e.Code().String(), Error: why(e)}
+	case crust.EventMessagesDropped:
+		return &errorReport{Code: crust.CodeExpired.String(), Error: fmt.Sprintf(
+			"%d messages (%d bytes) of priority %d to %s grew too old in the queue and were dropped", e.Count(), e.Bytes(), e.Priority, e.Peer.Short())}
+	}
+	return nil
+}
+
+func reportOfMessage(e *crust.Event) report {
+	r := &messageReport{Peer: e.Peer, Priority: e.Priority, Len: len(e.Data)}
+	if len(e.Data) <= maxShownText && utf8.Valid(e.Data) {
+		text := string(e.Data)
+		r.Text = &text
+	}
+	return r
+}
+
+// why says the event's error in one sentence.
+func why(e *crust.Event) string {
+	if e.Err() == nil {
+		return ""
+	}
+	return oneLine(e.Err())
+}
+
+// errorOf reports an error of a command.
+func errorOf(err error) report {
+	return &errorReport{Code: crust.CodeOf(err).String(), Error: oneLine(err)}
+}
+
+// statsOf gives the counters their names.
+func statsOf(s crust.Stats) report {
+	return &statsReport{
+		Peers: s.Peers, Listeners: s.Listeners, Handshakes: s.Handshakes, Connects: s.Connects,
+		SessionsTotal: s.SessionsTotal, HandshakesFailed: s.HandshakesFailed, HandshakesEvicted: s.HandshakesEvicted,
+		ConnectsFailed: s.ConnectsFailed, SentMessages: s.SentMessages, SentBytes: s.SentBytes,
+		ReceivedMessages: s.ReceivedMessages, ReceivedBytes: s.ReceivedBytes, DroppedMessages: s.DroppedMessages,
+		WireSentBytes: s.WireSentBytes, WireReceivedBytes: s.WireReceivedBytes, EventsQueued: s.EventsQueued,
+		EventBytesQueued: s.EventBytesQueued, EventsTotal: s.EventsTotal, BackpressurePauses: s.BackpressurePauses,
+	}
+}
+
+// peersOf lists the sessions.
+func peersOf(peers []crust.PeerInfo) report {
+	lines := make([]peerLine, 0, len(peers)) // no peers are [], not null
+	for _, p := range peers {
+		lines = append(lines, peerLine{
+			Peer: p.Peer, Endpoint: p.Endpoint, Transport: p.Endpoint.Transport.String(), How: p.How.String(),
+			RTT: milliseconds(p.RTT), SentBytes: p.SentBytes, ReceivedBytes: p.ReceivedBytes,
+		})
+	}
+	return &peersReport{Peers: lines}
+}
