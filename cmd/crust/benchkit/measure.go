@@ -1,0 +1,342 @@
+package benchkit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// bench is one run of one test over one transport.
+type bench struct {
+	transport Transport
+	test      Test
+	volume    Volume
+	count     int // messages of a run; zero means to be calibrated
+	serve     func(ends int) (serverEnd, error)
+}
+
+// warmConnections are made before a memory run starts to count, so that what
+// exists once per process is not counted.
+const warmConnections = 20
+
+// settleTime is what both ends get, after connecting, to finish what they do in
+// the background, before memory or idle time is counted: 0.5 s by default.
+func (b *bench) settleTime() time.Duration { return b.volume.Idle / 6 }
+
+// withConn runs f over one connection to a new server.
+func (b *bench) withConn(ctx context.Context, f func(Conn, serverEnd) (Outcome, error)) (outcome Outcome, err error) {
+	server, err := b.serve(1)
+	if err != nil {
+		return outcome, err
+	}
+	defer func() { err = errors.Join(err, server.Close()) }()
+	client, err := b.transport.NewClient()
+	if err != nil {
+		return outcome, err
+	}
+	defer func() { err = errors.Join(err, client.Close()) }()
+	conn, err := client.Dial(ctx, server.Addresses()[0])
+	if err != nil {
+		return outcome, fmt.Errorf("dial: %w", err)
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	return f(conn, server)
+}
+
+// stream sends count messages and returns the time from the first send to the
+// answer that all have arrived.
+func (b *bench) stream(conn Conn, count int) (time.Duration, error) {
+	if err := begin(conn, task{kind: taskReceive, size: b.test.size, count: count}); err != nil {
+		return 0, fmt.Errorf("begin: %w", err)
+	}
+	start := time.Now()
+	if err := conn.SendAll(count, b.test.size); err != nil {
+		return 0, fmt.Errorf("send: %w", err)
+	}
+	if err := conn.Receive(make([]byte, MessageSize)); err != nil {
+		return 0, fmt.Errorf("wait for the answer: %w", err)
+	}
+	return time.Since(start), nil
+}
+
+// calibrate finds how many messages a run needs to last as long as it should,
+// and warms both ends up.
+func (b *bench) calibrate(conn Conn) (int, error) {
+	enough := b.volume.Duration / 5
+	for count := 64; ; count *= 4 {
+		took, err := b.stream(conn, count)
+		if err != nil {
+			return 0, err
+		}
+		if took >= enough {
+			return max(1, int(float64(count)*float64(b.volume.Duration)/float64(took))), nil
+		}
+	}
+}
+
+// prepare calibrates the first run and warms the later ones up.
+func (b *bench) prepare(conn Conn) error {
+	if b.count > 0 {
+		_, err := b.stream(conn, max(1, b.count/10))
+		return err
+	}
+	var err error
+	b.count, err = b.calibrate(conn)
+	return err
+}
+
+func measureStream(ctx context.Context, b *bench) (Outcome, error) {
+	return b.withConn(ctx, func(conn Conn, _ serverEnd) (Outcome, error) {
+		if err := b.prepare(conn); err != nil {
+			return Outcome{}, err
+		}
+		took, err := b.stream(conn, b.count)
+		if err != nil {
+			return Outcome{}, err
+		}
+		value := float64(b.count) / took.Seconds()
+		if b.test.size == BulkSize {
+			value *= BulkSize / 1e6
+		}
+		return Outcome{Value: value, Count: b.count}, nil
+	})
+}
+
+func measurePing(ctx context.Context, b *bench) (Outcome, error) {
+	return b.withConn(ctx, func(conn Conn, _ serverEnd) (Outcome, error) {
+		warm := b.volume.Pings / 10
+		if err := begin(conn, task{kind: taskEcho, size: MessageSize, count: warm + b.volume.Pings}); err != nil {
+			return Outcome{}, err
+		}
+		message := make([]byte, MessageSize)
+		times := make([]float64, 0, warm+b.volume.Pings)
+		for range cap(times) {
+			start := time.Now()
+			if err := conn.Send(message); err != nil {
+				return Outcome{}, err
+			}
+			if err := conn.Receive(message); err != nil {
+				return Outcome{}, err
+			}
+			times = append(times, float64(time.Since(start).Nanoseconds())/1e3)
+		}
+		measured := times[warm:]
+		slices.Sort(measured)
+		return Outcome{Value: quantile(measured, 0.5), Extra: map[string]float64{"p99": quantile(measured, 0.99)}}, nil
+	})
+}
+
+func measureConnect(ctx context.Context, b *bench) (outcome Outcome, err error) {
+	server, err := b.serve(1)
+	if err != nil {
+		return outcome, err
+	}
+	defer func() { err = errors.Join(err, server.Close()) }()
+	address := server.Addresses()[0]
+	clients := make([]Client, b.test.workers)
+	for i := range clients {
+		if clients[i], err = b.transport.NewClient(); err != nil {
+			return outcome, err
+		}
+		defer func() { err = errors.Join(err, clients[i].Close()) }()
+		if err := connectOnce(ctx, clients[i], address); err != nil {
+			return outcome, err
+		}
+	}
+	var made atomic.Int64
+	failed := make([]error, len(clients))
+	start := time.Now()
+	var workers sync.WaitGroup
+	for i, client := range clients {
+		workers.Go(func() {
+			for failed[i] == nil && time.Since(start) < b.volume.Duration {
+				if failed[i] = connectOnce(ctx, client, address); failed[i] == nil {
+					made.Add(1)
+				}
+			}
+		})
+	}
+	workers.Wait()
+	took := time.Since(start)
+	if err := errors.Join(failed...); err != nil {
+		return outcome, err
+	}
+	return Outcome{Value: float64(made.Load()) / took.Seconds()}, nil
+}
+
+func connectOnce(ctx context.Context, client Client, address string) error {
+	conn, err := client.Dial(ctx, address)
+	if err != nil {
+		return fmt.Errorf("dial: %w", err)
+	}
+	if err := conn.Close(); err != nil {
+		return fmt.Errorf("close: %w", err)
+	}
+	return nil
+}
+
+// measureMemory measures each end where it stands alone: many clients at one
+// server for the accepting end, one client at many servers for the dialling end.
+func measureMemory(ctx context.Context, b *bench) (Outcome, error) {
+	accepting, acceptingRSS, err := b.memoryAccepting(ctx)
+	if err != nil {
+		return Outcome{}, fmt.Errorf("accepting end: %w", err)
+	}
+	dialling, diallingRSS, err := b.memoryDialling(ctx)
+	if err != nil {
+		return Outcome{}, fmt.Errorf("dialling end: %w", err)
+	}
+	return Outcome{Value: max(accepting, dialling), Extra: map[string]float64{
+		"accepting": accepting, "dialling": dialling, "rss_accepting": acceptingRSS, "rss_dialling": diallingRSS,
+	}}, nil
+}
+
+func (b *bench) memoryAccepting(ctx context.Context) (value, rss float64, err error) {
+	server, err := b.serve(1)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer func() { err = errors.Join(err, server.Close()) }()
+	return b.growth(ctx, server.Usage, func(int) (Client, string, error) {
+		client, err := b.transport.NewClient()
+		return client, server.Addresses()[0], err
+	})
+}
+
+func (b *bench) memoryDialling(ctx context.Context) (value, rss float64, err error) {
+	server, err := b.serve(warmConnections + b.volume.Connections)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer func() { err = errors.Join(err, server.Close()) }()
+	client, err := b.transport.NewClient()
+	if err != nil {
+		return 0, 0, err
+	}
+	return b.growth(ctx, takeUsage, func(i int) (Client, string, error) {
+		return client, server.Addresses()[i], nil
+	})
+}
+
+// growth makes connections, the i-th by end(i), and returns by how many KiB the
+// use grew for each.
+func (b *bench) growth(
+	ctx context.Context, use func(bool) (usage, error), end func(int) (Client, string, error),
+) (value, rss float64, err error) {
+	clients := map[Client]struct{}{}
+	defer func() {
+		for client := range clients {
+			err = errors.Join(err, client.Close())
+		}
+	}()
+	var before, after usage
+	for i := range warmConnections + b.volume.Connections {
+		if i == warmConnections {
+			if before, err = b.settled(ctx, use); err != nil {
+				return 0, 0, err
+			}
+		}
+		client, address, err := end(i)
+		if err != nil {
+			return 0, 0, err
+		}
+		clients[client] = struct{}{}
+		conn, err := client.Dial(ctx, address)
+		if err != nil {
+			return 0, 0, fmt.Errorf("dial the %d. connection: %w", i+1, err)
+		}
+		if conn, ok := conn.(idler); ok {
+			conn.Idle()
+		}
+	}
+	if after, err = b.settled(ctx, use); err != nil {
+		return 0, 0, err
+	}
+	each := func(before, after uint64) float64 {
+		return (float64(after) - float64(before)) / 1024 / float64(b.volume.Connections)
+	}
+	return each(before.Heap+before.Stack, after.Heap+after.Stack), each(before.RSS, after.RSS), nil
+}
+
+// settled reads the use after background work has had time to end.
+func (b *bench) settled(ctx context.Context, use func(bool) (usage, error)) (usage, error) {
+	if err := pause(ctx, b.settleTime()); err != nil {
+		return usage{}, err
+	}
+	return use(true)
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// measureAllocs counts heap allocations per message in both processes.
+func measureAllocs(ctx context.Context, b *bench) (Outcome, error) {
+	return b.withConn(ctx, func(conn Conn, server serverEnd) (Outcome, error) {
+		if err := b.prepare(conn); err != nil {
+			return Outcome{}, err
+		}
+		sender, receiver, err := b.bothUse(server, false)
+		if err != nil {
+			return Outcome{}, err
+		}
+		if _, err := b.stream(conn, b.count); err != nil {
+			return Outcome{}, err
+		}
+		senderAfter, receiverAfter, err := b.bothUse(server, false)
+		if err != nil {
+			return Outcome{}, err
+		}
+		send := float64(senderAfter.Mallocs-sender.Mallocs) / float64(b.count)
+		receive := float64(receiverAfter.Mallocs-receiver.Mallocs) / float64(b.count)
+		return Outcome{
+			Value: send + receive, Count: b.count,
+			Extra: map[string]float64{"send": send, "receive": receive},
+		}, nil
+	})
+}
+
+// measureIdle counts the processor time of both processes while nothing is sent.
+func measureIdle(ctx context.Context, b *bench) (Outcome, error) {
+	return b.withConn(ctx, func(_ Conn, server serverEnd) (Outcome, error) {
+		// Collect first, so that no collection falls into the time watched.
+		if _, _, err := b.bothUse(server, true); err != nil {
+			return Outcome{}, err
+		}
+		if err := pause(ctx, b.settleTime()); err != nil {
+			return Outcome{}, err
+		}
+		client, accepting, err := b.bothUse(server, false)
+		if err != nil {
+			return Outcome{}, err
+		}
+		start := time.Now()
+		if err := pause(ctx, b.volume.Idle); err != nil {
+			return Outcome{}, err
+		}
+		clientAfter, acceptingAfter, err := b.bothUse(server, false)
+		if err != nil {
+			return Outcome{}, err
+		}
+		used := clientAfter.CPU - client.CPU + acceptingAfter.CPU - accepting.CPU
+		return Outcome{Value: 100 * used.Seconds() / time.Since(start).Seconds()}, nil
+	})
+}
+
+// bothUse reads the use of the dialling and of the accepting process.
+func (b *bench) bothUse(server serverEnd, collect bool) (client, accepting usage, err error) {
+	if accepting, err = server.Usage(collect); err != nil {
+		return client, accepting, err
+	}
+	client, err = takeUsage(collect)
+	return client, accepting, err
+}

@@ -1,0 +1,96 @@
+package benchkit
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// A task is what the client asks of the server over a connection, in a message
+// of MessageSize bytes. The server answers with a message of the same size when
+// it is ready, and a receiving one answers once more when all has arrived.
+type task struct {
+	kind  taskKind
+	size  int
+	count int
+}
+
+type taskKind byte
+
+const (
+	taskReceive taskKind = 1 // count messages of size bytes
+	taskEcho    taskKind = 2 // send back each of count messages of MessageSize bytes
+)
+
+func (t task) message() []byte {
+	message := make([]byte, MessageSize)
+	message[0] = byte(t.kind)
+	binary.BigEndian.PutUint32(message[1:], uint32(t.size))
+	binary.BigEndian.PutUint64(message[5:], uint64(t.count))
+	return message
+}
+
+func parseTask(message []byte) (task, error) {
+	t := task{
+		kind:  taskKind(message[0]),
+		size:  int(binary.BigEndian.Uint32(message[1:])),
+		count: int(binary.BigEndian.Uint64(message[5:])),
+	}
+	if t.kind != taskReceive && t.kind != taskEcho {
+		return t, fmt.Errorf("there is no task of kind %d", t.kind)
+	}
+	if t.size > 1<<30 || t.count < 0 {
+		return t, fmt.Errorf("a task of %d messages of %d bytes is out of bounds", t.count, t.size)
+	}
+	return t, nil
+}
+
+// serveTasks does what the client asks for until it closes.
+func serveTasks(conn Conn) error {
+	message := make([]byte, MessageSize)
+	for {
+		if err := conn.Receive(message); err != nil {
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		}
+		t, err := parseTask(message)
+		if err != nil {
+			return err
+		}
+		if err := serveTask(conn, t, message); err != nil {
+			return err
+		}
+	}
+}
+
+func serveTask(conn Conn, t task, buffer []byte) error {
+	if err := conn.Send(buffer); err != nil {
+		return err
+	}
+	if t.kind == taskReceive {
+		if err := conn.ReceiveAll(t.count, t.size); err != nil {
+			return err
+		}
+		return conn.Send(buffer)
+	}
+	for range t.count {
+		if err := conn.Receive(buffer); err != nil {
+			return err
+		}
+		if err := conn.Send(buffer); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// begin asks for a task and waits until the server is ready.
+func begin(conn Conn, t task) error {
+	if err := conn.Send(t.message()); err != nil {
+		return err
+	}
+	return conn.Receive(make([]byte, MessageSize))
+}
