@@ -1,0 +1,165 @@
+#!/usr/bin/env bash
+# Builds, tests and shows libcrust. Run it without arguments for help.
+set -euo pipefail
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
+BUILD=$ROOT/build
+cd "$ROOT"
+# shellcheck source=.ci/tools.sh
+. "$ROOT/.ci/tools.sh"
+# shellcheck source=.ci/suites.sh
+. "$ROOT/.ci/suites.sh"
+
+help() {
+    cat <<'TEXT'
+Usage: ./build.sh COMMAND [ARGUMENT...]
+
+  demo [--mib N]  build the library, then let a C and a Python program meet over
+                  it, talk, and stream 256 MiB (or N) each way, beside raw TCP
+  lib             build everything a program links or runs:
+                    build/bin/crust              the command-line tool
+                    build/lib/libcrust.so*, .a   the library
+                    build/include/crust.h        its header
+                    build/lib/pkgconfig, build/lib/cmake/Crust
+  test [NAME...]  run all tests, or the suites named; ends with a table
+  bench [ARG...]  measure throughput, latency and connections
+  check           formatters, linters, static analysis, type checks
+  coverage        test coverage of Go, C, Rust and Python in one report:
+                  build/coverage/report.txt and build/coverage/index.html
+  docs            reference documentation into build/docs
+  clean           remove build/ and what the bindings have built
+  help            this text
+
+Everything is built below build/. What is missing on the machine is installed
+with apt-get when this runs as root or may use sudo without a password;
+otherwise the exact command is printed and the exit status is 3. Other statuses:
+0 all well, 1 something failed, 2 wrong usage.
+
+Go 1.26 or newer is needed; with an older one, the right one is fetched from the
+Go module proxy into the module cache. docs/BUILDING.md says more.
+TEXT
+}
+
+usage_error() {
+    printf 'build.sh: %s\n\n' "$1" >&2
+    help >&2
+    exit 2
+}
+
+# ---- the library ---------------------------------------------------------------
+
+# fingerprint prints a digest of what the library and the tool are made of.
+fingerprint() {
+    {
+        go version
+        gcc --version
+        find go.mod go.sum build.sh .ci capi cmd core include cmake CMakeLists.txt -type f \
+            ! -name '*_test.go' ! -path '*/testdata/*' -print0 | sort -z | xargs -0 sha256sum
+    } | sha256sum
+}
+
+# build_library makes build/lib, build/include and build/bin, once for each state
+# of the sources. Several runs at once wait for each other.
+build_library() {
+    local stamp
+    mkdir -p "$BUILD/bin"
+    exec 9>"$BUILD/.lock"
+    flock 9
+    stamp=$(fingerprint)
+    if [ "$stamp" = "$(cat "$BUILD/.library" 2>/dev/null)" ] && [ -e "$BUILD/lib/libcrust.so" ] && [ -x "$BUILD/bin/crust" ]; then
+        printf 'Library  build/lib/libcrust.so is up to date\n'
+    else
+        say "Building libcrust and the crust tool (the first time takes a minute or two)"
+        rm -f "$BUILD/.library"
+        "$ROOT/capi/build-lib.sh" "$BUILD"
+        go build -trimpath -o "$BUILD/bin/crust" ./cmd/crust
+        printf '%s\n' "$stamp" >"$BUILD/.library"
+        printf 'Library  build/lib/libcrust.so, %s KiB\n' $(($(stat -L -c %s "$BUILD/lib/libcrust.so") / 1024))
+    fi
+    exec 9>&-
+}
+
+# build_packages adds what CMake projects need; the .pc file comes with the library.
+build_packages() {
+    cmake -S "$ROOT" -B "$BUILD/cmake" -DCRUST_OUTPUT_DIR="$BUILD" >"$BUILD/cmake.log" 2>&1 || {
+        cat "$BUILD/cmake.log" >&2
+        die "CMake could not configure the package files"
+    }
+}
+
+command_lib() {
+    [ $# = 0 ] || usage_error "lib takes no arguments"
+    need_to_compile
+    need_command cmake cmake "writes the package files for CMake projects"
+    need_command make make "runs what CMake generates"
+    install_needs
+    ensure_go
+    build_library
+    build_packages
+    say "Ready"
+    (cd "$BUILD" && printf '    build/%s\n' bin/crust lib/libcrust.* lib/pkgconfig/*.pc lib/cmake/Crust/*.cmake include/crust.h)
+}
+
+command_demo() {
+    need_to_compile
+    need_python plain
+    install_needs
+    ensure_go
+    ensure_python
+    build_library
+    "$ROOT/tests/demo/run.sh" "$BUILD" "$@"
+}
+
+command_bench() {
+    need_to_compile
+    need_python plain
+    install_needs
+    ensure_go
+    ensure_python
+    build_library
+    if [ -x tests/bench/run.sh ]; then
+        tests/bench/run.sh "$@"
+    else
+        "$BUILD/bin/crust" bench "$@"
+    fi
+}
+
+command_clean() {
+    [ $# = 0 ] || usage_error "clean takes no arguments"
+    rm -rf "$BUILD" "$ROOT/bindings/rust/target" "$ROOT/tests/bench/build"
+    find "$ROOT/bindings" "$ROOT/tests" -depth \( -name __pycache__ -o -name .pytest_cache -o -name .mypy_cache \
+        -o -name .ruff_cache -o -name '*.egg-info' \) -exec rm -rf {} +
+    printf 'Removed build/ and the caches of the bindings\n'
+}
+
+command_docs() {
+    [ $# = 0 ] || usage_error "docs takes no arguments"
+    need_to_compile
+    need_python plain
+    need_rust rustc
+    install_needs
+    ensure_go
+    ensure_rust
+    ensure_python
+    build_library
+    # shellcheck source=.ci/docs.sh
+    . "$ROOT/.ci/docs.sh"
+    make_docs
+}
+
+main() {
+    local command=${1:-help}
+    [ $# = 0 ] || shift
+    case $command in
+    demo | lib | bench | docs | clean) "command_$command" "$@" ;;
+    test | check | coverage)
+        # shellcheck source=/dev/null
+        . "$ROOT/.ci/$command.sh"
+        "command_$command" "$@"
+        ;;
+    help | -h | --help) help ;;
+    *) usage_error "there is no command \"$command\"" ;;
+    esac
+}
+
+main "$@"
