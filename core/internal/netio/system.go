@@ -39,7 +39,7 @@ func (system) Addrs() ([]netip.Addr, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot list the network interfaces: %w", err)
 	}
-	var found []net.Addr
+	var found []netip.Addr
 	for _, i := range interfaces {
 		if i.Flags&net.FlagUp == 0 {
 			continue
@@ -48,22 +48,24 @@ func (system) Addrs() ([]netip.Addr, error) {
 		if err != nil {
 			return nil, fmt.Errorf("cannot list the addresses of %s: %w", i.Name, err)
 		}
-		found = append(found, addrs...)
+		for _, addr := range addrs {
+			if prefix, ok := addr.(*net.IPNet); ok {
+				a, _ := netip.AddrFromSlice(prefix.IP) // the zero Addr is not usable
+				found = append(found, a)
+			}
+		}
 	}
-	return usable(found), nil
+	return Usable(found), nil
 }
 
-// usable picks and orders what Network.Addrs promises.
-func usable(found []net.Addr) []netip.Addr {
-	var out []netip.Addr
-	for _, f := range found {
-		prefix, ok := f.(*net.IPNet)
-		if !ok {
-			continue
-		}
-		a, ok := netip.AddrFromSlice(prefix.IP)
+// Usable picks of a machine's addresses what Network.Addrs promises and puts it
+// in that order. It keeps the slice's memory. It is for implementations of
+// Network.
+func Usable(addrs []netip.Addr) []netip.Addr {
+	out := addrs[:0]
+	for _, a := range addrs {
 		a = a.Unmap()
-		if ok && scope(a) != endpoint.Unusable && !(a.Is6() && a.IsLinkLocalUnicast()) {
+		if scope(a) != endpoint.Unusable && !(a.Is6() && a.IsLinkLocalUnicast()) {
 			out = append(out, a)
 		}
 	}

@@ -66,24 +66,21 @@ func TestSystemAddrs(t *testing.T) {
 }
 
 func TestUsable(t *testing.T) {
-	var found []net.Addr
-	for _, text := range []string{
-		"127.0.0.1/8", "::1/128", "fe80::1/64", "192.168.1.5/24", "203.0.113.5/24", "2001:db8::5/64", "100.64.0.1/10",
-		"fd00::1/8", "169.254.3.4/16", "203.0.113.5/32", "224.0.0.1/4", "0.0.0.0/0", "10.0.0.1/8",
-	} {
-		ip, network, err := net.ParseCIDR(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		network.IP = ip // ParseCIDR gives IPv4 in its 16-byte form, as interfaces do
-		found = append(found, network)
+	found := parse("127.0.0.1", "::1", "fe80::1", "fe80::1%eth0", "192.168.1.5", "::ffff:203.0.113.5", "2001:db8::5",
+		"100.64.0.1", "fd00::1", "169.254.3.4", "203.0.113.5", "224.0.0.1", "0.0.0.0", "10.0.0.1")
+	found = append(found, netip.Addr{})
+	want := parse("203.0.113.5", "2001:db8::5", "100.64.0.1", "10.0.0.1", "192.168.1.5", "fd00::1", "169.254.3.4", "127.0.0.1", "::1")
+	if got := Usable(found); !slices.Equal(got, want) {
+		t.Errorf("Usable = %v\nwant     %v", got, want)
 	}
-	found = append(found, &net.UnixAddr{Name: "no address of ours"}, &net.IPNet{})
-	var want []netip.Addr
-	for _, text := range []string{"203.0.113.5", "2001:db8::5", "100.64.0.1", "10.0.0.1", "192.168.1.5", "fd00::1", "169.254.3.4", "127.0.0.1", "::1"} {
-		want = append(want, netip.MustParseAddr(text))
+	if got := Usable(nil); len(got) != 0 {
+		t.Errorf("Usable(nil) = %v", got)
 	}
-	if got := usable(found); !slices.Equal(got, want) {
-		t.Errorf("usable = %v\nwant     %v", got, want)
+}
+
+func parse(texts ...string) (out []netip.Addr) {
+	for _, text := range texts {
+		out = append(out, netip.MustParseAddr(text))
 	}
+	return out
 }

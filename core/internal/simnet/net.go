@@ -1,0 +1,228 @@
+// Package simnet is an in-memory internet for tests: hosts with addresses,
+// links with latency and bandwidth that can be cut and healed, and streams that
+// behave as TCP connections do. A Host is a netio.Network.
+//
+// It uses no sockets, only locks, conditions and timers, so inside a
+// testing/synctest bubble hours of it pass in no time. Everything random comes
+// from the seed.
+package simnet
+
+import (
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/libcrust/libcrust/core/internal/netio"
+)
+
+// Link says how the way between two hosts behaves, in each direction.
+type Link struct {
+	// Latency is how long a byte travels one way. A dial takes twice as long.
+	Latency time.Duration
+	// Jitter is the most that is added to Latency at random. Bytes of one
+	// stream stay in order.
+	Jitter time.Duration
+	// Bandwidth bounds all streams of the link together, in bytes a second.
+	// Zero means no bound.
+	Bandwidth int
+	// Buffer is how many bytes of one stream may be sent and not yet read, as
+	// the buffers of two kernels hold them. Zero means 256 KiB.
+	Buffer int
+}
+
+const (
+	defaultBuffer = 256 << 10
+	// maxSegment bounds what travels as one piece.
+	maxSegment = 16 << 10
+	// backlog bounds connections that wait for Accept.
+	backlog = 128
+	// synRetry is the pause after which a dial that was not answered is tried again.
+	synRetry = time.Second
+	// synTimeout is when the kernel gives a dial up: Linux's default of 6 repetitions.
+	synTimeout = 127 * time.Second
+	// Random ports, Linux's default range.
+	firstPort, lastPort = 32768, 60999
+)
+
+// Net is one internet. All addresses are in one flat space; every host reaches
+// every other by any of its addresses. Its methods may be called from any
+// goroutine.
+type Net struct {
+	// mu guards everything in the package. It is never held while anything
+	// waits, other than by a sync.Cond, so a synctest bubble stays durable.
+	mu     sync.Mutex
+	random *rand.Rand
+	hosts  map[netip.Addr]*Host
+	count  int // of hosts
+	links  map[route]*link
+	usual  Link
+}
+
+// route is a pair of hosts, the one made first in front.
+type route [2]*Host
+
+// link is the way between two hosts.
+type link struct {
+	Link
+	state linkState
+	free  map[*Host]time.Time // when the wire that leaves a host has sent what it was given
+	ways  map[*way]struct{}   // everything that travels here
+}
+
+// linkState: up -Cut-> cut, up -Silence-> silent, cut and silent -Heal-> up.
+type linkState uint8
+
+const (
+	up     linkState = iota
+	cut              // nothing passes, and dials are told so
+	silent           // nothing passes, and nobody is told
+)
+
+// New makes an internet without hosts, whose links have no latency and no
+// bound on bandwidth.
+func New(seed uint64) *Net {
+	return &Net{
+		random: rand.New(rand.NewPCG(seed, seed)),
+		hosts:  map[netip.Addr]*Host{},
+		links:  map[route]*link{},
+	}
+}
+
+// SetDefaultLink says how links behave that SetLink has not set, from now on.
+func (n *Net) SetDefaultLink(l Link) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.usual = l
+	for route, made := range n.links {
+		if made.Link == (Link{}) && route[0] != route[1] {
+			made.Link = l
+		}
+	}
+}
+
+// SetLink says how the link between two hosts behaves, from now on. What is
+// under way arrives as it would have.
+func (n *Net) SetLink(a, b *Host, l Link) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.link(a, b).Link = l
+}
+
+// Cut breaks the link between two hosts. Dials fail with EHOSTUNREACH.
+// Connections do not notice: what they send waits for Heal.
+func (n *Net) Cut(a, b *Host) { n.set(a, b, cut) }
+
+// Silence breaks the link as Cut does, but dials are not told either: they wait
+// for Heal, their context, or the kernel's two minutes (ETIMEDOUT).
+func (n *Net) Silence(a, b *Host) { n.set(a, b, silent) }
+
+// Heal mends the link. What waited arrives now.
+func (n *Net) Heal(a, b *Host) { n.set(a, b, up) }
+
+func (n *Net) set(a, b *Host, s linkState) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	l := n.link(a, b)
+	l.state = s
+	if s == up {
+		for w := range maps.Clone(l.ways) { // an arrival may add and take away
+			w.deliver()
+		}
+	}
+}
+
+// Reset breaks every connection between two hosts: both ends see ECONNRESET.
+func (n *Net) Reset(a, b *Host) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for w := range maps.Clone(n.link(a, b).ways) { // a reset takes ways away
+		w.to.reset()
+	}
+}
+
+// link returns the link between two hosts, making it when it is first used.
+// From a host to itself nothing takes time. Called with n.mu held.
+func (n *Net) link(a, b *Host) *link {
+	r := route{a, b}
+	if a.number > b.number {
+		r = route{b, a}
+	}
+	l := n.links[r]
+	if l == nil {
+		l = &link{free: map[*Host]time.Time{}, ways: map[*way]struct{}{}}
+		if a != b {
+			l.Link = n.usual
+		}
+		n.links[r] = l
+	}
+	return l
+}
+
+// delay draws how long the next piece travels. Called with n.mu held.
+func (n *Net) delay(l *link) time.Duration {
+	if l.Jitter <= 0 {
+		return l.Latency
+	}
+	return l.Latency + time.Duration(n.random.Int64N(int64(l.Jitter)+1))
+}
+
+func (l *link) buffer() int {
+	if l.Buffer > 0 {
+		return l.Buffer
+	}
+	return defaultBuffer
+}
+
+// Host is a machine with addresses. It is a netio.Network.
+type Host struct {
+	net       *Net
+	number    int
+	addrs     []netip.Addr
+	listeners map[netip.AddrPort]*listener
+	conns     map[tuple]*Conn
+}
+
+var _ netio.Network = (*Host)(nil)
+
+// tuple names a connection on its host.
+type tuple struct{ local, remote netip.AddrPort }
+
+// Host adds a machine. Beside the given addresses it has 127.0.0.1 and ::1. An
+// address that is malformed or taken makes Host panic: the test is wrong.
+func (n *Net) Host(addrs ...string) *Host {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	h := &Host{net: n, number: n.count, listeners: map[netip.AddrPort]*listener{}, conns: map[tuple]*Conn{}}
+	n.count++
+	for _, text := range addrs {
+		a := netip.MustParseAddr(text).Unmap()
+		if n.hosts[a] != nil || a.IsLoopback() {
+			panic("simnet: the address " + text + " is taken")
+		}
+		n.hosts[a] = h
+		h.addrs = append(h.addrs, a)
+	}
+	h.addrs = append(h.addrs, localhost4, netip.IPv6Loopback())
+	return h
+}
+
+var localhost4 = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+
+// Addrs implements netio.Network.
+func (h *Host) Addrs() ([]netip.Addr, error) {
+	return netio.Usable(slices.Clone(h.addrs)), nil
+}
+
+// has reports whether a is an address of the host.
+func (h *Host) has(a netip.Addr) bool { return a.IsLoopback() || slices.Contains(h.addrs, a) }
+
+// Connections returns how many connections have an end at the host that is not
+// closed, for tests that look for leaks.
+func (h *Host) Connections() int {
+	h.net.mu.Lock()
+	defer h.net.mu.Unlock()
+	return len(h.conns)
+}
