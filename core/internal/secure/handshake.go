@@ -95,6 +95,14 @@ type handshake struct {
 	conn  net.Conn
 	state *noise.HandshakeState
 	buf   []byte // read and not yet used
+
+	secret []byte // the static X25519 secret, shared with state
+}
+
+// erase overwrites the secrets of the attempt, whichever way it ended.
+func (h *handshake) erase() {
+	clear(h.secret)
+	clear(h.state.LocalEphemeral().Private)
 }
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, 0, flightBuffer); return &b }}
@@ -106,15 +114,16 @@ func start(conn net.Conn, cfg *Config, initiator bool) (*handshake, error) {
 	if err != nil {
 		return nil, err
 	}
+	secret := append([]byte(nil), static[:]...)
 	state, err := noise.NewHandshakeState(noise.Config{
 		CipherSuite: suite, Random: cfg.random(), Pattern: noise.HandshakeXX, Initiator: initiator,
 		Prologue: []byte("libcrust/1"), PresharedKey: cfg.Network.psk[:], PresharedKeyPlacement: 0,
-		StaticKeypair: noise.DHKey{Private: append([]byte(nil), static[:]...), Public: public[:]},
+		StaticKeypair: noise.DHKey{Private: secret, Public: public[:]},
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &handshake{cfg: cfg, conn: conn, state: state}, nil
+	return &handshake{cfg: cfg, conn: conn, state: state, secret: secret}, nil
 }
 
 // mask applies the stream of a flight's nonce.
@@ -191,6 +200,7 @@ func Initiate(conn net.Conn, cfg *Config, expect identity.PeerID) (*Link, error)
 	if err != nil {
 		return nil, err
 	}
+	defer h.erase()
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
 	h.buf = (*buf)[:0]
@@ -240,6 +250,7 @@ func Respond(conn net.Conn, cfg *Config) (*Link, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer h.erase()
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
 	h.buf = (*buf)[:0]
