@@ -1,11 +1,18 @@
 package crust
 
 import (
+	"cmp"
+	"errors"
+	"fmt"
 	"log/slog"
+	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/libcrust/libcrust/core/identity"
 	"github.com/libcrust/libcrust/core/internal/endpoint"
+	"github.com/libcrust/libcrust/core/internal/netio"
+	"github.com/libcrust/libcrust/core/internal/wire"
 )
 
 // PeerID is a peer's Ed25519 public key: who it is.
@@ -135,4 +142,135 @@ type Config struct {
 	OnEvents func()
 	// Logger receives what is worth knowing but is no event. nil means silence.
 	Logger *slog.Logger
+
+	network netio.Network // nil means the kernel's
+	ownKey  bool          // New made the identity
 }
+
+// Implementation constants: what zero fields of Config mean.
+const (
+	defaultConnectTimeout   = 60 * time.Second
+	defaultBootstrapTimeout = 10 * time.Second
+	defaultHandshakeTimeout = 10 * time.Second
+	defaultHeartbeat        = 20 * time.Second
+	defaultLostAfter        = 120 * time.Second
+	defaultCloseTimeout     = 5 * time.Second
+	defaultMessageMaxAge    = 60 * time.Second
+	defaultSendQueue        = 4 << 20
+	defaultEventQueue       = 16 << 20
+	defaultMaxPeers         = 4096
+	defaultMaxHandshakes    = 1024
+	defaultPerAddress       = 256
+	defaultMaxConnects      = 1024
+)
+
+// check returns the configuration with all defaults in, or says what is wrong.
+func (c Config) check() (Config, error) {
+	bad := func(format string, args ...any) (Config, error) {
+		return Config{}, &Error{Op: "new", Code: CodeInvalid, Err: fmt.Errorf(format, args...)}
+	}
+	if len(c.NetworkName) > MaxNetworkName {
+		return bad("the network name has %d bytes, at most %d are allowed", len(c.NetworkName), MaxNetworkName)
+	}
+	if len(c.AppID) > MaxAppID {
+		return bad("the app id has %d bytes, at most %d are allowed", len(c.AppID), MaxAppID)
+	}
+	if c.Role > Client {
+		return bad("role %d is unknown", c.Role)
+	}
+	if c.Cipher > CipherChaCha20Poly1305 {
+		return bad("cipher choice %d is unknown", c.Cipher)
+	}
+	for _, d := range []struct {
+		name  string
+		value *time.Duration
+		zero  time.Duration
+	}{
+		{"ConnectTimeout", &c.ConnectTimeout, defaultConnectTimeout},
+		{"BootstrapTimeout", &c.BootstrapTimeout, defaultBootstrapTimeout},
+		{"HandshakeTimeout", &c.HandshakeTimeout, defaultHandshakeTimeout},
+		{"Heartbeat", &c.Heartbeat, defaultHeartbeat},
+		{"LostAfter", &c.LostAfter, defaultLostAfter},
+		{"CloseTimeout", &c.CloseTimeout, defaultCloseTimeout},
+		{"MessageMaxAge", &c.MessageMaxAge, defaultMessageMaxAge},
+	} {
+		if *d.value < 0 || *d.value > maxDuration {
+			return bad("%s is %v, want 0 to %v", d.name, *d.value, maxDuration)
+		}
+		*d.value = cmp.Or(*d.value, d.zero)
+	}
+	if c.LostAfter < 2*c.Heartbeat {
+		return bad("LostAfter is %v, want at least twice Heartbeat, which is %v", c.LostAfter, c.Heartbeat)
+	}
+	for _, n := range []struct {
+		name        string
+		value       *int
+		zero, least int
+	}{
+		{"SendQueue", &c.SendQueue, defaultSendQueue, MaxMessage},
+		{"EventQueue", &c.EventQueue, defaultEventQueue, 1},
+		{"MaxPeers", &c.MaxPeers, defaultMaxPeers, 1},
+		{"MaxHandshakes", &c.MaxHandshakes, defaultMaxHandshakes, 1},
+		{"MaxHandshakesPerAddress", &c.MaxHandshakesPerAddress, defaultPerAddress, 1},
+		{"MaxConnects", &c.MaxConnects, defaultMaxConnects, 1},
+	} {
+		if *n.value != 0 && *n.value < n.least {
+			return bad("%s is %d, want 0 or at least %d", n.name, *n.value, n.least)
+		}
+		*n.value = cmp.Or(*n.value, n.zero)
+	}
+	for _, contact := range c.Contacts {
+		if err := checkDialable(contact.Endpoint); err != nil {
+			return Config{}, err
+		}
+	}
+	if c.Listen == nil {
+		c.Listen = []Endpoint{endpoint.New(TCP, netip.AddrPortFrom(netip.IPv6Unspecified(), 0))}
+	}
+	c.Listen, c.Contacts = slices.Clone(c.Listen), slices.Clone(c.Contacts)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.network == nil {
+		c.network = netio.System
+	}
+	if c.Identity == nil {
+		key, err := identity.Generate()
+		if err != nil {
+			return Config{}, &Error{Op: "new", Code: CodeInternal, Err: err}
+		}
+		c.Identity, c.ownKey = key, true
+	}
+	return c, nil
+}
+
+// maxDuration keeps every duration within the 32-bit milliseconds of the handshake.
+const maxDuration = 24 * time.Hour
+
+// checkTransport refuses transports that this version does not speak.
+func checkTransport(ep Endpoint) *Error {
+	if ep.Transport == TCP && ep.Addr.IsValid() {
+		return nil
+	}
+	if ep.Addr.IsValid() && ep.Transport.Known() {
+		return &Error{Op: "check endpoint", Endpoint: ep, Code: CodeUnsupported, Err: errors.New("this version speaks TCP only")}
+	}
+	return &Error{Op: "check endpoint", Code: CodeInvalid, Err: errors.New("the endpoint is not set")}
+}
+
+// checkDialable refuses endpoints that nobody can be at.
+func checkDialable(ep Endpoint) error {
+	if err := checkTransport(ep); err != nil {
+		return err
+	}
+	if ep.Scope() == endpoint.Unusable || ep.Addr.Port() == 0 {
+		return &Error{Op: "check endpoint", Endpoint: ep, Code: CodeInvalid, Err: errors.New("nobody can be reached at this address")}
+	}
+	return nil
+}
+
+// Interface checks, and bounds that two rooms must agree on.
+var (
+	_ = [1]struct{}{}[MaxMessage-wire.MaxMessage]
+	_ = [1]struct{}{}[MaxAppID-wire.MaxAppID]
+)

@@ -1,61 +1,219 @@
 package crust
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
 	"iter"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/libcrust/libcrust/core/identity"
+	"github.com/libcrust/libcrust/core/internal/endpoint"
+	"github.com/libcrust/libcrust/core/internal/netio"
+	"github.com/libcrust/libcrust/core/internal/secure"
+	"github.com/libcrust/libcrust/core/internal/session"
+	"github.com/libcrust/libcrust/core/internal/wire"
 )
 
 // Service is one node: an identity, its listeners, its peers and one queue of
 // events. All methods may be called from any goroutine at any time. Nothing
 // but SendWait, NextBatch, Events and Close blocks.
-type Service struct{}
+//
+// The service owns every goroutine: each is started by spawn, which guards it
+// against panics, and Close waits for all. mu guards the tables and nothing
+// else; the order of locks is mu, then a session's, then the queue's; nothing is
+// called out with one of them held.
+type Service struct {
+	// constant after New
+	cfg     Config
+	key     *identity.Key
+	network netio.Network
+	secure  *secure.Config
+	session session.Config
+	log     *slog.Logger
+	ctx     context.Context // ends when the service begins to stop
+	cancel  context.CancelFunc
+	events  eventQueue
+	halls   waitingRoom // accepted, not yet authenticated
+
+	accept   atomic.Bool
+	claimSeq atomic.Uint64
+	failure  atomic.Pointer[Error] // why the service stopped by itself
+	lives    lives
+
+	// guarded by mu
+	mu         sync.Mutex
+	stopping   bool
+	pending    map[PeerID][]uint64 // seqs of our claims that await an answer
+	listeners  map[Endpoint]*listener
+	attempts   map[*attempt]struct{}
+	bootstrap  *attempt
+	past       session.Counters // of ended sessions
+	sessions   uint64
+	failed     uint64 // connects
+	attemptSeq uint64
+	stopped    chan struct{}
+
+	// guarded by mu and lookup for writing, by either for reading
+	peers  map[PeerID]*peer
+	lookup sync.RWMutex
+}
+
+// peer is one session in the table.
+type peer struct {
+	id       PeerID
+	sess     *session.Session
+	instance uint64
+	claim    uint64 // seq of the claim that the session's link was chosen by
+	how      How
+	endpoint Endpoint
+	since    time.Time
+}
 
 // New makes a service and starts its listeners. It returns an *Error with
 // CodeInvalid when a field of cfg is out of bounds.
-func New(cfg Config) (*Service, error) { panic("soon") }
+func New(cfg Config) (*Service, error) {
+	cfg, err := cfg.check()
+	if err != nil {
+		return nil, err
+	}
+	s := &Service{
+		cfg: cfg, key: cfg.Identity, network: cfg.network, log: cfg.Logger,
+		peers: make(map[PeerID]*peer), pending: make(map[PeerID][]uint64),
+		listeners: make(map[Endpoint]*listener), attempts: make(map[*attempt]struct{}), stopped: make(chan struct{}),
+		session: session.Config{
+			Heartbeat: cfg.Heartbeat, LostAfter: cfg.LostAfter, CloseTimeout: cfg.CloseTimeout,
+			MaxAge: cfg.MessageMaxAge, SendQueue: cfg.SendQueue,
+		},
+	}
+	var instance [8]byte
+	if _, err := rand.Read(instance[:]); err != nil {
+		return nil, &Error{Op: "new", Code: CodeInternal, Err: err}
+	}
+	s.secure = &secure.Config{
+		Key: s.key, Network: secure.NewNetwork(cfg.NetworkName), Seen: new(secure.Seen),
+		Hello: wire.Hello{
+			AppID: bytes.Clone(cfg.AppID), Role: uint8(cfg.Role), Instance: binary.BigEndian.Uint64(instance[:]),
+			Ciphers: wire.CipherChaCha20Poly1305, LostAfter: uint32(cfg.LostAfter / time.Millisecond),
+		},
+	}
+	if cfg.Cipher == CipherAuto && secure.HasAES() {
+		s.secure.Hello.Ciphers |= wire.CipherAES256GCM
+	}
+	s.events.limit, s.events.onEvents = cfg.EventQueue, cfg.OnEvents
+	s.halls.limit, s.halls.perAddress = cfg.MaxHandshakes, cfg.MaxHandshakesPerAddress
+	s.accept.Store(!cfg.NoAccept)
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	if !cfg.NoListen {
+		for _, ep := range cfg.Listen {
+			s.Listen(ep) //nolint:errcheck // it is an event
+		}
+	}
+	return s, nil
+}
 
 // ID returns who the service is.
-func (s *Service) ID() PeerID { panic("soon") }
+func (s *Service) ID() PeerID { return s.key.ID() }
 
 // Listen starts one more listener and returns the endpoint it really got. It
 // also queues EventListenerStarted or EventListenerFailed.
-func (s *Service) Listen(ep Endpoint) (Endpoint, error) { panic("soon") }
+func (s *Service) Listen(ep Endpoint) (Endpoint, error) {
+	got, err := s.listen(ep)
+	if err != nil {
+		if err.Code != CodeClosed {
+			s.events.push(Event{Type: EventListenerFailed, detail: &detail{endpoint: ep, err: err}})
+		}
+		return Endpoint{}, err
+	}
+	return got, nil
+}
 
 // StopListening stops the listener at ep, as returned by Listen or Listeners.
 // Sessions live on. CodeInvalid when nothing listens there.
-func (s *Service) StopListening(ep Endpoint) error { panic("soon") }
+func (s *Service) StopListening(ep Endpoint) error {
+	s.mu.Lock()
+	l := s.listeners[ep]
+	delete(s.listeners, ep)
+	s.mu.Unlock()
+	if l == nil {
+		return &Error{Op: "stop listening", Endpoint: ep, Code: CodeInvalid, Err: errors.New("nothing listens there")}
+	}
+	l.ln.Close() //nolint:errcheck // there is nothing to do about it
+	return nil
+}
 
 // Listeners returns where the service listens, in the order of Compare.
-func (s *Service) Listeners() []Endpoint { panic("soon") }
+func (s *Service) Listeners() []Endpoint {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	eps := make([]Endpoint, 0, len(s.listeners))
+	for ep := range s.listeners {
+		eps = append(eps, ep)
+	}
+	slices.SortFunc(eps, endpoint.Compare)
+	return eps
+}
 
 // SetAccept allows or refuses sessions that peers begin. See Config.NoAccept.
-func (s *Service) SetAccept(accept bool) { panic("soon") }
+func (s *Service) SetAccept(accept bool) { s.accept.Store(accept) }
 
 // PrepareConnectionInfo gathers where this service can be reached. The answer
 // comes as EventConnectionInfo with the token. It is signed, holds for 24
 // hours, and is to be given to the other peer by any channel.
-func (s *Service) PrepareConnectionInfo(token uint64) error { panic("soon") }
+func (s *Service) PrepareConnectionInfo(token uint64) error {
+	if s.isStopping() {
+		return &Error{Op: "prepare connection info", Code: CodeClosed}
+	}
+	info, err := s.connectionInfo()
+	if err != nil {
+		return &Error{Op: "prepare connection info", Code: CodeOf(err), Err: err}
+	}
+	s.events.push(Event{Type: EventConnectionInfo, Token: token, Data: info})
+	return nil
+}
 
 // Connect connects to the peer that made info. One side or both may call it.
 // Unless Connect returns an error (CodeBadInfo, CodeSelf, CodeLimit,
 // CodeClosed), exactly one final event carries the token: EventConnected,
 // EventAlreadyConnected or EventConnectFailed.
-func (s *Service) Connect(info []byte, token uint64) error { panic("soon") }
+func (s *Service) Connect(info []byte, token uint64) error {
+	id, eps, err := ParseConnectionInfo(info)
+	if err != nil {
+		return err
+	}
+	return s.connect(&attempt{token: token, peer: id, endpoints: eps})
+}
 
 // ConnectEndpoint connects to an endpoint. With a peer id, nobody else is
 // accepted there; without, whoever answers is. The final event is as for
 // Connect; the peer being this service itself is CodeSelf.
-func (s *Service) ConnectEndpoint(c Contact, token uint64) error { panic("soon") }
+func (s *Service) ConnectEndpoint(c Contact, token uint64) error {
+	if err := checkDialable(c.Endpoint); err != nil {
+		return err
+	}
+	return s.connect(&attempt{token: token, peer: c.Peer, endpoints: []Endpoint{c.Endpoint}, bare: true})
+}
 
 // Bootstrap tries all contacts at once and keeps the first that answers. The
 // final event is EventBootstrapped or EventBootstrapFailed with the token. It
 // returns CodeState when a bootstrap is running.
-func (s *Service) Bootstrap(token uint64) error { panic("soon") }
+func (s *Service) Bootstrap(token uint64) error { return s.startBootstrap(token) }
 
 // StopBootstrap gives up a running bootstrap, whose final event is then
 // EventBootstrapFailed with CodeCanceled. Without one it does nothing.
-func (s *Service) StopBootstrap() { panic("soon") }
+func (s *Service) StopBootstrap() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.bootstrap != nil {
+		s.bootstrap.cancel(CodeCanceled)
+	}
+}
 
 // Send queues one message, copying it, and never blocks. Priority 0 is the most
 // urgent: queued messages of a lower number overtake, also in the middle of a
@@ -65,12 +223,28 @@ func (s *Service) StopBootstrap() { panic("soon") }
 //
 // Errors: CodeUnknownPeer, CodeTooBig (over MaxMessage; the session is
 // unharmed), CodeWouldBlock (an EventWritable will follow), CodeClosed.
-func (s *Service) Send(peer PeerID, data []byte, priority uint8) error { panic("soon") }
+func (s *Service) Send(peer PeerID, data []byte, priority uint8) error {
+	p := s.find(peer)
+	if p == nil {
+		return s.notConnected("send", peer)
+	}
+	if err := p.sess.Send(data, priority); err != nil {
+		return s.sendError("send", peer, err)
+	}
+	return nil
+}
 
 // SendWait is Send, but waits while the queue is full. It returns CodeCanceled
 // or CodeTimeout when ctx ends, and CodeUnknownPeer when the session does.
 func (s *Service) SendWait(ctx context.Context, peer PeerID, data []byte, priority uint8) error {
-	panic("soon")
+	p := s.find(peer)
+	if p == nil {
+		return s.notConnected("send", peer)
+	}
+	if err := p.sess.SendWait(ctx, data, priority); err != nil {
+		return s.sendError("send", peer, err)
+	}
+	return nil
 }
 
 // Message is one message of SendBatch.
@@ -83,12 +257,35 @@ type Message struct {
 // SendBatch queues messages in order until one is refused, and returns how many
 // were accepted and why the next was not. It is cheaper than as many calls of
 // Send, most of all when neighbours go to the same peer.
-func (s *Service) SendBatch(messages []Message) (int, error) { panic("soon") }
+func (s *Service) SendBatch(messages []Message) (int, error) {
+	for i := 0; i < len(messages); {
+		id := messages[i].Peer
+		p := s.find(id)
+		if p == nil {
+			return i, s.notConnected("send", id)
+		}
+		run := i + 1
+		for run < len(messages) && messages[run].Peer == id {
+			run++
+		}
+		n, err := p.sess.SendRun(run-i, func(k int) ([]byte, uint8) { return messages[i+k].Data, messages[i+k].Priority })
+		if i += n; err != nil {
+			return i, s.sendError("send", id, err)
+		}
+	}
+	return len(messages), nil
+}
 
 // Disconnect ends a session in order: what Send accepted is delivered, then the
 // peer is told. EventLost with CodeDisconnected follows, on both sides. It
 // returns CodeUnknownPeer when there is no session.
-func (s *Service) Disconnect(peer PeerID) error { panic("soon") }
+func (s *Service) Disconnect(peer PeerID) error {
+	p := s.find(peer)
+	if p == nil || !p.sess.Disconnect(wire.ReasonDisconnect, session.ErrDisconnected) {
+		return s.notConnected("disconnect", peer)
+	}
+	return nil
+}
 
 // PeerInfo describes one session.
 type PeerInfo struct {
@@ -109,10 +306,34 @@ type PeerInfo struct {
 }
 
 // Peers returns the sessions, in the order of their ids.
-func (s *Service) Peers() []PeerInfo { panic("soon") }
+func (s *Service) Peers() []PeerInfo {
+	s.lookup.RLock()
+	infos := make([]PeerInfo, 0, len(s.peers))
+	for _, p := range s.peers {
+		infos = append(infos, p.info())
+	}
+	s.lookup.RUnlock()
+	slices.SortFunc(infos, func(a, b PeerInfo) int { return a.Peer.Compare(b.Peer) })
+	return infos
+}
+
+func (p *peer) info() PeerInfo {
+	c, link := p.sess.Counters(), p.sess.Link()
+	return PeerInfo{
+		Peer: p.id, Endpoint: p.endpoint, How: p.how, Role: Role(link.Remote.Role), AppID: bytes.Clone(link.Remote.AppID),
+		Cipher: link.Cipher.String(), RTT: c.RTT, Since: p.since, SentMessages: c.SentMessages, SentBytes: c.SentBytes,
+		ReceivedMessages: c.ReceivedMessages, ReceivedBytes: c.ReceivedBytes, DroppedMessages: c.DroppedMessages, QueuedBytes: c.Queued,
+	}
+}
 
 // Peer returns one session, and whether there is one.
-func (s *Service) Peer(peer PeerID) (PeerInfo, bool) { panic("soon") }
+func (s *Service) Peer(peer PeerID) (PeerInfo, bool) {
+	p := s.find(peer)
+	if p == nil {
+		return PeerInfo{}, false
+	}
+	return p.info(), true
+}
 
 // Stats counts what the service has done since it was made.
 type Stats struct {
@@ -138,51 +359,159 @@ type Stats struct {
 }
 
 // Stats returns the counters.
-func (s *Service) Stats() Stats { panic("soon") }
+func (s *Service) Stats() Stats {
+	var st Stats
+	s.mu.Lock()
+	c := s.past
+	for _, p := range s.peers {
+		addCounters(&c, p.sess.Counters())
+	}
+	st.Peers, st.Listeners, st.Connects = len(s.peers), len(s.listeners), len(s.attempts)
+	st.SessionsTotal, st.ConnectsFailed = s.sessions, s.failed
+	s.mu.Unlock()
+	st.SentMessages, st.SentBytes, st.DroppedMessages = c.SentMessages, c.SentBytes, c.DroppedMessages
+	st.ReceivedMessages, st.ReceivedBytes = c.ReceivedMessages, c.ReceivedBytes
+	st.WireSentBytes, st.WireReceivedBytes = c.WireSent, c.WireReceived
+	st.Handshakes, st.HandshakesFailed, st.HandshakesEvicted = s.halls.counts()
+	q := &s.events
+	q.mu.Lock()
+	st.EventsQueued, st.EventBytesQueued, st.EventsTotal, st.BackpressurePauses = q.count, q.bytes, q.total, q.pauses
+	q.mu.Unlock()
+	return st
+}
+
+func addCounters(sum *session.Counters, c session.Counters) {
+	sum.SentMessages += c.SentMessages
+	sum.SentBytes += c.SentBytes
+	sum.ReceivedMessages += c.ReceivedMessages
+	sum.ReceivedBytes += c.ReceivedBytes
+	sum.DroppedMessages += c.DroppedMessages
+	sum.WireSent += c.WireSent
+	sum.WireReceived += c.WireReceived
+}
 
 // Events returns an iterator over the events, until ctx ends or EventStopped
 // has been yielded. The program owns each Event's Data. Several goroutines may
 // iterate; each event goes to one of them.
-func (s *Service) Events(ctx context.Context) iter.Seq[Event] { panic("soon") }
+func (s *Service) Events(ctx context.Context) iter.Seq[Event] {
+	return func(yield func(Event) bool) {
+		for {
+			b, err := s.NextBatch(ctx, iterBatch)
+			if err != nil {
+				return
+			}
+			own(b.Events)
+			for i, e := range b.Events {
+				if !yield(e) {
+					s.events.giveBack(b.Events[i+1:])
+					b.Release()
+					return
+				}
+			}
+			b.Release()
+		}
+	}
+}
+
+// iterBatch is how many events the iterator takes at once.
+const iterBatch = 512
+
+// own copies the messages of a run of events out of borrowed memory: large ones
+// each for itself, small ones into shared slabs, so that keeping one message
+// keeps little else.
+func own(events []Event) {
+	const slabSize, largest = 16 << 10, 2 << 10
+	var slab []byte
+	for i := range events {
+		e := &events[i]
+		if e.Type != EventMessage {
+			continue
+		}
+		if len(e.Data) > largest {
+			e.Data = bytes.Clone(e.Data)
+			continue
+		}
+		if cap(slab)-len(slab) < len(e.Data) {
+			rest := 0
+			for _, r := range events[i:] {
+				if r.Type == EventMessage && len(r.Data) <= largest {
+					if rest += len(r.Data); rest >= slabSize {
+						break
+					}
+				}
+			}
+			slab = make([]byte, 0, max(min(rest, slabSize), len(e.Data)))
+		}
+		n := len(slab)
+		slab = append(slab, e.Data...)
+		e.Data = slab[n:len(slab):len(slab)]
+	}
+}
 
 // Batch is a run of events. Their Data is borrowed: it is valid until Release,
 // which gives the memory back. The zero Batch is empty.
 type Batch struct {
 	Events []Event
+	queue  *eventQueue
+	chunk  *chunk
 }
 
 // Release gives the batch's memory back. It may be called again.
-func (b *Batch) Release() { panic("soon") }
+func (b *Batch) Release() {
+	if b.chunk != nil {
+		b.queue.release(b.chunk)
+		*b = Batch{}
+	}
+}
 
 // NextBatch waits for events and returns up to limit of them; limit 0 means as
 // many as come together. It returns CodeCanceled or CodeTimeout when ctx ends,
 // and CodeClosed after EventStopped has been taken. This is the fast way.
-func (s *Service) NextBatch(ctx context.Context, limit int) (Batch, error) { panic("soon") }
+func (s *Service) NextBatch(ctx context.Context, limit int) (Batch, error) {
+	for {
+		if b, ok := s.events.take(limit); ok {
+			return b, nil
+		}
+		if err := s.events.wait(ctx); err != nil {
+			return Batch{}, &Error{Op: "next batch", Code: waitCode(err)}
+		}
+	}
+}
 
 // TryNextBatch is NextBatch without waiting: an empty Batch when there is
 // nothing.
-func (s *Service) TryNextBatch(limit int) (Batch, error) { panic("soon") }
+func (s *Service) TryNextBatch(limit int) (Batch, error) {
+	b, ok := s.events.take(limit)
+	if !ok && s.events.isDrained() {
+		return Batch{}, &Error{Op: "next batch", Code: CodeClosed}
+	}
+	return b, nil
+}
 
 // EventsPending reports whether an event is waiting.
-func (s *Service) EventsPending() bool { panic("soon") }
+func (s *Service) EventsPending() bool { return s.events.pending() }
 
 // Close stops the service in order: listeners, attempts, then every session as
 // by Disconnect, within Config.CloseTimeout. It returns when every goroutine
 // and descriptor of the service is gone. EventStopped is then the last event in
 // the queue, which can still be read. It may be called again and from several
 // goroutines; all wait.
-func (s *Service) Close() error { panic("soon") }
+func (s *Service) Close() error {
+	s.Stop()
+	<-s.stopped
+	return nil
+}
 
 // Stop begins what Close does and returns at once.
-func (s *Service) Stop() { panic("soon") }
-
-// ParseConnectionInfo checks what EventConnectionInfo gave to the other side:
-// form, signature and age. It returns who made it and where it can be reached.
-// Errors are CodeBadInfo.
-func ParseConnectionInfo(info []byte) (PeerID, []Endpoint, error) { panic("soon") }
-
-// ParseContact reads "ENDPOINT" or "ENDPOINT#PEER".
-func ParseContact(text string) (Contact, error) { panic("soon") }
+func (s *Service) Stop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopping {
+		return
+	}
+	s.stopping = true
+	go s.shutdown()
+}
 
 // Version is the version of the library.
 const Version = "0.1.0"

@@ -1,0 +1,249 @@
+package crust
+
+import (
+	"container/list"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/libcrust/libcrust/core/internal/endpoint"
+	"github.com/libcrust/libcrust/core/internal/secure"
+)
+
+// listener is one place where connections are accepted.
+type listener struct {
+	ln net.Listener
+	ep Endpoint
+}
+
+// listen starts a listener and its goroutine.
+func (s *Service) listen(ep Endpoint) (Endpoint, *Error) {
+	if err := checkTransport(ep); err != nil {
+		err.Op = "listen"
+		return Endpoint{}, err
+	}
+	if s.isStopping() {
+		return Endpoint{}, &Error{Op: "listen", Endpoint: ep, Code: CodeClosed}
+	}
+	ln, err := s.network.Listen(s.ctx, ep.Addr)
+	if err != nil {
+		return Endpoint{}, fail("listen", PeerID{}, ep, err)
+	}
+	l := &listener{ln: ln, ep: endpointOf(ep.Transport, ln.Addr())}
+	s.mu.Lock()
+	if s.stopping {
+		s.mu.Unlock()
+		ln.Close() //nolint:errcheck // nobody has used it
+		return Endpoint{}, &Error{Op: "listen", Endpoint: ep, Code: CodeClosed}
+	}
+	s.listeners[l.ep] = l
+	s.mu.Unlock()
+	s.events.push(Event{Type: EventListenerStarted, detail: &detail{endpoint: l.ep}})
+	s.spawn(func() { s.acceptLoop(l) })
+	return l.ep, nil
+}
+
+// endpointOf returns the endpoint of a socket's address.
+func endpointOf(t endpoint.Transport, addr net.Addr) Endpoint {
+	if a, ok := addr.(interface{ AddrPort() netip.AddrPort }); ok {
+		return endpoint.New(t, a.AddrPort())
+	}
+	a, err := netip.ParseAddrPort(addr.String())
+	if err != nil {
+		return Endpoint{}
+	}
+	return endpoint.New(t, a)
+}
+
+// acceptLoop is a listener's goroutine.
+func (s *Service) acceptLoop(l *listener) {
+	for {
+		conn, err := l.ln.Accept()
+		if err != nil {
+			s.mu.Lock()
+			died := s.listeners[l.ep] == l
+			if died {
+				delete(s.listeners, l.ep)
+			}
+			s.mu.Unlock()
+			if died {
+				l.ln.Close() //nolint:errcheck // it has failed already
+				s.events.push(Event{Type: EventListenerFailed, detail: &detail{endpoint: l.ep, err: fail("accept", PeerID{}, l.ep, err)}})
+			}
+			return
+		}
+		g := s.halls.enter(conn)
+		if g == nil {
+			conn.Close() //nolint:errcheck // the service stops
+			return
+		}
+		s.spawn(func() { s.respond(g, l.ep.Transport) })
+	}
+}
+
+// respond is the goroutine of one accepted connection, until it is a session or
+// closed.
+func (s *Service) respond(g *guest, t endpoint.Transport) {
+	began := time.Now()
+	// The exact moment at which we give up says nothing about us.
+	patience := s.cfg.HandshakeTimeout - rand.N(s.cfg.HandshakeTimeout/4+1)
+	g.conn.SetDeadline(began.Add(patience)) //nolint:errcheck // a closed connection shows in the first read
+	link, err := secure.Respond(g.conn, s.secure)
+	if err == nil {
+		admit := func() bool { return s.halls.admit(g) }
+		_, err = s.adopt(link, adoption{how: Accepted, began: began, endpoint: endpointOf(t, g.conn.RemoteAddr()), admit: admit})
+	} else {
+		if errors.Is(err, secure.ErrFirstFlight) {
+			swallow(g.conn)
+		}
+		g.conn.Close() //nolint:errcheck // it carries nothing
+	}
+	s.halls.leave(g)
+	if err != nil {
+		s.log.Debug("accepted connection gave no session", "from", g.conn.RemoteAddr(), "error", err)
+	}
+}
+
+// swallow reads until the deadline or the end, so that how long we listen does
+// not tell at which byte a stranger's first flight went wrong.
+func swallow(r io.Reader) {
+	var sink [512]byte
+	for {
+		if _, err := r.Read(sink[:]); err != nil {
+			return
+		}
+	}
+}
+
+// guest is an accepted connection that has not yet become a session.
+type guest struct {
+	conn     net.Conn
+	from     netip.Prefix
+	at       *list.Element // nil when it has left
+	evicted  bool
+	admitted bool
+}
+
+// waitingRoom bounds the guests. When it is full the one who has waited longest
+// leaves: honest peers need a moment, those who never speak have all the time.
+type waitingRoom struct {
+	limit, perAddress int
+
+	mu      sync.Mutex
+	guests  list.List // of *guest, the oldest first
+	from    map[netip.Prefix]int
+	closed  bool
+	failed  uint64
+	evicted uint64
+}
+
+// prefixOf is what counts as one address: an IPv4 address or an IPv6 /64.
+func prefixOf(addr net.Addr) netip.Prefix {
+	ip := endpointOf(endpoint.TCP, addr).Addr.Addr()
+	bits := 32
+	if ip.Is6() {
+		bits = 64
+	}
+	p, err := ip.Prefix(bits)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	return p
+}
+
+// enter takes a guest in, and shows others out to make room. It returns nil
+// when the room is closed.
+func (w *waitingRoom) enter(conn net.Conn) *guest {
+	g := &guest{conn: conn, from: prefixOf(conn.RemoteAddr())}
+	var out []*guest
+	w.mu.Lock()
+	if w.closed {
+		w.mu.Unlock()
+		return nil
+	}
+	if w.from == nil {
+		w.from = make(map[netip.Prefix]int)
+	}
+	if w.from[g.from] >= w.perAddress {
+		for e := w.guests.Front(); e != nil; e = e.Next() {
+			if old := e.Value.(*guest); old.from == g.from {
+				out = append(out, old)
+				break
+			}
+		}
+	} else if w.guests.Len() >= w.limit {
+		out = append(out, w.guests.Front().Value.(*guest))
+	}
+	for _, old := range out {
+		w.drop(old)
+		old.evicted = true
+		w.evicted++
+	}
+	g.at = w.guests.PushBack(g)
+	w.from[g.from]++
+	w.mu.Unlock()
+	for _, old := range out {
+		old.conn.Close() //nolint:errcheck // its goroutine notices
+	}
+	return g
+}
+
+// drop takes a guest out of the lists. mu is held.
+func (w *waitingRoom) drop(g *guest) {
+	if g.at == nil {
+		return
+	}
+	w.guests.Remove(g.at)
+	g.at = nil
+	if w.from[g.from]--; w.from[g.from] == 0 {
+		delete(w.from, g.from)
+	}
+}
+
+// admit takes a guest out because it becomes a session. It reports false when
+// the guest was shown out before.
+func (w *waitingRoom) admit(g *guest) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if g.evicted || w.closed {
+		return false
+	}
+	w.drop(g)
+	g.admitted = true
+	return true
+}
+
+// leave is called when the handshake is over.
+func (w *waitingRoom) leave(g *guest) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.drop(g)
+	if !g.admitted {
+		w.failed++
+	}
+}
+
+// close shows everybody out.
+func (w *waitingRoom) close() {
+	w.mu.Lock()
+	w.closed = true
+	var out []*guest
+	for e := w.guests.Front(); e != nil; e = e.Next() {
+		out = append(out, e.Value.(*guest))
+	}
+	w.mu.Unlock()
+	for _, g := range out {
+		g.conn.Close() //nolint:errcheck // its goroutine notices
+	}
+}
+
+// counts returns guests now, failed and evicted ever.
+func (w *waitingRoom) counts() (now int, failed, evicted uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.guests.Len(), w.failed, w.evicted
+}

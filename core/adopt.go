@@ -1,0 +1,321 @@
+package crust
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/libcrust/libcrust/core/internal/secure"
+	"github.com/libcrust/libcrust/core/internal/session"
+	"github.com/libcrust/libcrust/core/internal/wire"
+)
+
+// Both sides may dial at once, several times, and accept in between; still they
+// must end with one session, and the same link under it. So one of them
+// decides: the side with the greater peer id. The other lays claim to each new
+// link, saying which other links to the decider it holds, and the decider
+// chooses one and refuses the others. Messages flow only on a chosen link, so
+// nothing is in flight on one that is closed.
+//
+// A claim also tells the decider whether the claimant still has the session
+// that the decider believes in. Claims are numbered: one that is older than the
+// session's own says nothing; a later one that does not name the session's
+// claim says that the claimant has lost it.
+
+// adoption is what is known about a link beside the link itself.
+type adoption struct {
+	how      How
+	began    time.Time
+	endpoint Endpoint
+	attempt  *attempt    // ours; nil for an accepted link
+	admit    func() bool // of an accepted link: leave the waiting room
+}
+
+const (
+	// retireGrace is how long a session that the peer has given up may take to
+	// deliver what is still on its way.
+	retireGrace = time.Second
+	// farewellGrace is how long a refused peer may take to hear why.
+	farewellGrace = time.Second
+)
+
+// refusal is an error that the other side has told, or is to be told.
+type refusal struct{ reason wire.Reason }
+
+func (r refusal) Error() string {
+	switch r.reason {
+	case wire.ReasonDuplicate:
+		return "another link carries the session"
+	case wire.ReasonNotAllowed:
+		return "the peer does not accept sessions"
+	case wire.ReasonLimit:
+		return "the peer has reached its limit of sessions"
+	case wire.ReasonBanned:
+		return "the peer has blacklisted us"
+	case wire.ReasonStopping:
+		return "the peer is stopping"
+	}
+	return fmt.Sprintf("the peer refused the link (reason %d)", r.reason)
+}
+
+// refusalCode maps a reason that the peer gave.
+func refusalCode(r wire.Reason) Code {
+	switch r {
+	case wire.ReasonNotAllowed:
+		return CodeNotAllowed
+	case wire.ReasonLimit:
+		return CodeLimit
+	case wire.ReasonBanned:
+		return CodeBanned
+	case wire.ReasonStopping, wire.ReasonDisconnect, wire.ReasonDuplicate:
+		return CodeDisconnected
+	}
+	return CodeHandshake
+}
+
+// adopt is the one door for links: dialled, accepted, and whatever else comes.
+// It returns the session that there is with the peer afterwards, which need not
+// be on this link. On an error the link is closed.
+func (s *Service) adopt(link *secure.Link, a adoption) (*peer, error) {
+	id := link.Remote.Peer
+	deadline := a.began.Add(s.cfg.HandshakeTimeout)
+	if a.how != Accepted {
+		deadline = time.Now().Add(s.cfg.HandshakeTimeout)
+		link.Conn.SetDeadline(deadline) //nolint:errcheck // a closed connection shows in the first write
+	}
+	var p *peer
+	var err error
+	switch {
+	case id == s.ID():
+		link.Conn.Close() //nolint:errcheck // it is our own
+		return nil, &Error{Op: "connect", Peer: id, Endpoint: a.endpoint, Code: CodeSelf, Err: errSelf}
+	case a.how == Accepted && !s.accept.Load():
+		err = refusal{wire.ReasonNotAllowed}
+	case s.ID().Compare(id) > 0:
+		p, err = s.decide(link, a)
+	default:
+		p, err = s.claim(link, a)
+	}
+	var r refusal
+	if errors.As(err, &r) {
+		s.farewell(link, r.reason)
+		if r.reason == wire.ReasonDuplicate && p != nil {
+			return p, nil
+		}
+		return nil, &Error{Op: "connect", Peer: id, Endpoint: a.endpoint, Code: refusalCode(r.reason), Err: err}
+	}
+	if err != nil {
+		link.Conn.Close() //nolint:errcheck // it has failed already
+		return nil, s.linkError("connect", id, a.endpoint, err)
+	}
+	p.sess.Start()
+	return p, nil
+}
+
+// told is a refusal that came from the peer: there is nobody to say farewell to.
+type told struct{ reason wire.Reason }
+
+func (t told) Error() string { return refusal(t).Error() }
+
+// await reads what the peer answers, which must be of type want or Refused.
+func await(link *secure.Link, want wire.FrameType) ([]byte, error) {
+	t, body, err := session.Await(link)
+	if err != nil {
+		return nil, err
+	}
+	if t == wire.FrameRefused {
+		reason, err := wire.ParseReason(body)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", session.ErrProtocol, err)
+		}
+		return nil, told{reason}
+	}
+	if t != want {
+		return nil, fmt.Errorf("%w: frame %d where %d was due", session.ErrProtocol, t, want)
+	}
+	return body, nil
+}
+
+// decide is adopt for the side with the greater peer id.
+func (s *Service) decide(link *secure.Link, a adoption) (*peer, error) {
+	if link.Initiator {
+		if err := session.Tell(link, nil); err != nil {
+			return nil, err
+		}
+	}
+	body, err := await(link, wire.FrameClaim)
+	if err != nil {
+		return nil, toldError(link, a, err)
+	}
+	claim, err := wire.ParseClaim(body)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", session.ErrProtocol, err)
+	}
+	for {
+		s.mu.Lock()
+		p := s.peers[link.Remote.Peer]
+		if p == nil {
+			if err := s.refuses(a); err != nil {
+				s.mu.Unlock()
+				return nil, err
+			}
+			p, call := s.insert(link, a, claim.Seq, wire.AppendFrame(nil, wire.FrameChosen))
+			s.mu.Unlock()
+			call()
+			return p, nil
+		}
+		s.mu.Unlock()
+		if p.instance == link.Remote.Instance && (claim.Seq < p.claim || slices.Contains(claim.Held, p.claim)) {
+			return p, refusal{wire.ReasonDuplicate}
+		}
+		s.retire(p)
+	}
+}
+
+// toldError turns the peer's refusal into an error of the public kind.
+func toldError(link *secure.Link, a adoption, err error) error {
+	var t told
+	if !errors.As(err, &t) {
+		return err
+	}
+	if t.reason == wire.ReasonDuplicate {
+		return errDuplicate
+	}
+	return &Error{Op: "connect", Peer: link.Remote.Peer, Endpoint: a.endpoint, Code: refusalCode(t.reason), Err: t}
+}
+
+// errDuplicate says that the peer has chosen another link, which must show soon.
+var errDuplicate = errors.New("the peer has chosen another link")
+
+// claim is adopt for the side with the lesser peer id.
+func (s *Service) claim(link *secure.Link, a adoption) (*peer, error) {
+	id := link.Remote.Peer
+	s.mu.Lock()
+	claim := wire.Claim{Seq: s.claimSeq.Add(1), Held: slices.Clone(s.pending[id])}
+	if p := s.peers[id]; p != nil {
+		claim.Held = append(claim.Held, p.claim)
+	}
+	if len(claim.Held) > wire.MaxHeld {
+		s.mu.Unlock()
+		return nil, refusal{wire.ReasonLimit}
+	}
+	s.pending[id] = append(s.pending[id], claim.Seq)
+	s.mu.Unlock()
+
+	err := session.Tell(link, claim.Append(nil))
+	if err == nil {
+		_, err = await(link, wire.FrameChosen)
+	}
+	for {
+		s.mu.Lock()
+		p := s.peers[id]
+		if err == nil && p == nil {
+			err = s.refuses(a)
+		}
+		if err != nil || p == nil {
+			s.unpend(id, claim.Seq)
+		}
+		if err != nil {
+			s.mu.Unlock()
+			return nil, toldError(link, a, err)
+		}
+		if p == nil {
+			p, call := s.insert(link, a, claim.Seq, nil)
+			s.mu.Unlock()
+			call()
+			return p, nil
+		}
+		s.mu.Unlock()
+		s.retire(p) // the decider knows: it has ended, or is about to
+	}
+}
+
+// unpend forgets a claim that has its answer. mu is held.
+func (s *Service) unpend(id PeerID, seq uint64) {
+	left := slices.DeleteFunc(s.pending[id], func(v uint64) bool { return v == seq })
+	if len(left) == 0 {
+		delete(s.pending, id)
+	} else {
+		s.pending[id] = left
+	}
+}
+
+// refuses says why no new session may come, and lets an accepted link out of
+// the waiting room. mu is held.
+func (s *Service) refuses(a adoption) error {
+	switch {
+	case s.stopping:
+		return refusal{wire.ReasonStopping}
+	case len(s.peers) >= s.cfg.MaxPeers || s.events.crowded():
+		return refusal{wire.ReasonLimit}
+	case a.admit != nil && !a.admit():
+		return refusal{wire.ReasonLimit}
+	}
+	return nil
+}
+
+// insert makes the session of a chosen link. mu is held; the returned function
+// is to be called without it, before the session starts.
+func (s *Service) insert(link *secure.Link, a adoption, claim uint64, first []byte) (*peer, func()) {
+	p := &peer{
+		id: link.Remote.Peer, instance: link.Remote.Instance, claim: claim, how: a.how, endpoint: a.endpoint, since: time.Now(),
+	}
+	p.sess = session.New(link, s.session, (*owner)(s), first)
+	p.sess.Tag = p
+	s.lookup.Lock()
+	s.peers[p.id] = p
+	s.lookup.Unlock()
+	s.sessions++
+	d := &detail{
+		appID: link.Remote.AppID, endpoint: a.endpoint, how: a.how, role: Role(link.Remote.Role), took: time.Since(a.began),
+	}
+	joined := s.joined(p.id, a.attempt)
+	e := Event{Type: EventConnected, Peer: p.id, detail: d}
+	if len(joined) > 0 {
+		e.Token = joined[0].token
+	}
+	calls := []func(){s.events.add(e)}
+	for i, at := range joined {
+		s.resolve(at)
+		if i > 0 {
+			calls = append(calls, s.events.add(Event{Type: EventAlreadyConnected, Peer: p.id, Token: at.token}))
+		}
+	}
+	return p, func() {
+		for _, call := range calls {
+			call()
+		}
+	}
+}
+
+// retire ends a session that the peer has given up already. What the peer sent
+// before is delivered if it comes soon.
+func (s *Service) retire(p *peer) {
+	timer := time.NewTimer(retireGrace)
+	defer timer.Stop()
+	select {
+	case <-p.sess.Done():
+		return
+	case <-timer.C:
+	case <-s.ctx.Done():
+	}
+	p.sess.Kill(session.ErrReplaced)
+	select {
+	case <-p.sess.Done():
+	case <-s.stopped: // a session that died of a panic is never done
+	}
+}
+
+// farewell tells the peer why its link is refused, waits until it has heard, and
+// closes.
+func (s *Service) farewell(link *secure.Link, reason wire.Reason) {
+	link.Conn.SetDeadline(time.Now().Add(farewellGrace)) //nolint:errcheck // a closed connection shows at once
+	if err := session.Tell(link, wire.AppendReason(nil, wire.FrameRefused, reason)); err == nil {
+		if c, ok := link.Conn.(interface{ CloseWrite() error }); ok && c.CloseWrite() == nil {
+			io.Copy(io.Discard, io.LimitReader(link.Conn, 64<<10)) //nolint:errcheck // only the waiting counts
+		}
+	}
+	link.Conn.Close() //nolint:errcheck // it carries nothing
+}

@@ -1,0 +1,355 @@
+package crust
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/libcrust/libcrust/core/internal/dial"
+	"github.com/libcrust/libcrust/core/internal/secure"
+	"github.com/libcrust/libcrust/core/internal/session"
+)
+
+// attempt is one Connect or Bootstrap in flight.
+type attempt struct {
+	// constant
+	token     uint64
+	endpoints []Endpoint
+	contacts  []Contact // of a bootstrap
+	began     time.Time
+	order     uint64
+	bare      bool // an endpoint, not an info
+	ctx       context.Context
+	cancel    context.CancelCauseFunc
+
+	// guarded by Service.mu
+	peer     PeerID // zero until known
+	resolved bool   // its final event is out
+}
+
+// duplicateRetry is how long the link that the peer has chosen may take to show.
+const duplicateRetry = time.Second
+
+// connect starts an attempt.
+func (s *Service) connect(a *attempt) error {
+	if a.peer == s.ID() {
+		return &Error{Op: "connect", Peer: a.peer, Code: CodeSelf, Err: errSelf}
+	}
+	s.mu.Lock()
+	err := s.register(a, s.cfg.ConnectTimeout)
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	s.spawn(func() { s.runConnect(a) })
+	return nil
+}
+
+// register puts an attempt into the table. mu is held.
+func (s *Service) register(a *attempt, timeout time.Duration) error {
+	switch {
+	case s.stopping:
+		return &Error{Op: "connect", Peer: a.peer, Code: CodeClosed}
+	case len(s.attempts) >= s.cfg.MaxConnects:
+		return &Error{Op: "connect", Peer: a.peer, Code: CodeLimit, Err: errors.New("too many connects are in flight")}
+	}
+	a.began = time.Now()
+	s.attemptSeq++
+	a.order = s.attemptSeq
+	ctx, stop := context.WithTimeoutCause(s.ctx, timeout, CodeTimeout)
+	var cancel context.CancelCauseFunc
+	a.ctx, cancel = context.WithCancelCause(ctx)
+	a.cancel = func(cause error) { cancel(cause); stop() }
+	s.attempts[a] = struct{}{}
+	return nil
+}
+
+// resolve marks an attempt whose final event is out. mu is held.
+func (s *Service) resolve(a *attempt) {
+	a.resolved = true
+	delete(s.attempts, a)
+	a.cancel(errResolved)
+}
+
+// errResolved ends what an attempt still does after its final event.
+var errResolved = errors.New("resolved")
+
+// finish puts the final event of an attempt out, unless it has had one.
+func (s *Service) finish(a *attempt, e Event) {
+	s.mu.Lock()
+	if a.resolved {
+		s.mu.Unlock()
+		return
+	}
+	s.resolve(a)
+	if e.Type == EventConnectFailed || e.Type == EventBootstrapFailed {
+		s.failed++
+	}
+	if s.bootstrap == a {
+		s.bootstrap = nil
+	}
+	e.Token = a.token
+	call := s.events.add(e)
+	s.mu.Unlock()
+	call()
+}
+
+// joined returns the attempts that a new session with id answers, own first,
+// then in the order of their beginning. Bootstraps have their own final event.
+// mu is held.
+func (s *Service) joined(id PeerID, own *attempt) (list []*attempt) {
+	for a := range s.attempts {
+		if a.contacts == nil && (a == own || a.peer == id) {
+			list = append(list, a)
+		}
+	}
+	slices.SortFunc(list, func(a, b *attempt) int {
+		switch {
+		case a == own || b != own && a.order < b.order:
+			return -1
+		}
+		return 1
+	})
+	return list
+}
+
+// runConnect is the goroutine of one Connect.
+func (s *Service) runConnect(a *attempt) {
+	for {
+		if p := s.settled(a); p != nil {
+			s.finish(a, Event{Type: EventAlreadyConnected, Peer: p.id})
+			return
+		}
+		if a.ctx.Err() != nil {
+			s.connectFailed(a, context.Cause(a.ctx))
+			return
+		}
+		link, step, err := s.race(a, a.endpoints)
+		if err != nil {
+			if s.settled(a) == nil {
+				s.connectFailed(a, err)
+				return
+			}
+			continue
+		}
+		s.mu.Lock()
+		a.peer = link.Remote.Peer
+		s.mu.Unlock()
+		if p := s.settled(a); p != nil { // while we dialled, the peer did
+			link.Conn.Close() //nolint:errcheck // it carries nothing
+			continue
+		}
+		p, err := s.adopt(link, adoption{how: Dialed, began: a.began, endpoint: step, attempt: a})
+		switch {
+		case err == nil:
+			s.finish(a, Event{Type: EventAlreadyConnected, Peer: p.id}) // unless insert has resolved it
+			return
+		case errors.Is(err, errDuplicate):
+			s.awaitOther(a)
+		default:
+			if s.settled(a) == nil {
+				s.connectFailed(a, err)
+				return
+			}
+		}
+	}
+}
+
+// settled returns the live session with the peer of an attempt, nil when there
+// is none. One that is being closed is waited for.
+func (s *Service) settled(a *attempt) *peer {
+	for {
+		s.mu.Lock()
+		p := s.peers[a.peer]
+		s.mu.Unlock()
+		if p == nil || p.sess.Live() {
+			return p
+		}
+		select {
+		case <-p.sess.Done():
+		case <-a.ctx.Done():
+			return nil
+		}
+	}
+}
+
+// awaitOther waits until the link that the peer has chosen has become a session,
+// which resolves the attempt, but not long.
+func (s *Service) awaitOther(a *attempt) {
+	timer := time.NewTimer(duplicateRetry)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-a.ctx.Done():
+	}
+}
+
+// connectFailed puts the failure of an attempt out.
+func (s *Service) connectFailed(a *attempt, err error) {
+	if cause := context.Cause(a.ctx); cause != nil {
+		switch {
+		case errors.Is(cause, CodeTimeout):
+			err = &Error{Op: "connect", Peer: a.peer, Code: CodeTimeout, Err: joinCause("no answer within "+s.cfg.ConnectTimeout.String(), err)}
+		default:
+			err = &Error{Op: "connect", Peer: a.peer, Code: CodeCanceled}
+		}
+	}
+	ep := Endpoint{}
+	if len(a.endpoints) == 1 {
+		ep = a.endpoints[0]
+	}
+	s.finish(a, Event{Type: EventConnectFailed, Peer: a.peer, detail: &detail{endpoint: ep, err: s.linkError("connect", a.peer, ep, err)}})
+}
+
+// joinCause adds what is known about the cause to a sentence.
+func joinCause(text string, err error) error {
+	if err == nil || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, CodeTimeout) {
+		return errors.New(text)
+	}
+	return errors.Join(errors.New(text), err)
+}
+
+// race dials endpoints until one has proved to be the peer.
+func (s *Service) race(a *attempt, endpoints []Endpoint) (*secure.Link, Endpoint, error) {
+	ours, err := s.network.Addrs()
+	if err != nil {
+		s.log.Warn("cannot list the addresses of this machine", "error", err)
+	}
+	var steps []dial.Step
+	if a.bare {
+		steps = []dial.Step{{Endpoint: a.endpoints[0]}}
+	} else {
+		steps = dial.Plan(endpoints, ours)
+	}
+	if len(steps) == 0 {
+		return nil, Endpoint{}, &Error{Op: "connect", Peer: a.peer, Code: CodeNoEndpoint, Err: errors.New("the peer has told no endpoint that can be reached from here")}
+	}
+	expect := a.peer
+	link, step, err := dial.Race(a.ctx, steps,
+		func(ctx context.Context, step dial.Step) (*secure.Link, error) {
+			return s.try(ctx, step.Endpoint, expect)
+		},
+		func(link *secure.Link) { link.Conn.Close() })
+	return link, step.Endpoint, err
+}
+
+// try dials one endpoint and shakes hands, up to the point where we know the
+// peer and it does not know us.
+func (s *Service) try(ctx context.Context, ep Endpoint, expect PeerID) (*secure.Link, error) {
+	if err := checkTransport(ep); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.HandshakeTimeout)
+	defer cancel()
+	conn, err := s.network.Dial(ctx, netip.AddrPort{}, ep.Addr)
+	if err != nil {
+		return nil, s.linkError("connect", expect, ep, err)
+	}
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	deadline, _ := ctx.Deadline()
+	conn.SetDeadline(deadline) //nolint:errcheck // a closed connection shows in the first write
+	link, err := secure.Initiate(conn, s.secure, expect)
+	if !stop() && err == nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		conn.Close() //nolint:errcheck // it has failed already
+		return nil, s.linkError("connect", expect, ep, err)
+	}
+	return link, nil
+}
+
+// startBootstrap begins a bootstrap.
+func (s *Service) startBootstrap(token uint64) error {
+	a := &attempt{token: token, contacts: s.cfg.Contacts}
+	if a.contacts == nil {
+		a.contacts = []Contact{}
+	}
+	s.mu.Lock()
+	if s.bootstrap != nil {
+		s.mu.Unlock()
+		return &Error{Op: "bootstrap", Code: CodeState, Err: errors.New("a bootstrap is running")}
+	}
+	err := s.register(a, s.cfg.BootstrapTimeout)
+	if err != nil {
+		s.mu.Unlock()
+		return err
+	}
+	s.bootstrap = a
+	s.mu.Unlock()
+	s.spawn(func() { s.runBootstrap(a) })
+	return nil
+}
+
+// contactLink is what one contact of a bootstrap led to.
+type contactLink struct {
+	link    *secure.Link
+	contact Contact
+}
+
+// runBootstrap is the goroutine of a bootstrap. All contacts are tried at once;
+// the first that proves its identity is adopted, the others are given up and
+// never learn who asked. One that then refuses us is left out of the next round.
+func (s *Service) runBootstrap(a *attempt) {
+	contacts := slices.Clone(a.contacts)
+	var failures []error
+	for len(contacts) > 0 && a.ctx.Err() == nil {
+		won, err := s.raceContacts(a, contacts)
+		if err != nil {
+			failures = append(failures, err)
+			break
+		}
+		p, err := s.adopt(won.link, adoption{how: Dialed, began: a.began, endpoint: won.contact.Endpoint})
+		if errors.Is(err, errDuplicate) {
+			s.mu.Lock()
+			a.peer = won.link.Remote.Peer
+			s.mu.Unlock()
+			s.awaitOther(a)
+			if p = s.settled(a); p != nil {
+				err = nil
+			}
+		}
+		if err == nil {
+			s.finish(a, Event{Type: EventBootstrapped, Peer: p.id, detail: &detail{endpoint: won.contact.Endpoint}})
+			return
+		}
+		failures = append(failures, err)
+		contacts = slices.DeleteFunc(contacts, func(c Contact) bool { return c == won.contact })
+	}
+	e := &Error{Op: "bootstrap", Code: CodeNoEndpoint, Err: errors.New("there are no contacts to try")}
+	if len(a.contacts) > 0 {
+		e = &Error{Op: "bootstrap", Err: errors.Join(failures...)}
+		e.Code = CodeOf(e.Err)
+	}
+	switch cause := context.Cause(a.ctx); {
+	case errors.Is(cause, CodeTimeout):
+		e.Code, e.Err = CodeTimeout, joinCause("no contact answered within "+s.cfg.BootstrapTimeout.String(), e.Err)
+	case cause != nil:
+		e.Code, e.Err = CodeCanceled, nil
+	}
+	s.finish(a, Event{Type: EventBootstrapFailed, detail: &detail{err: e}})
+}
+
+// raceContacts returns the first contact that proves its identity.
+func (s *Service) raceContacts(a *attempt, contacts []Contact) (contactLink, error) {
+	steps := make([]dial.Step, len(contacts))
+	for i, c := range contacts {
+		steps[i] = dial.Step{Endpoint: c.Endpoint}
+	}
+	won, _, err := dial.Race(a.ctx, steps,
+		func(ctx context.Context, step dial.Step) (contactLink, error) {
+			i := slices.IndexFunc(contacts, func(c Contact) bool { return c.Endpoint == step.Endpoint })
+			link, err := s.try(ctx, step.Endpoint, contacts[i].Peer)
+			if err == nil && link.Remote.Peer == s.ID() {
+				link.Conn.Close() //nolint:errcheck // it is our own
+				err = &Error{Op: "bootstrap", Endpoint: step.Endpoint, Code: CodeSelf, Err: errSelf}
+			}
+			return contactLink{link, contacts[i]}, err
+		},
+		func(c contactLink) { c.link.Conn.Close() })
+	return won, err
+}
+
+var _ session.Owner = (*owner)(nil)

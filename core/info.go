@@ -1,0 +1,91 @@
+package crust
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/libcrust/libcrust/core/identity"
+	"github.com/libcrust/libcrust/core/internal/endpoint"
+	"github.com/libcrust/libcrust/core/internal/wire"
+)
+
+// infoLifetime is how long a connection info holds.
+const infoLifetime = 24 * time.Hour
+
+// ParseConnectionInfo checks what EventConnectionInfo gave to the other side:
+// form, signature and age. It returns who made it and where it can be reached.
+// Errors are CodeBadInfo.
+func ParseConnectionInfo(info []byte) (PeerID, []Endpoint, error) {
+	i, err := wire.ParseInfo(info)
+	if err == nil && uint64(time.Now().Unix()) > i.Expires {
+		err = fmt.Errorf("connection info: it expired at %s", time.Unix(int64(min(i.Expires, 1<<40)), 0).UTC().Format(time.RFC3339))
+	}
+	if err != nil {
+		return PeerID{}, nil, &Error{Op: "parse connection info", Code: CodeBadInfo, Err: err}
+	}
+	return i.Peer, i.Endpoints, nil
+}
+
+// ParseContact reads "ENDPOINT" or "ENDPOINT#PEER". Errors are CodeInvalid.
+func ParseContact(text string) (Contact, error) {
+	ep, id, found := strings.Cut(text, "#")
+	var c Contact
+	var err error
+	if c.Endpoint, err = endpoint.Parse(ep); err == nil && found {
+		c.Peer, err = identity.ParsePeerID(id)
+	}
+	if err != nil {
+		return Contact{}, &Error{Op: "parse contact", Code: CodeInvalid, Err: err}
+	}
+	return c, nil
+}
+
+// String returns what ParseContact reads.
+func (c Contact) String() string {
+	if c.Peer.IsZero() {
+		return c.Endpoint.String()
+	}
+	return c.Endpoint.String() + "#" + c.Peer.String()
+}
+
+// connectionInfo makes this service's connection info.
+func (s *Service) connectionInfo() ([]byte, error) {
+	addrs, err := s.network.Addrs()
+	if err != nil {
+		return nil, fmt.Errorf("cannot list the addresses of this machine: %w", err)
+	}
+	i := wire.Info{Peer: s.ID(), Expires: uint64(time.Now().Add(infoLifetime).Unix())}
+	if _, err := rand.Read(i.Nonce[:]); err != nil {
+		return nil, err
+	}
+	for _, l := range s.Listeners() {
+		i.Endpoints = append(i.Endpoints, reachable(l, addrs)...)
+	}
+	slices.SortStableFunc(i.Endpoints, func(a, b Endpoint) int { return int(b.Scope()) - int(a.Scope()) })
+	i.Endpoints = slices.Compact(i.Endpoints)
+	if len(i.Endpoints) > wire.MaxEndpoints {
+		i.Endpoints = i.Endpoints[:wire.MaxEndpoints]
+	}
+	return i.Append(nil, s.key.Sign), nil
+}
+
+// reachable returns where a listener can be reached: one that is bound to all
+// addresses, at each address of its family; dual-stack ones at every address.
+func reachable(l Endpoint, addrs []netip.Addr) (eps []Endpoint) {
+	if !l.Addr.Addr().IsUnspecified() {
+		return []Endpoint{l}
+	}
+	for _, a := range addrs {
+		if a.Is4() || l.Addr.Addr().Is6() {
+			eps = append(eps, endpoint.New(l.Transport, netip.AddrPortFrom(a, l.Addr.Port())))
+		}
+	}
+	return eps
+}
+
+var errSelf = errors.New("this is our own service")

@@ -1,0 +1,48 @@
+package session
+
+import (
+	"math/bits"
+	"sync"
+	"sync/atomic"
+)
+
+// Buffer is pooled memory that several messages may lie in. Who holds a
+// reference may read it; the last Release gives it back.
+type Buffer struct {
+	B    []byte // full capacity of its class
+	refs atomic.Int32
+}
+
+// Buffers come in powers of four from 1 KiB to 4 MiB.
+const (
+	minClass = 10
+	classes  = 7
+)
+
+var pools [classes]sync.Pool
+
+func classOf(n int) int {
+	c := (max(bits.Len(uint(max(n, 1)-1)), minClass) - minClass + 1) / 2
+	return min(c, classes-1)
+}
+
+// NewBuffer returns a buffer of at least n bytes, at most 4 MiB, with one reference.
+func NewBuffer(n int) *Buffer {
+	c := classOf(n)
+	b, _ := pools[c].Get().(*Buffer)
+	if b == nil {
+		b = &Buffer{B: make([]byte, 1<<(minClass+2*c))}
+	}
+	b.refs.Store(1)
+	return b
+}
+
+// Retain adds a reference.
+func (b *Buffer) Retain() { b.refs.Add(1) }
+
+// Release drops a reference.
+func (b *Buffer) Release() {
+	if b.refs.Add(-1) == 0 {
+		pools[classOf(len(b.B))].Put(b)
+	}
+}

@@ -1,0 +1,329 @@
+package session
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/libcrust/libcrust/core/internal/secure"
+	"github.com/libcrust/libcrust/core/internal/wire"
+)
+
+// Sizes of the read buffer: it grows while reads fill it.
+const (
+	smallRead = 4 << 10
+	largeRead = 256 << 10
+)
+
+// partial is a large message of which pieces have come.
+type partial struct {
+	priority uint8
+	buf      *Buffer
+	have     int
+	left     int
+}
+
+// inbox turns bytes from the link into messages. It is the reader's own.
+type inbox struct {
+	s        *Session
+	open     secure.Opener
+	lazy     lazyReader
+	get      func() []byte
+	buf      *Buffer // nil while nothing is buffered and the link is quiet
+	start    int     // buf.B[start:end] is read and not yet opened
+	end      int
+	want     int // size of the next read buffer
+	header   wire.Header
+	headed   bool // header is opened, its body is not complete
+	partials []partial
+	messages []Message
+	buffers  []*Buffer
+	bytes    int  // of messages that lie in buf
+	used     bool // some message lies in buf
+	closed   error
+}
+
+func (in *inbox) init(s *Session, link *secure.Link) {
+	in.s, in.open, in.want = s, link.Open, smallRead
+	in.lazy, _ = link.Conn.(lazyReader)
+	in.get = func() []byte {
+		in.room()
+		return in.buf.B[in.end:]
+	}
+	if len(link.Rest) > 0 {
+		in.buf = NewBuffer(max(smallRead, len(link.Rest)))
+		in.end = copy(in.buf.B, link.Rest)
+		link.Rest = nil
+	}
+}
+
+// free gives all memory back.
+func (in *inbox) free() {
+	if in.buf != nil {
+		in.buf.Release()
+	}
+	for _, p := range in.partials {
+		p.buf.Release()
+	}
+	for _, b := range in.buffers {
+		b.Release()
+	}
+	in.buf, in.partials, in.buffers, in.messages = nil, nil, nil, nil
+}
+
+// need returns how many bytes must be buffered for the next step.
+func (in *inbox) need() int {
+	if in.headed {
+		return in.header.Len + wire.TagSize
+	}
+	return wire.SealedHeader
+}
+
+// room makes room to read at least what the next step needs.
+func (in *inbox) room() {
+	size := max(in.want, in.need())
+	if in.buf != nil && !in.used {
+		if in.start == in.end {
+			in.start, in.end = 0, 0
+		}
+		if len(in.buf.B) >= size {
+			if len(in.buf.B)-in.start < in.need() || in.end == len(in.buf.B) {
+				in.end = copy(in.buf.B, in.buf.B[in.start:in.end])
+				in.start = 0
+			}
+			return
+		}
+	}
+	fresh := NewBuffer(size)
+	n := 0
+	if in.buf != nil {
+		n = copy(fresh.B, in.buf.B[in.start:in.end])
+		in.buf.Release()
+	}
+	in.buf, in.start, in.end, in.used = fresh, 0, n, false
+}
+
+// loop reads until the link ends, and returns why.
+func (in *inbox) loop() error {
+	for {
+		if err := in.parse(); err != nil {
+			in.deliver()
+			return err
+		}
+		if !in.deliver() {
+			return ErrEnded
+		}
+		if in.closed != nil {
+			return in.closed
+		}
+		n, err := in.read()
+		if n == 0 && err != nil {
+			if errors.Is(err, io.EOF) {
+				return ErrBroken
+			}
+			return broken(err)
+		}
+	}
+}
+
+// read reads once. While the link is quiet no buffer is held.
+func (in *inbox) read() (n int, err error) {
+	if in.buf != nil && in.start == in.end && (in.lazy != nil || in.used) {
+		in.buf.Release()
+		in.buf, in.start, in.end, in.used = nil, 0, 0, false
+	}
+	if in.lazy != nil {
+		n, err = in.lazy.ReadLazy(in.get)
+	} else {
+		n, err = in.s.link.Conn.Read(in.get())
+	}
+	if n > 0 {
+		in.end += n
+		in.s.lastHeard.Store(in.s.clock())
+		in.s.wireIn.Add(uint64(n))
+		switch {
+		case in.end == len(in.buf.B):
+			in.want = min(in.want*8, largeRead)
+		case n < in.want/8:
+			in.want = max(in.want/8, smallRead)
+		}
+	}
+	return n, err
+}
+
+// parse opens every complete record that is buffered.
+func (in *inbox) parse() error {
+	for in.closed == nil && in.end-in.start >= in.need() {
+		part := in.buf.B[in.start : in.start+in.need()]
+		in.start += len(part)
+		if !in.headed {
+			h, err := in.open.Header(part)
+			if err != nil {
+				return protocol(err)
+			}
+			in.header, in.headed = h, true
+			continue
+		}
+		in.headed = false
+		if in.header.Type == wire.TypePiece {
+			if err := in.piece(part); err != nil {
+				return err
+			}
+			continue
+		}
+		frames, err := in.open.Body(part[:0], part)
+		if err != nil {
+			return protocol(err)
+		}
+		for len(frames) > 0 && in.closed == nil {
+			var t wire.FrameType
+			var body []byte
+			if t, body, frames, err = wire.NextFrame(frames); err != nil {
+				return protocol(err)
+			}
+			if t == wire.FrameMessage {
+				priority, data, err := wire.ParseMessage(body)
+				if err != nil {
+					return protocol(err)
+				}
+				in.messages = append(in.messages, Message{Data: data, Priority: priority})
+				in.bytes += len(data)
+				in.used = true
+				continue
+			}
+			if err := in.control(t, body); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// piece opens a piece of a large message straight into the message.
+func (in *inbox) piece(sealed []byte) error {
+	h := in.header
+	i := 0
+	for i < len(in.partials) && in.partials[i].priority != h.Priority {
+		i++
+	}
+	if i == len(in.partials) {
+		if i >= wire.MaxOpenPieces {
+			return protocol(fmt.Errorf("more than %d messages in pieces at once", wire.MaxOpenPieces))
+		}
+		in.partials = append(in.partials, partial{priority: h.Priority, buf: NewBuffer(h.Left), left: h.Left})
+	}
+	p := &in.partials[i]
+	if p.left != h.Left {
+		return protocol(fmt.Errorf("a piece with %d bytes left where %d are missing", h.Left, p.left))
+	}
+	if _, err := in.open.Body(p.buf.B[p.have:p.have], sealed); err != nil {
+		return protocol(err)
+	}
+	p.have += h.Len
+	if p.left -= h.Len; p.left > 0 {
+		return nil
+	}
+	in.messages = append(in.messages, Message{p.buf.B[:p.have:p.have], h.Priority, true})
+	in.buffers = append(in.buffers, p.buf)
+	in.partials = append(in.partials[:i], in.partials[i+1:]...)
+	return nil
+}
+
+// control does what a frame that is no message asks for.
+func (in *inbox) control(t wire.FrameType, body []byte) error {
+	s := in.s
+	switch t {
+	case wire.FramePing:
+		v, err := wire.ParsePing(body)
+		if err != nil {
+			return protocol(err)
+		}
+		s.mu.Lock()
+		s.pong, s.pongDue = v, true // of several pings the last is answered: the memory has a bound
+		if !s.writing && s.state == live {
+			s.startWriter()
+		}
+		s.mu.Unlock()
+	case wire.FramePong:
+		v, err := wire.ParsePing(body)
+		if err != nil {
+			return protocol(err)
+		}
+		s.mu.Lock()
+		if v != 0 && v == s.pingSent {
+			s.rtt.Store(max(s.clock()-int64(v-1), 1))
+			s.pingSent = 0
+		}
+		s.mu.Unlock()
+	case wire.FrameClose, wire.FrameRefused: // refused: the peer has withdrawn after it was chosen
+		r, err := wire.ParseReason(body)
+		if err != nil {
+			return protocol(err)
+		}
+		in.closed = ErrDisconnected
+		if r == wire.ReasonStopping {
+			in.closed = ErrStopped
+		}
+		if r == wire.ReasonProtocol {
+			in.closed = fmt.Errorf("the peer says that we broke the protocol: %w", ErrProtocol)
+		}
+	case wire.FrameClaim, wire.FrameChosen:
+		return protocol(fmt.Errorf("frame %d inside a session", t))
+	}
+	return nil
+}
+
+// deliver hands over what has been received, and reports whether to go on. If
+// the messages fill little of the buffer they are copied out of it, so that
+// what the program holds on to is in proportion to what it got.
+func (in *inbox) deliver() bool {
+	if len(in.messages) == 0 {
+		return true
+	}
+	s := in.s
+	total := uint64(0)
+	for i := range in.messages {
+		total += uint64(len(in.messages[i].Data))
+	}
+	if in.used {
+		if in.bytes < len(in.buf.B)/4 {
+			in.compact()
+		} else {
+			in.buf.Retain()
+			in.buffers = append(in.buffers, in.buf)
+		}
+	}
+	s.received.Add(uint64(len(in.messages)))
+	s.receivedB.Add(total)
+	s.paused.Store(true)
+	ok := s.owner.Deliver(s, in.messages, in.buffers)
+	s.paused.Store(false)
+	s.lastHeard.Store(s.clock())
+	clear(in.messages)
+	clear(in.buffers)
+	in.messages, in.buffers, in.bytes = in.messages[:0], in.buffers[:0], 0
+	if cap(in.messages) > 64 && in.want == smallRead { // the flood is over
+		in.messages = nil
+	}
+	return ok
+}
+
+// compact copies the messages that lie in the read buffer into one of their size.
+func (in *inbox) compact() {
+	b := NewBuffer(in.bytes)
+	at := 0
+	for i := range in.messages {
+		m := &in.messages[i]
+		if m.own {
+			continue
+		}
+		n := copy(b.B[at:], m.Data)
+		m.Data = b.B[at : at+n : at+n]
+		at += n
+	}
+	in.buffers = append(in.buffers, b)
+	in.used = false
+}
+
+// protocol marks an error as the peer's fault.
+func protocol(err error) error { return fmt.Errorf("%w: %w", ErrProtocol, err) }

@@ -1,0 +1,250 @@
+package crust
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/libcrust/libcrust/core/internal/secure"
+	"github.com/libcrust/libcrust/core/internal/session"
+	"github.com/libcrust/libcrust/core/internal/wire"
+)
+
+// lives counts the goroutines of a service. A WaitGroup would not do: timers
+// may start one while Close is already waiting.
+type lives struct {
+	mu       sync.Mutex
+	running  int
+	finished bool
+	idle     chan struct{} // closed when running falls to zero; nil when nobody waits
+}
+
+// spawn runs f in a goroutine that Close waits for. A panic in f stops the
+// service, not the process. It is the only place of this package that starts a
+// goroutine, but for shutdown itself.
+func (s *Service) spawn(f func()) {
+	s.lives.mu.Lock()
+	defer s.lives.mu.Unlock()
+	if s.lives.finished {
+		return
+	}
+	s.lives.running++
+	go s.live1(f)
+}
+
+func (s *Service) live1(f func()) {
+	defer func() {
+		s.lives.mu.Lock()
+		defer s.lives.mu.Unlock()
+		if s.lives.running--; s.lives.running == 0 && s.lives.idle != nil {
+			close(s.lives.idle)
+			s.lives.idle = nil
+		}
+	}()
+	defer func() {
+		if r := recover(); r != nil {
+			s.panicked(r)
+		}
+	}()
+	f()
+}
+
+// panicked stops the service after a fault in the library itself.
+func (s *Service) panicked(r any) {
+	err := &Error{Op: "run", Code: CodePanicked, Err: fmt.Errorf("fault inside the library: %v", r)}
+	s.failure.CompareAndSwap(nil, err)
+	s.log.Error("fault inside the library", "panic", r, "stack", string(debug.Stack()))
+	s.Stop()
+}
+
+// shutdown is what Stop starts.
+func (s *Service) shutdown() {
+	s.cancel()
+	s.mu.Lock()
+	for ep, l := range s.listeners {
+		l.ln.Close() //nolint:errcheck // there is nothing to do about it
+		delete(s.listeners, ep)
+	}
+	peers := make([]*peer, 0, len(s.peers))
+	for _, p := range s.peers {
+		peers = append(peers, p)
+	}
+	s.mu.Unlock()
+	s.halls.close()
+	for _, p := range peers {
+		p.sess.Disconnect(wire.ReasonStopping, session.ErrDisconnected)
+	}
+	s.join(s.cfg.CloseTimeout + s.cfg.HandshakeTimeout)
+	for _, p := range peers { // only after a panic is one of them left
+		if s.remove(p) {
+			s.events.push(Event{Type: EventLost, Peer: p.id, detail: &detail{err: &Error{Op: "session", Peer: p.id, Code: CodeCanceled}}})
+		}
+	}
+	var err error
+	if failure := s.failure.Load(); failure != nil {
+		err = failure
+	}
+	if s.cfg.ownKey {
+		s.key.Zero()
+	}
+	s.events.push(Event{Type: EventStopped, detail: &detail{err: err}})
+	close(s.stopped)
+}
+
+// join waits until no goroutine runs. When the orderly end takes longer than
+// patience, which no orderly end does, sessions are killed.
+func (s *Service) join(patience time.Duration) {
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	for {
+		s.lives.mu.Lock()
+		if s.lives.running == 0 {
+			s.lives.finished = true
+			s.lives.mu.Unlock()
+			return
+		}
+		if s.lives.idle == nil {
+			s.lives.idle = make(chan struct{})
+		}
+		idle := s.lives.idle
+		s.lives.mu.Unlock()
+		select {
+		case <-idle:
+		case <-timer.C:
+			s.lookup.RLock()
+			for _, p := range s.peers {
+				p.sess.Kill(session.ErrDisconnected)
+			}
+			s.lookup.RUnlock()
+		}
+	}
+}
+
+func (s *Service) isStopping() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stopping
+}
+
+// find returns the session with a peer, nil when there is none.
+func (s *Service) find(id PeerID) *peer {
+	s.lookup.RLock()
+	p := s.peers[id]
+	s.lookup.RUnlock()
+	return p
+}
+
+// remove takes a session out of the table, and reports whether it was in.
+func (s *Service) remove(p *peer) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.peers[p.id] != p {
+		return false
+	}
+	s.lookup.Lock()
+	delete(s.peers, p.id)
+	s.lookup.Unlock()
+	addCounters(&s.past, p.sess.Counters())
+	return true
+}
+
+// The methods that session.Owner asks for are on owner, so that they are not
+// part of the public API.
+type owner Service
+
+// Deliver puts messages into the event queue.
+func (o *owner) Deliver(sess *session.Session, messages []session.Message, buffers []*session.Buffer) bool {
+	return o.events.deliver(sess.Link().Remote.Peer, messages, buffers, sess.Quit())
+}
+
+// Writable tells the program that there is room.
+func (o *owner) Writable(sess *session.Session) {
+	o.events.push(Event{Type: EventWritable, Peer: sess.Link().Remote.Peer})
+}
+
+// Dropped tells the program what will not arrive.
+func (o *owner) Dropped(sess *session.Session, priority uint8, count, bytes uint64) {
+	o.events.push(Event{Type: EventMessagesDropped, Peer: sess.Link().Remote.Peer, Priority: priority, detail: &detail{count: count, bytes: bytes}})
+}
+
+// Ended takes the session out of the table and tells the program.
+func (o *owner) Ended(sess *session.Session, why error) {
+	s := (*Service)(o)
+	p := sess.Tag.(*peer)
+	if s.remove(p) {
+		s.events.push(Event{Type: EventLost, Peer: p.id, detail: &detail{err: s.linkError("session", p.id, p.endpoint, why)}})
+		s.events.trim()
+	}
+}
+
+// Go runs f in a goroutine of the service.
+func (o *owner) Go(f func()) { (*Service)(o).spawn(f) }
+
+func (s *Service) notConnected(op string, id PeerID) error {
+	code := CodeUnknownPeer
+	if s.isStopping() {
+		code = CodeClosed
+	}
+	return &Error{Op: op, Peer: id, Code: code}
+}
+
+// sendError dresses what a session says to a message.
+func (s *Service) sendError(op string, id PeerID, err error) error {
+	switch {
+	case errors.Is(err, session.ErrWouldBlock):
+		return &Error{Op: op, Peer: id, Code: CodeWouldBlock}
+	case errors.Is(err, session.ErrTooBig):
+		return &Error{Op: op, Peer: id, Code: CodeTooBig, Err: err}
+	case errors.Is(err, session.ErrEnded):
+		return s.notConnected(op, id)
+	}
+	return &Error{Op: op, Peer: id, Code: waitCode(err)}
+}
+
+// waitCode says why waiting ended.
+func waitCode(err error) Code {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return CodeTimeout
+	}
+	if c := Code(0); errors.As(err, &c) {
+		return c
+	}
+	return CodeCanceled
+}
+
+// causes maps errors of the rooms below to codes; the first that matches counts.
+var causes = []struct {
+	err  error
+	code Code
+}{
+	{session.ErrDisconnected, CodeDisconnected},
+	{session.ErrStopped, CodeDisconnected},
+	{session.ErrSilent, CodePeerSilent},
+	{session.ErrReplaced, CodeReplaced},
+	{secure.ErrForged, CodeCrypto},
+	{session.ErrProtocol, CodeProtocol},
+	{secure.ErrNoAnswer, CodeNetworkName},
+	{secure.ErrWrongPeer, CodeWrongPeer},
+	{secure.ErrHandshake, CodeHandshake},
+	{session.ErrBroken, CodeReset},
+	{context.DeadlineExceeded, CodeTimeout},
+}
+
+// linkError dresses an error of a link.
+func (s *Service) linkError(op string, id PeerID, ep Endpoint, err error) *Error {
+	var e *Error
+	if errors.As(err, &e) {
+		return e
+	}
+	out := &Error{Op: op, Peer: id, Endpoint: ep, Code: CodeOf(err), Err: err}
+	for _, c := range causes {
+		if errors.Is(err, c.err) {
+			out.Code = c.code
+			break
+		}
+	}
+	return out
+}

@@ -1,0 +1,287 @@
+package crust
+
+import (
+	"context"
+	"sync"
+
+	"github.com/libcrust/libcrust/core/internal/session"
+)
+
+const (
+	// chunkEvents is how many events gather in one chunk of the queue.
+	chunkEvents = 4096
+	// keepChunks is how many empty chunks are kept for the next flood.
+	keepChunks = 4
+	// controlReserve is how many events other than messages may wait before no
+	// new session is taken on.
+	controlReserve = 65536
+)
+
+// chunk is a run of events with the buffers that their messages lie in.
+type chunk struct {
+	events  []Event
+	buffers []*session.Buffer
+	bytes   int // of messages, for the bound of the queue
+	taken   int // events handed out
+	refs    int // batches not yet released, and one for the queue
+}
+
+// eventQueue is the one bounded queue between the sessions and the program.
+// Messages wait for room; other events always get in.
+type eventQueue struct {
+	onEvents func()
+	limit    int // bytes of messages
+
+	mu      sync.Mutex
+	chunks  []*chunk // not yet handed out completely
+	free    []*chunk
+	count   int           // events waiting
+	bytes   int           // of messages, until their batch is released
+	total   uint64        // events ever
+	pauses  uint64        // times that a reader had to wait
+	ready   chan struct{} // closed when the queue is not empty; nil when nobody waits
+	room    chan struct{} // closed when there is room; nil when nobody waits
+	stopped bool          // EventStopped is in
+	drained bool          // EventStopped has been handed out
+}
+
+// messageCost is the bookkeeping that a queued message is charged with, so that
+// a flood of empty messages has a bound too.
+const messageCost = 80
+
+// tail returns the chunk to append n events to. mu is held.
+func (q *eventQueue) tail(n int) *chunk {
+	if len(q.chunks) > 0 {
+		if c := q.chunks[len(q.chunks)-1]; len(c.events)+n <= chunkEvents {
+			return c
+		}
+	}
+	var c *chunk
+	if k := len(q.free); k > 0 {
+		c, q.free = q.free[k-1], q.free[:k-1]
+	} else {
+		c = new(chunk)
+	}
+	c.refs = 1
+	q.chunks = append(q.chunks, c)
+	return c
+}
+
+// signal wakes one who waits for events. mu is held; the returned function is to
+// be called without it.
+func (q *eventQueue) signal(before int) func() {
+	if q.ready != nil {
+		close(q.ready)
+		q.ready = nil
+	}
+	if before == 0 && q.onEvents != nil {
+		return q.onEvents
+	}
+	return func() {}
+}
+
+// push adds an event that must not be refused.
+func (q *eventQueue) push(e Event) { q.add(e)() }
+
+// add is push, but leaves it to the caller to call what is to be called when
+// the queue was empty.
+func (q *eventQueue) add(e Event) func() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.stopped {
+		return func() {}
+	}
+	q.stopped = e.Type == EventStopped
+	c := q.tail(1)
+	c.events = append(c.events, e)
+	before := q.count
+	q.count++
+	q.total++
+	return q.signal(before)
+}
+
+// deliver adds messages of a peer, after waiting for room; it gives up and
+// releases the buffers when quit is closed.
+func (q *eventQueue) deliver(peer PeerID, messages []session.Message, buffers []*session.Buffer, quit <-chan struct{}) bool {
+	bytes := 0
+	for i := range messages {
+		bytes += len(messages[i].Data) + messageCost
+	}
+	q.mu.Lock()
+	for paused := false; q.bytes > 0 && q.bytes+bytes > q.limit && !q.stopped; {
+		if !paused {
+			q.pauses++
+			paused = true
+		}
+		if q.room == nil {
+			q.room = make(chan struct{})
+		}
+		room := q.room
+		q.mu.Unlock()
+		select {
+		case <-room:
+		case <-quit:
+			for _, b := range buffers {
+				b.Release()
+			}
+			return false
+		}
+		q.mu.Lock()
+	}
+	if q.stopped {
+		q.mu.Unlock()
+		for _, b := range buffers {
+			b.Release()
+		}
+		return false
+	}
+	c := q.tail(len(messages))
+	n := len(c.events)
+	if cap(c.events)-n < len(messages) {
+		grown := make([]Event, n, max(2*n, n+len(messages), 16))
+		copy(grown, c.events)
+		c.events = grown
+	}
+	c.events = c.events[:n+len(messages)]
+	for i := range messages {
+		e := &c.events[n+i]
+		e.Type, e.Priority, e.Peer, e.Data = EventMessage, messages[i].Priority, peer, messages[i].Data
+	}
+	c.buffers = append(c.buffers, buffers...)
+	c.bytes += bytes
+	q.bytes += bytes
+	before := q.count
+	q.count += len(messages)
+	q.total += uint64(len(messages))
+	call := q.signal(before)
+	q.mu.Unlock()
+	call()
+	return true
+}
+
+// take hands out up to limit events of the first chunk, all of them when limit is 0.
+func (q *eventQueue) take(limit int) (Batch, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.count == 0 {
+		return Batch{}, false
+	}
+	c := q.chunks[0]
+	n := len(c.events) - c.taken
+	if limit > 0 {
+		n = min(n, limit)
+	}
+	b := Batch{Events: c.events[c.taken : c.taken+n : c.taken+n], queue: q, chunk: c}
+	c.taken += n
+	c.refs++
+	q.count -= n
+	if c.taken == len(c.events) {
+		k := copy(q.chunks, q.chunks[1:])
+		q.chunks[k] = nil
+		q.chunks = q.chunks[:k]
+		c.refs--
+	}
+	if q.stopped && q.count == 0 {
+		q.drained = true
+	}
+	return b, true
+}
+
+// release gives a batch back.
+func (q *eventQueue) release(c *chunk) {
+	q.mu.Lock()
+	if c.refs--; c.refs > 0 {
+		q.mu.Unlock()
+		return
+	}
+	buffers := c.buffers
+	q.bytes -= c.bytes
+	if q.room != nil && q.bytes <= q.limit/2 {
+		close(q.room)
+		q.room = nil
+	}
+	q.mu.Unlock()
+	for _, b := range buffers {
+		b.Release()
+	}
+	clear(c.events)
+	clear(c.buffers)
+	*c = chunk{events: c.events[:0], buffers: c.buffers[:0]}
+	q.mu.Lock()
+	if len(q.free) < keepChunks {
+		q.free = append(q.free, c)
+	}
+	q.mu.Unlock()
+}
+
+// trim lets go of the memory of a past flood when nothing waits.
+func (q *eventQueue) trim() {
+	q.mu.Lock()
+	if q.count == 0 {
+		q.free = nil
+	}
+	q.mu.Unlock()
+}
+
+// wait blocks until there is an event. It returns nil, the cause of ctx's end,
+// or CodeClosed when no event will come.
+func (q *eventQueue) wait(ctx context.Context) error {
+	for {
+		q.mu.Lock()
+		switch {
+		case q.count > 0:
+			q.mu.Unlock()
+			return nil
+		case q.drained:
+			q.mu.Unlock()
+			return CodeClosed
+		}
+		if q.ready == nil {
+			q.ready = make(chan struct{})
+		}
+		ready := q.ready
+		q.mu.Unlock()
+		select {
+		case <-ready:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// crowded reports whether so many events wait that no new session should come.
+func (q *eventQueue) crowded() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.count > controlReserve && q.bytes < q.limit
+}
+
+// pending reports whether an event waits.
+func (q *eventQueue) pending() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.count > 0
+}
+
+// isDrained reports whether EventStopped has been handed out.
+func (q *eventQueue) isDrained() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.drained
+}
+
+// giveBack puts events, whose data is owned, at the front again.
+func (q *eventQueue) giveBack(events []Event) {
+	if len(events) == 0 {
+		return
+	}
+	c := &chunk{events: append([]Event(nil), events...), refs: 1}
+	q.mu.Lock()
+	q.chunks = append([]*chunk{c}, q.chunks...)
+	before := q.count
+	q.count += len(events)
+	q.drained = false
+	call := q.signal(before)
+	q.mu.Unlock()
+	call()
+}
