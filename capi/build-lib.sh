@@ -1,0 +1,240 @@
+#!/usr/bin/env bash
+# Builds libcrust: the one place that knows its compiler and linker flags.
+#
+#   capi/build-lib.sh [OPTION] OUTDIR
+#
+#   (none)            the release: shared and static library
+#   --debug           with symbols and without optimisation of the C part
+#   --asan            with AddressSanitizer in Go and C; shared only
+#   --cover           with coverage counters; shared only. A program that uses
+#                     the library writes Go's to $GOCOVERDIR and gcov's below
+#                     OUTDIR/obj/gcov when it exits
+#   --test            with the fault injection that tests/abi uses; shared only
+#   --target OS-ARCH  linux-amd64, linux-arm64 or windows-amd64; needs that
+#                     cross compiler, and libsodium for it
+#
+# Result: OUTDIR/lib/libcrust.so.X.Y.Z with its links, lib/libcrust.a,
+# lib/pkgconfig/crust.pc and include/crust.h; for Windows bin/crust.dll,
+# lib/libcrust.dll.a and lib/crust.def. Nothing is rebuilt when nothing has
+# changed.
+#
+# libsodium is linked statically, and hidden, when the compiler finds
+# libsodium.a, dynamically otherwise. CC and CXX are respected.
+set -euo pipefail
+
+usage() {
+    sed -n '2,/^set -euo/p' "${BASH_SOURCE[0]}" | sed -n 's/^# \{0,1\}//p'
+}
+
+fail() {
+    printf 'build-lib.sh: %s\n' "$*" >&2
+    exit 1
+}
+
+variant=release target=
+while (($# > 0)); do
+    case $1 in
+    --debug | --asan | --cover | --test) variant=${1#--} ;;
+    --target)
+        (($# > 1)) || fail "--target needs a value such as windows-amd64"
+        target=$2
+        shift
+        ;;
+    --help | -h)
+        usage
+        exit 0
+        ;;
+    -*) fail "unknown option $1 (see --help)" ;;
+    *) break ;;
+    esac
+    shift
+done
+(($# == 1)) || fail "want one output directory (see --help)"
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(dirname "$here")
+mkdir -p "$1"
+out=$(cd "$1" && pwd)
+
+for tool in go sed sha256sum nm; do
+    command -v "$tool" >/dev/null || fail "$tool is not installed"
+done
+unset GOOS GOARCH GOARM
+export GOFLAGS='' CGO_ENABLED=1
+native=$(go env GOHOSTOS)-$(go env GOHOSTARCH)
+target=${target:-$native}
+case $target in
+linux-amd64) triple=x86_64-linux-gnu ;;
+linux-arm64) triple=aarch64-linux-gnu ;;
+windows-amd64) triple=x86_64-w64-mingw32 ;;
+*) fail "no recipe for $target; there is one for linux-amd64, linux-arm64 and windows-amd64" ;;
+esac
+GOOS=${target%-*} GOARCH=${target#*-}
+export GOOS GOARCH
+prefix=
+[[ $target == "$native" ]] || prefix=$triple-
+export CC=${CC:-${prefix}gcc} CXX=${CXX:-${prefix}g++}
+command -v "${CC%% *}" >/dev/null || fail "the C compiler ${CC%% *} is not installed"
+
+header=$root/include/crust.h
+version_part() { sed -n "s/^#define CRUST_VERSION_$1 \\([0-9]*\\)\$/\\1/p" "$header"; }
+version=$(version_part MAJOR).$(version_part MINOR).$(version_part PATCH)
+abi=$(sed -n 's/^#define CRUST_ABI_VERSION *\([0-9]*\)u.*/\1/p' "$header")
+[[ $version =~ ^[0-9]+\.[0-9]+\.[0-9]+$ && -n $abi ]] || fail "cannot read the version from include/crust.h"
+
+obj=$out/obj/$target-$variant
+mkdir -p "$obj" "$out/lib/pkgconfig" "$out/include"
+
+exports=$obj/exports.txt
+if [[ $variant == test ]]; then
+    cat "$here/exports.txt" "$here/exports_test.txt"
+else
+    cat "$here/exports.txt"
+fi | LC_ALL=C sort >"$exports"
+
+# The archive of libsodium goes in whole by its name, so that the linker cannot
+# prefer the shared one. The flag in CGO_LDFLAGS only tells the build cache the
+# two ways apart: it does not look at what pkg-config answers.
+sodium=$($CC -print-file-name=libsodium.a)
+if [[ -f $sodium ]]; then
+    sodium=$(cd "$(dirname "$sodium")" && pwd)/$(basename "$sodium")
+    mkdir -p "$obj/pc"
+    cflags=
+    [[ $target == windows-* ]] && cflags="-DSODIUM_STATIC=1 -I$(dirname "$(dirname "$sodium")")/include"
+    printf 'Name: libsodium\nDescription: the static library\nVersion: 1.0\nLibs: %s\nCflags: %s\n' \
+        "$sodium" "$cflags" >"$obj/pc/libsodium.pc"
+    export PKG_CONFIG_PATH=$obj/pc${PKG_CONFIG_PATH:+:$PKG_CONFIG_PATH}
+    export CGO_LDFLAGS="-O2 -g -L$(dirname "$sodium")"
+else
+    [[ $target == "$native" ]] || fail "there is no libsodium.a for $triple"
+    sodium=
+    export CGO_LDFLAGS='-O2 -g'
+fi
+
+# What the build depends on. An unchanged stamp means an unchanged result.
+stamp() {
+    printf '%s\n' "$version $abi $variant $target $CC" "${CGO_CFLAGS-}"
+    go version
+    $CC --version | head -n 1
+    (cd "$root" && find core capi include go.mod go.sum -type f ! -name '*_test.go' ! -path '*/testdata/*' -print0 |
+        LC_ALL=C sort -z | xargs -0 sha256sum)
+    [[ -z $sodium ]] || sha256sum "$sodium"
+}
+new_stamp=$(stamp | sha256sum | cut -d' ' -f1)
+main_result=$out/lib/libcrust.so.$version
+[[ $GOOS == windows ]] && main_result=$out/bin/crust.dll
+if [[ -f $out/obj/stamp && $(<"$out/obj/stamp") == "$new_stamp" && -f $main_result ]]; then
+    printf 'libcrust %s (%s, %s) is up to date in %s\n' "$version" "$variant" "$target" "$out"
+    exit 0
+fi
+rm -f "$out/obj/stamp"
+
+tags=netgo,osusergo # names are never resolved, so the C resolver is not needed
+buildflags=(-trimpath -buildvcs=false)
+strip='-s -w'
+export CGO_CFLAGS=${CGO_CFLAGS--O2 -g}
+case $variant in
+debug)
+    CGO_CFLAGS='-O0 -g'
+    buildflags=(-buildvcs=false -gcflags=all='-N -l')
+    strip=
+    ;;
+asan)
+    buildflags+=(-asan)
+    strip=
+    ;;
+cover)
+    # -coverpkg wants every package that is to be counted. gcov writes beside
+    # the object files, so these must stay.
+    mkdir -p "$out/obj/gcov"
+    CGO_CFLAGS='-O0 -g'
+    buildflags=(-buildvcs=false -cover -covermode=atomic "-coverpkg=./core/...,./capi")
+    tags+=,crustcover
+    ;;
+test) tags+=,crusttest ;;
+esac
+buildflags+=(-tags "$tags")
+
+say() { printf 'libcrust: %s\n' "$*"; }
+
+build_shared() {
+    local map=$obj/exports.map lib=libcrust.so.$version ext
+    {
+        printf 'CRUST_%s {\n  global:\n' "$abi"
+        sed 's/.*/    &;/' "$exports"
+        printf '  local:\n    *;\n};\n'
+    } >"$map"
+    ext="-Wl,-soname,libcrust.so.$abi -Wl,--version-script=$map -Wl,--exclude-libs,ALL"
+    ext+=" -Wl,-z,relro,-z,now -Wl,-z,noexecstack -Wl,--no-undefined -Wl,--build-id=none"
+    [[ $variant == cover ]] && ext+=" --coverage"
+    [[ $variant == asan ]] && ext=${ext/ -Wl,--no-undefined/} # the host brings the sanitizer
+    say "linking $lib ($variant, $target)"
+    (cd "$root" && go build "${buildflags[@]}" -buildmode=c-shared \
+        -ldflags "$strip -buildid= -extldflags '$ext'" -o "$obj/$lib" ./capi)
+    rm -f "$obj/${lib%.*}.h" # the header cgo writes is not ours
+    mv -f "$obj/$lib" "$out/lib/$lib"
+    ln -sfn "$lib" "$out/lib/libcrust.so.$abi"
+    ln -sfn "libcrust.so.$abi" "$out/lib/libcrust.so"
+    nm -D --defined-only "$out/lib/$lib" | sed -n 's/.* [A-Z] \([^@]*\).*/\1/p' | grep -v "^CRUST_$abi\$" |
+        LC_ALL=C sort | diff - "$exports" >"$obj/symbols.diff" ||
+        fail "the library exports other symbols than capi/exports.txt: $(tr '\n' ' ' <"$obj/symbols.diff")"
+}
+
+# The archive is one object in which only the functions of crust.h are global,
+# libsodium included, so that it cannot clash with anything in the host.
+build_static() {
+    local go_archive=$obj/go.a objcopy=${prefix}objcopy ld=${prefix}ld ar=${prefix}ar
+    say "linking libcrust.a ($target)"
+    (cd "$root" && go build "${buildflags[@]}" -buildmode=c-archive -ldflags "$strip -buildid=" -o "$go_archive" ./capi)
+    rm -f "$obj/go.h"
+    "$ld" -r --whole-archive "$go_archive" --no-whole-archive ${sodium:+"$sodium"} -o "$obj/crust.o"
+    "$objcopy" --keep-global-symbols="$exports" "$obj/crust.o"
+    "$objcopy" --strip-debug "$obj/crust.o"
+    rm -f "$out/lib/libcrust.a"
+    "$ar" rcsD "$out/lib/libcrust.a" "$obj/crust.o"
+}
+
+# Go writes a module definition file of its own unless --export-all-symbols is
+# given; ours then decides. The LIBRARY line is the name that programs import.
+build_dll() {
+    local def=$out/lib/crust.def ext
+    mkdir -p "$out/bin"
+    { printf 'LIBRARY crust.dll\nEXPORTS\n' && sed 's/^/    /' "$exports"; } >"$def"
+    ext="-static -static-libgcc -Wl,--export-all-symbols -Wl,--exclude-all-symbols $def"
+    ext+=" -Wl,--out-implib,$out/lib/libcrust.dll.a"
+    say "linking crust.dll ($variant, $target)"
+    (cd "$root" && go build "${buildflags[@]}" -buildmode=c-shared \
+        -ldflags "$strip -buildid= -extldflags '$ext'" -o "$out/bin/crust.dll" ./capi)
+    rm -f "$out/bin/crust.h"
+}
+
+write_pc() {
+    local private='-lpthread' requires=
+    [[ -n $sodium ]] || requires='Requires.private: libsodium'
+    cat >"$out/lib/pkgconfig/crust.pc" <<EOF
+prefix=\${pcfiledir}/../..
+exec_prefix=\${prefix}
+libdir=\${prefix}/lib
+includedir=\${prefix}/include
+
+Name: crust
+Description: Reliable, encrypted peer-to-peer connections
+Version: $version
+$requires
+Libs: -L\${libdir} -lcrust
+Libs.private: $private
+Cflags: -I\${includedir}
+EOF
+    sed -i '/^$/N;/^\n$/D' "$out/lib/pkgconfig/crust.pc"
+}
+
+if [[ $GOOS == windows ]]; then
+    build_dll
+else
+    build_shared
+    case $variant in release | debug) build_static ;; esac
+fi
+cp -f "$header" "$out/include/crust.h"
+write_pc
+printf '%s\n' "$new_stamp" >"$out/obj/stamp"
+say "done in $out"

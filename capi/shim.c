@@ -1,0 +1,436 @@
+/*
+ * shim.c - the functions of crust.h. The shim does what Go cannot do or what is
+ * wrong to do in Go: it refuses work in a forked child before Go is entered,
+ * knows whether the thread is inside a callback, keeps the thread's last error,
+ * checks pointers and lengths, and clears what is given back.
+ *
+ * Including crust.h and _cgo_export.h lets the compiler hold the public
+ * prototypes, the shim and the Go functions together.
+ */
+#include "shim_internal.h"
+#include "_cgo_export.h"
+
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#if !defined(_WIN32)
+#  include <pthread.h>
+#endif
+
+#define CRUST__TEXT1(x) #x
+#define CRUST__TEXT(x) CRUST__TEXT1(x)
+
+static atomic_int forked; /* 1 in a child made by fork */
+static _Thread_local int callback_depth;
+static _Thread_local char last_error[CRUST__ERROR_SIZE];
+
+#if !defined(_WIN32)
+/* Only the forking thread lives on in the child, without the Go runtime's
+ * threads. The handler must not, and does not, call Go. */
+static void in_child(void) { atomic_store_explicit(&forked, 1, memory_order_relaxed); }
+__attribute__((constructor)) static void watch_fork(void) { (void)pthread_atfork(NULL, NULL, in_child); }
+#endif
+
+static crust_result fail(crust_result code, const char *function, const char *what) {
+    (void)snprintf(last_error, sizeof last_error, "%s: %s", function, what);
+    return code;
+}
+
+#define FORK_GUARD()                                                                                      \
+    do {                                                                                                  \
+        if (atomic_load_explicit(&forked, memory_order_relaxed))                                          \
+            return fail(CRUST_ERR_FORKED, __func__, "this process was forked after libcrust was loaded"); \
+    } while (0)
+#define BLOCK_GUARD()                                                                                        \
+    do {                                                                                                     \
+        if (callback_depth > 0)                                                                              \
+            return fail(CRUST_ERR_WOULD_DEADLOCK, __func__, "a blocking call is not allowed in a callback"); \
+    } while (0)
+#define NEED(pointer)                                                                            \
+    do {                                                                                         \
+        if (!(pointer)) return fail(CRUST_ERR_INVALID, __func__, #pointer " must not be NULL"); \
+    } while (0)
+#define NEED_BYTES(pointer, len)                                                                                       \
+    do {                                                                                                               \
+        if (!(pointer) && (len) > 0) return fail(CRUST_ERR_INVALID, __func__, #pointer " is NULL but " #len " is not 0"); \
+        if ((uint64_t)(len) > (uint64_t)PTRDIFF_MAX)                                                                   \
+            return fail(CRUST_ERR_INVALID, __func__, #len " is larger than any memory block");                         \
+    } while (0)
+
+/* ---- pure functions ---- */
+
+const char *CRUST_CALL crust_version_string(void) {
+    return CRUST__TEXT(CRUST_VERSION_MAJOR) "." CRUST__TEXT(CRUST_VERSION_MINOR) "." CRUST__TEXT(CRUST_VERSION_PATCH);
+}
+
+uint32_t CRUST_CALL crust_version_number(void) {
+    return (uint32_t)CRUST_VERSION_MAJOR << 16 | (uint32_t)CRUST_VERSION_MINOR << 8 | (uint32_t)CRUST_VERSION_PATCH;
+}
+
+uint32_t CRUST_CALL crust_abi_version(void) { return CRUST_ABI_VERSION; }
+
+int CRUST_CALL crust_has(const char *feature) {
+    if (!feature) return 0;
+#if !defined(_WIN32)
+    if (strcmp(feature, "fd") == 0) return 1;
+#endif
+    return strcmp(feature, "tcp") == 0;
+}
+
+const char *CRUST_CALL crust_last_error(void) { return last_error; }
+
+crust_result CRUST_CALL crust_peer_id_format(const crust_peer_id *id, char *out) {
+    static const char digits[] = "0123456789abcdef";
+    size_t i;
+    NEED(out);
+    out[0] = 0;
+    NEED(id);
+    for (i = 0; i < CRUST_PEER_ID_SIZE; i++) {
+        out[2 * i] = digits[id->bytes[i] >> 4];
+        out[2 * i + 1] = digits[id->bytes[i] & 15];
+    }
+    out[2 * CRUST_PEER_ID_SIZE] = 0;
+    return CRUST_OK;
+}
+
+static int hex_digit(char c) {
+    if (c >= '0' && c <= '9') return c - '0';
+    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+    return -1;
+}
+
+crust_result CRUST_CALL crust_peer_id_parse(const char *text, crust_peer_id *out) {
+    crust_peer_id id;
+    size_t i;
+    NEED(out);
+    memset(out, 0, sizeof *out);
+    NEED(text);
+    for (i = 0; i < CRUST_PEER_ID_SIZE; i++) {
+        int high = hex_digit(text[2 * i]);
+        int low = high < 0 ? -1 : hex_digit(text[2 * i + 1]);
+        if (low < 0) return fail(CRUST_ERR_INVALID, __func__, "a peer id is 64 hexadecimal digits");
+        id.bytes[i] = (uint8_t)(high << 4 | low);
+    }
+    if (text[2 * CRUST_PEER_ID_SIZE] != 0) return fail(CRUST_ERR_INVALID, __func__, "a peer id is 64 hexadecimal digits");
+    *out = id;
+    return CRUST_OK;
+}
+
+/* ---- identities and configuration ---- */
+
+crust_result CRUST_CALL crust_identity_generate(uint8_t seed[CRUST_SEED_SIZE], crust_peer_id *id) {
+    FORK_GUARD();
+    if (id) memset(id, 0, sizeof *id);
+    NEED(seed);
+    memset(seed, 0, CRUST_SEED_SIZE);
+    return goCrustIdentityGenerate(seed, id, last_error);
+}
+
+crust_result CRUST_CALL crust_config_new(crust_config **out) {
+    uintptr_t handle = 0;
+    crust_result r;
+    FORK_GUARD();
+    NEED(out);
+    r = goCrustConfigNew(&handle, last_error);
+    *out = (crust_config *)handle; /* never followed, see config.go */
+    return r;
+}
+
+void CRUST_CALL crust_config_free(crust_config *config) {
+    if (config && !atomic_load_explicit(&forked, memory_order_relaxed)) goCrustConfigFree((uintptr_t)config);
+}
+
+crust_result CRUST_CALL crust_config_set_u64(crust_config *config, crust_option option, uint64_t value) {
+    FORK_GUARD();
+    NEED(config);
+    return goCrustConfigSetU64((uintptr_t)config, option, value, last_error);
+}
+
+crust_result CRUST_CALL crust_config_set_str(crust_config *config, crust_option option, const char *value) {
+    FORK_GUARD();
+    NEED(config);
+    NEED(value);
+    return goCrustConfigSetStr((uintptr_t)config, option, (char *)value, last_error);
+}
+
+crust_result CRUST_CALL crust_config_set_bytes(crust_config *config, crust_option option, const void *value, size_t len) {
+    FORK_GUARD();
+    NEED(config);
+    NEED_BYTES(value, len);
+    return goCrustConfigSetBytes((uintptr_t)config, option, (void *)value, len, last_error);
+}
+
+crust_result CRUST_CALL crust_config_add_listener(crust_config *config, const char *endpoint) {
+    FORK_GUARD();
+    NEED(config);
+    NEED(endpoint);
+    return goCrustConfigAddListener((uintptr_t)config, (char *)endpoint, last_error);
+}
+
+crust_result CRUST_CALL crust_config_add_contact(crust_config *config, const char *contact) {
+    FORK_GUARD();
+    NEED(config);
+    NEED(contact);
+    return goCrustConfigAddContact((uintptr_t)config, (char *)contact, last_error);
+}
+
+crust_result CRUST_CALL crust_config_load_json(crust_config *config, const char *json, size_t len) {
+    FORK_GUARD();
+    NEED(config);
+    NEED_BYTES(json, len);
+    return goCrustConfigLoadJSON((uintptr_t)config, (char *)json, len, last_error);
+}
+
+/* ---- life ---- */
+
+/* Structs may be larger than ours when the program was built against a later
+ * header; what we do not know must then be zero. The bound keeps a forgotten
+ * struct_size from sending us through memory. */
+#define MAX_STRUCT_SIZE 4096u
+
+static crust_result check_callbacks(const crust_callbacks *c) {
+    static const char fn[] = "crust_service_new";
+    const unsigned char *bytes = (const unsigned char *)c;
+    size_t i;
+    if (c->struct_size < sizeof *c || c->struct_size > MAX_STRUCT_SIZE)
+        return fail(CRUST_ERR_ABI, fn, "callbacks->struct_size must be sizeof(crust_callbacks)");
+    for (i = sizeof *c; i < c->struct_size; i++) {
+        if (bytes[i]) return fail(CRUST_ERR_ABI, fn, "callbacks has fields that this version of libcrust does not know");
+    }
+    if (c->reserved) return fail(CRUST_ERR_INVALID, fn, "callbacks->reserved must be 0");
+    if (!c->on_events) return fail(CRUST_ERR_INVALID, fn, "callbacks->on_events must not be NULL");
+    return CRUST_OK;
+}
+
+crust_result CRUST_CALL crust_service_new(const crust_config *config, const crust_callbacks *callbacks, crust_service *out) {
+    FORK_GUARD();
+    NEED(out);
+    *out = 0;
+    if (callbacks) {
+        crust_result r = check_callbacks(callbacks);
+        if (r != CRUST_OK) return r;
+    }
+    return goCrustServiceNew((uintptr_t)config, (crust_callbacks *)callbacks, out, last_error);
+}
+
+crust_result CRUST_CALL crust_service_close(crust_service service) {
+    FORK_GUARD();
+    return goCrustServiceClose(service, last_error);
+}
+
+crust_result CRUST_CALL crust_service_free(crust_service service) {
+    FORK_GUARD();
+    BLOCK_GUARD();
+    return goCrustServiceFree(service, last_error);
+}
+
+crust_result CRUST_CALL crust_service_id(crust_service service, crust_peer_id *out) {
+    FORK_GUARD();
+    NEED(out);
+    memset(out, 0, sizeof *out);
+    return goCrustServiceID(service, out, last_error);
+}
+
+void crust__deliver(crust_events_fn fn, void *user, crust_service service, crust_batch *batch) {
+    size_t n;
+    const crust_event *events = crust_batch_events(batch, &n);
+    callback_depth++;
+    fn(user, service, events, n);
+    callback_depth--;
+    crust_batch_free(batch);
+}
+
+void crust__release(crust_release_fn fn, void *user) {
+    callback_depth++;
+    fn(user);
+    callback_depth--;
+}
+
+/* ---- poll mode ---- */
+
+crust_result CRUST_CALL crust_service_fd(crust_service service, intptr_t *out) {
+    FORK_GUARD();
+    NEED(out);
+    *out = -1;
+    return goCrustServiceFD(service, out, last_error);
+}
+
+crust_result CRUST_CALL crust_poll(crust_service service, int32_t timeout_ms, uint32_t max_events, crust_batch **out) {
+    FORK_GUARD();
+    NEED(out);
+    *out = NULL;
+    BLOCK_GUARD();
+    return goCrustPoll(service, timeout_ms, max_events, out, last_error);
+}
+
+crust_result CRUST_CALL crust_wakeup(crust_service service) {
+    FORK_GUARD();
+    return goCrustWakeup(service, last_error);
+}
+
+/* ---- messages ---- */
+
+crust_result CRUST_CALL crust_send(crust_service service, const crust_peer_id *peer, const void *data, size_t len, uint8_t priority) {
+    FORK_GUARD();
+    NEED(peer);
+    NEED_BYTES(data, len);
+    return goCrustSend(service, (crust_peer_id *)peer, (void *)data, len, priority, last_error);
+}
+
+crust_result CRUST_CALL crust_send_wait(crust_service service, const crust_peer_id *peer, const void *data, size_t len, uint8_t priority, int32_t timeout_ms) {
+    FORK_GUARD();
+    BLOCK_GUARD();
+    NEED(peer);
+    NEED_BYTES(data, len);
+    return goCrustSendWait(service, (crust_peer_id *)peer, (void *)data, len, priority, timeout_ms, last_error);
+}
+
+crust_result CRUST_CALL crust_send_batch(crust_service service, const crust_message *messages, size_t n, crust_result *why) {
+    crust_result ignored;
+    FORK_GUARD();
+    if (!why) why = &ignored;
+    *why = CRUST_OK;
+    NEED_BYTES(messages, n);
+    if (n > INT32_MAX) return fail(CRUST_ERR_INVALID, __func__, "n is larger than the result can count");
+    return goCrustSendBatch(service, (crust_message *)messages, n, why, last_error);
+}
+
+/* ---- connecting ---- */
+
+crust_result CRUST_CALL crust_prepare_connection_info(crust_service service, uint64_t token) {
+    FORK_GUARD();
+    return goCrustPrepareConnectionInfo(service, token, last_error);
+}
+
+crust_result CRUST_CALL crust_connect(crust_service service, const void *info, size_t len, uint64_t token) {
+    FORK_GUARD();
+    NEED_BYTES(info, len);
+    return goCrustConnect(service, (void *)info, len, token, last_error);
+}
+
+crust_result CRUST_CALL crust_connect_endpoint(crust_service service, const char *contact, uint64_t token) {
+    FORK_GUARD();
+    NEED(contact);
+    return goCrustConnectEndpoint(service, (char *)contact, token, last_error);
+}
+
+crust_result CRUST_CALL crust_connection_info_peer(const void *info, size_t len, crust_peer_id *out) {
+    FORK_GUARD();
+    NEED(out);
+    memset(out, 0, sizeof *out);
+    NEED_BYTES(info, len);
+    return goCrustConnectionInfoPeer((void *)info, len, out, last_error);
+}
+
+crust_result CRUST_CALL crust_disconnect(crust_service service, const crust_peer_id *peer) {
+    FORK_GUARD();
+    NEED(peer);
+    return goCrustDisconnect(service, (crust_peer_id *)peer, last_error);
+}
+
+crust_result CRUST_CALL crust_bootstrap(crust_service service, uint64_t token) {
+    FORK_GUARD();
+    return goCrustBootstrap(service, token, last_error);
+}
+
+crust_result CRUST_CALL crust_stop_bootstrap(crust_service service) {
+    FORK_GUARD();
+    return goCrustStopBootstrap(service, last_error);
+}
+
+/* ---- listeners ---- */
+
+crust_result CRUST_CALL crust_listen(crust_service service, const char *endpoint) {
+    FORK_GUARD();
+    NEED(endpoint);
+    return goCrustListen(service, (char *)endpoint, last_error);
+}
+
+crust_result CRUST_CALL crust_stop_listening(crust_service service, const char *endpoint) {
+    FORK_GUARD();
+    NEED(endpoint);
+    return goCrustStopListening(service, (char *)endpoint, last_error);
+}
+
+crust_result CRUST_CALL crust_listeners(crust_service service, char *buf, size_t *len) {
+    FORK_GUARD();
+    NEED(len);
+    if (!buf) *len = 0;
+    else if (*len > 0) buf[0] = 0;
+    return goCrustListeners(service, buf, len, last_error);
+}
+
+crust_result CRUST_CALL crust_set_accept(crust_service service, int accept) {
+    FORK_GUARD();
+    if (accept != 0 && accept != 1) return fail(CRUST_ERR_INVALID, __func__, "accept must be 0 or 1");
+    return goCrustSetAccept(service, accept, last_error);
+}
+
+/* ---- looking ---- */
+
+crust_result CRUST_CALL crust_peers(crust_service service, crust_peer_id *ids, size_t *n) {
+    FORK_GUARD();
+    NEED(n);
+    if (!ids) *n = 0;
+    return goCrustPeers(service, ids, n, last_error);
+}
+
+/* Copies as much of one of our structs as the program's is large, keeps its
+ * struct_size and clears what it has beyond ours. */
+static void give_struct(void *to, uint32_t size, const void *from, size_t ours) {
+    size_t n = size < ours ? size : ours;
+    memcpy(to, from, n);
+    memcpy(to, &size, sizeof size);
+    if (size > n) memset((char *)to + n, 0, size - n);
+}
+
+crust_result CRUST_CALL crust_peer(crust_service service, const crust_peer_id *peer, crust_peer_info *io) {
+    crust_peer_info info;
+    crust_peer_id id = {{0}};
+    crust_result r;
+    FORK_GUARD();
+    NEED(io);
+    if (io->struct_size < 8 || io->struct_size > MAX_STRUCT_SIZE)
+        return fail(CRUST_ERR_ABI, __func__, "io->struct_size must be sizeof(crust_peer_info)");
+    if (peer) id = *peer; /* it may lie in *io */
+    memset(&info, 0, sizeof info);
+    give_struct(io, io->struct_size, &info, sizeof info);
+    NEED(peer);
+    r = goCrustPeer(service, &id, &info, last_error);
+    if (r == CRUST_OK) give_struct(io, io->struct_size, &info, sizeof info);
+    return r;
+}
+
+crust_result CRUST_CALL crust_service_stats(crust_service service, crust_stats *io) {
+    crust_stats stats;
+    crust_result r;
+    FORK_GUARD();
+    NEED(io);
+    if (io->struct_size < 8 || io->struct_size > MAX_STRUCT_SIZE)
+        return fail(CRUST_ERR_ABI, __func__, "io->struct_size must be sizeof(crust_stats)");
+    memset(&stats, 0, sizeof stats);
+    give_struct(io, io->struct_size, &stats, sizeof stats);
+    r = goCrustServiceStats(service, &stats, last_error);
+    if (r == CRUST_OK) give_struct(io, io->struct_size, &stats, sizeof stats);
+    return r;
+}
+
+/* ---- builds for tests only ---- */
+
+#if defined(CRUST_TEST)
+crust_result CRUST_CALL crust__test_panic(crust_service service) {
+    FORK_GUARD();
+    return goCrustTestPanic(service, last_error);
+}
+void CRUST_CALL crust__test_panic_dispatch(crust_service service) { goCrustTestPanicDispatch(service); }
+int64_t CRUST_CALL crust__test_counter(int32_t what) { return goCrustTestCounter(what); }
+#endif
+
+#if defined(CRUST_COVER)
+#  include <stdlib.h>
+static void cover_flush(void) {
+    if (!atomic_load_explicit(&forked, memory_order_relaxed)) goCrustCoverFlush();
+}
+__attribute__((constructor)) static void cover_register(void) { (void)atexit(cover_flush); }
+#endif
