@@ -60,7 +60,7 @@ func (p *peer) command(name string) func(ctx context.Context, arguments string) 
 func misused(name string) error {
 	for _, u := range usages {
 		if u.name == name {
-			return invalid("usage: %s", u.form)
+			return invalid("wrong arguments; usage: %s", u.form)
 		}
 	}
 	return invalid("%s cannot be used like that", name)

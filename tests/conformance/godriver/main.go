@@ -124,10 +124,10 @@ func (d *driver) events() {
 		case crust.EventAlreadyConnected:
 			d.out.printf("error already connected to %s", e.Peer)
 		case crust.EventConnectFailed:
-			d.out.printf("connect_failed %s %v", e.Code(), e.Err())
+			d.out.printf("connect_failed %s %v", e.Code().String(), e.Err())
 		case crust.EventLost:
 			d.lost(e.Peer)
-			d.out.printf("lost %s %s", e.Peer, e.Code())
+			d.out.printf("lost %s %s", e.Peer, e.Code().String())
 		case crust.EventMessage:
 			d.message(e.Peer, e.Data)
 		case crust.EventMessagesDropped:
@@ -177,7 +177,7 @@ func (d *driver) execute(words []string) error {
 		if err := d.service.Send(to, make([]byte, crust.MaxMessage+1), 0); err == nil {
 			return fmt.Errorf("a message of %d bytes was accepted", crust.MaxMessage+1)
 		} else {
-			d.out.printf("refused %s", crust.CodeOf(err))
+			d.out.printf("refused %s", crust.CodeOf(err).String())
 		}
 	case "disconnect":
 		who, _, err := numbers(arguments, 0)
@@ -202,7 +202,7 @@ func (d *driver) connect(arguments []string) error {
 		return fmt.Errorf("connection info is not base64url: %w", err)
 	}
 	if err := d.service.Connect(info, 1); err != nil {
-		d.out.printf("connect_failed %s %v", crust.CodeOf(err), err)
+		d.out.printf("connect_failed %s %v", crust.CodeOf(err).String(), err)
 	}
 	return nil
 }
