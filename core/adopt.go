@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"time"
 
@@ -157,7 +158,11 @@ func (s *Service) decide(link *secure.Link, a adoption) (*peer, error) {
 		s.mu.Lock()
 		p := s.peers[link.Remote.Peer]
 		if p == nil {
-			if err := s.refuses(a); err != nil {
+			err := s.refuses(a)
+			if s.stale(link, claim) {
+				err = refusal{wire.ReasonDuplicate}
+			}
+			if err != nil {
 				s.mu.Unlock()
 				return nil, err
 			}
@@ -167,11 +172,48 @@ func (s *Service) decide(link *secure.Link, a adoption) (*peer, error) {
 			return p, nil
 		}
 		s.mu.Unlock()
-		if p.instance == link.Remote.Instance && (claim.Seq < p.claim || slices.Contains(claim.Held, p.claim)) {
+		if knows(claim, link, p.instance, p.claim) {
 			return p, refusal{wire.ReasonDuplicate}
 		}
 		s.retire(p)
 	}
+}
+
+// knows reports whether a claim was made before the claimant could have lost the
+// session of an earlier claim.
+func knows(c wire.Claim, link *secure.Link, instance, claim uint64) bool {
+	return instance == link.Remote.Instance && (c.Seq < claim || slices.Contains(c.Held, claim))
+}
+
+// tombstone is a session that has ended on the decider's side. A claim that was
+// made while it lived must not revive it: it came with a link that lost the race.
+type tombstone struct {
+	instance, claim uint64
+	at              time.Time
+}
+
+// maxTombstones bounds their table; a link is at most HandshakeTimeout old
+// before it is a session, so none needs to be kept longer.
+const maxTombstones = 4096
+
+// bury remembers a session that has ended. mu is held.
+func (s *Service) bury(p *peer) {
+	if s.ID().Compare(p.id) < 0 {
+		return // the other side decides
+	}
+	if len(s.tombs) >= maxTombstones {
+		maps.DeleteFunc(s.tombs, func(_ PeerID, t tombstone) bool { return time.Since(t.at) > s.cfg.HandshakeTimeout })
+	}
+	if len(s.tombs) < maxTombstones {
+		s.tombs[p.id] = tombstone{p.instance, p.claim, time.Now()}
+	}
+}
+
+// stale reports whether a claim was made while a session lived that has ended
+// since. mu is held.
+func (s *Service) stale(link *secure.Link, c wire.Claim) bool {
+	t, ok := s.tombs[link.Remote.Peer]
+	return ok && knows(c, link, t.instance, t.claim)
 }
 
 // toldError turns the peer's refusal into an error of the public kind.

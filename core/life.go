@@ -148,6 +148,7 @@ func (s *Service) remove(p *peer) bool {
 	delete(s.peers, p.id)
 	s.lookup.Unlock()
 	addCounters(&s.past, p.sess.Counters())
+	s.bury(p)
 	return true
 }
 

@@ -51,6 +51,7 @@ type Service struct {
 	mu         sync.Mutex
 	stopping   bool
 	pending    map[PeerID][]uint64 // seqs of our claims that await an answer
+	tombs      map[PeerID]tombstone
 	listeners  map[Endpoint]*listener
 	attempts   map[*attempt]struct{}
 	bootstrap  *attempt
@@ -85,7 +86,7 @@ func New(cfg Config) (*Service, error) {
 	}
 	s := &Service{
 		cfg: cfg, key: cfg.Identity, network: cfg.network, log: cfg.Logger,
-		peers: make(map[PeerID]*peer), pending: make(map[PeerID][]uint64),
+		peers: make(map[PeerID]*peer), pending: make(map[PeerID][]uint64), tombs: make(map[PeerID]tombstone),
 		listeners: make(map[Endpoint]*listener), attempts: make(map[*attempt]struct{}), stopped: make(chan struct{}),
 		session: session.Config{
 			Heartbeat: cfg.Heartbeat, LostAfter: cfg.LostAfter, CloseTimeout: cfg.CloseTimeout,
