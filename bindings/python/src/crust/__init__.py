@@ -1,0 +1,181 @@
+"""Reliable, encrypted peer-to-peer connections.
+
+A `Service` is one node. It listens, connects to other peers and takes events::
+
+    import crust
+
+    with crust.Service(network_name="example") as service:
+        info = service.prepare_connection_info().result(10)  # give it to the other side
+        for event in service.events():
+            if isinstance(event, crust.Message):
+                service.send(event.peer, b"thanks for " + event.data)
+
+In asyncio code the same is::
+
+    async with crust.Service(network_name="example") as service:
+        await service.connect(info)
+        async for event in service:
+            ...
+
+Importing the package loads libcrust, which is written in Go: it cannot be unloaded, and a
+process forked afterwards cannot use it.
+"""
+
+from __future__ import annotations
+
+from ._batch import MessageBatch
+from ._errors import (
+    AbiError,
+    AddressError,
+    AddressInUse,
+    BadInfo,
+    Banned,
+    Canceled,
+    Closed,
+    Code,
+    ConnectedError,
+    CrustError,
+    CryptoError,
+    Disconnected,
+    Expired,
+    Forked,
+    HandshakeError,
+    InternalError,
+    Invalid,
+    IoError,
+    Limit,
+    NetworkNameError,
+    NoEndpoint,
+    NotAllowed,
+    Panicked,
+    PeerError,
+    PeerSilent,
+    PermissionDenied,
+    ProtocolError,
+    Refused,
+    Replaced,
+    Reset,
+    SelfConnect,
+    StateError,
+    Timeout,
+    TooBig,
+    TransportError,
+    UnknownPeer,
+    Unreachable,
+    Unsupported,
+    WouldBlock,
+    WrongPeer,
+)
+from ._events import (
+    AlreadyConnected,
+    BootstrapFailed,
+    Bootstrapped,
+    Connected,
+    ConnectFailed,
+    ConnectionInfo,
+    Event,
+    ListenerFailed,
+    ListenerStarted,
+    Lost,
+    Message,
+    MessagesDropped,
+    MessageView,
+    Stopped,
+    Unknown,
+    Writable,
+)
+from ._ffi import MAX_APP_ID, MAX_MESSAGE, MAX_NETWORK_NAME, library_path
+from ._inbox import Call
+from ._service import Service
+from ._types import (
+    Cipher,
+    Config,
+    How,
+    PeerId,
+    PeerInfo,
+    Role,
+    Stats,
+    connection_info_peer,
+    generate_identity,
+    has,
+    version,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "MAX_APP_ID",
+    "MAX_MESSAGE",
+    "MAX_NETWORK_NAME",
+    "AbiError",
+    "AddressError",
+    "AddressInUse",
+    "AlreadyConnected",
+    "BadInfo",
+    "Banned",
+    "BootstrapFailed",
+    "Bootstrapped",
+    "Call",
+    "Canceled",
+    "Cipher",
+    "Closed",
+    "Code",
+    "Config",
+    "ConnectFailed",
+    "Connected",
+    "ConnectedError",
+    "ConnectionInfo",
+    "CrustError",
+    "CryptoError",
+    "Disconnected",
+    "Event",
+    "Expired",
+    "Forked",
+    "HandshakeError",
+    "How",
+    "InternalError",
+    "Invalid",
+    "IoError",
+    "Limit",
+    "ListenerFailed",
+    "ListenerStarted",
+    "Lost",
+    "Message",
+    "MessageBatch",
+    "MessageView",
+    "MessagesDropped",
+    "NetworkNameError",
+    "NoEndpoint",
+    "NotAllowed",
+    "Panicked",
+    "PeerError",
+    "PeerId",
+    "PeerInfo",
+    "PeerSilent",
+    "PermissionDenied",
+    "ProtocolError",
+    "Refused",
+    "Replaced",
+    "Reset",
+    "Role",
+    "SelfConnect",
+    "Service",
+    "StateError",
+    "Stats",
+    "Stopped",
+    "Timeout",
+    "TooBig",
+    "TransportError",
+    "Unknown",
+    "UnknownPeer",
+    "Unreachable",
+    "Unsupported",
+    "WouldBlock",
+    "Writable",
+    "WrongPeer",
+    "connection_info_peer",
+    "generate_identity",
+    "has",
+    "library_path",
+    "version",
+]

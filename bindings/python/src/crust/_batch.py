@@ -1,0 +1,332 @@
+"""Decoding the library's batches.
+
+A batch is one run of memory with an array of crust_event and everything they point to. The two
+ways to take one:
+
+- by copy: the whole run is copied once into a `bytes`, the batch goes back to the library, and
+  each message is a slice. When the messages are large, each is copied alone instead.
+- by view: a `memoryview` over the run; slices of it keep the batch alive, the last one frees it.
+
+No ctypes object is made per event; the columns of the event array are read as strided views.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Iterator
+from typing import Any, Callable, Generic, Optional, TypeVar, Union
+
+from . import _ffi
+from ._events import (
+    AlreadyConnected,
+    BootstrapFailed,
+    Bootstrapped,
+    Connected,
+    ConnectFailed,
+    ConnectionInfo,
+    Event,
+    ListenerFailed,
+    ListenerStarted,
+    Lost,
+    Message,
+    MessagesDropped,
+    MessageView,
+    Stopped,
+    Unknown,
+    Writable,
+)
+from ._types import How, PeerId, Role
+
+Data = TypeVar("Data", bytes, memoryview)
+
+EVENT_SIZE = 88
+# A whole crust_event: type code priority role how count token peer data len endpoint text
+# took_us bytes.
+_EVENT = struct.Struct("@IiBBBxIQQQQQQQQ8x")
+# The same, reading only what a message has: type priority peer data len.
+_MESSAGE = struct.Struct("@I4xB15xQQQ40x")
+if not _EVENT.size == _MESSAGE.size == ctypes.sizeof(_ffi.EventStruct) == EVENT_SIZE:
+    raise ImportError("crust does not know how this platform lays out crust_event")
+
+# Below this many bytes of batch for an event, copying the whole batch and slicing it is faster
+# than copying message by message.
+_COPY_WHOLE_BELOW = 1024
+
+# Types of byte arrays by the power of two that holds a batch: a type per length would leak types.
+_ARRAYS = [ctypes.c_char * (1 << power) for power in range(48)]
+
+# How many peer ids a reader remembers; dropped all at once beyond.
+_REMEMBERED_PEERS = 16384
+
+
+class _Memory:
+    """Owns a batch; freed with the last view of it."""
+
+    __slots__ = ("_batch", "_free")
+
+    def __init__(self, batch: int) -> None:
+        self._batch = batch
+        self._free: Callable[[int], None] = _ffi.crust_batch_free
+
+    def __del__(self) -> None:
+        self._free(self._batch)
+
+
+class MessageBatch(Generic[Data]):
+    """A run of messages as columns, and the other events that followed it.
+
+    Iterating yields ``(peer, priority, data)`` for each message. To keep the order in which
+    things happened, handle the messages first and then `events`.
+
+    Attributes:
+        peers: who sent each message.
+        priorities: the priority of each message.
+        data: the bytes of each message.
+        events: what happened after these messages and before the next batch.
+    """
+
+    __slots__ = ("peers", "priorities", "data", "events")
+
+    peers: list[PeerId]
+    priorities: list[int]
+    data: list[Data]
+    events: list[Event]
+
+    def __init__(
+        self, peers: list[PeerId], priorities: list[int], data: list[Data], events: list[Event]
+    ) -> None:
+        self.peers = peers
+        self.priorities = priorities
+        self.data = data
+        self.events = events
+
+    def __len__(self) -> int:
+        """Return the number of messages."""
+        return len(self.data)
+
+    def __bool__(self) -> bool:
+        """Return whether there is anything, a message or another event."""
+        return bool(self.data or self.events)
+
+    def __iter__(self) -> Iterator[tuple[PeerId, int, Data]]:
+        return zip(self.peers, self.priorities, self.data)
+
+    def __repr__(self) -> str:
+        return f"<MessageBatch of {len(self.data)} messages and {len(self.events)} other events>"
+
+
+class Reader:
+    """Takes batches from one service. One thread at a time."""
+
+    def __init__(self, service: int) -> None:
+        self._service = service
+        self._peers: dict[bytes, PeerId] = {}
+        self._batch = ctypes.c_void_p()
+        self._base = ctypes.c_void_p()
+        self._size = ctypes.c_size_t()
+        self._batch_ref = ctypes.byref(self._batch)
+        self._base_ref = ctypes.byref(self._base)
+        self._size_ref = ctypes.byref(self._size)
+
+    def events(self, wait_ms: int, limit: int, copy: bool) -> list[Event]:
+        """Take events; an empty list when none came in time."""
+        count = _ffi.crust_poll(self._service, wait_ms, limit, self._batch_ref)
+        if count <= 0:
+            _ffi.check(count)
+            return []
+        run = _Run(self._batch.value or 0, self)
+        try:
+            return self._decode(run, 0, count, copy)
+        finally:
+            run.release()
+
+    def messages(self, wait_ms: int, limit: int, copy: bool) -> tuple[MessageBatch[Any], list[Event]]:
+        """Take a run of messages and the other events right after it, and what came after both."""
+        count = _ffi.crust_poll(self._service, wait_ms, limit, self._batch_ref)
+        if count <= 0:
+            _ffi.check(count)
+            return MessageBatch([], [], [], []), []
+        run = _Run(self._batch.value or 0, self)
+        try:
+            types = run.column("I", 0, count)
+            messages = count if types.count(_ffi.EVENT_MESSAGE) == count else _leading_messages(types)
+            peers, priorities, data = self._columns(run, messages, copy)
+            rest = self._decode(run, messages, count, copy) if messages < count else []
+        finally:
+            run.release()
+        others = 0
+        while others < len(rest) and not isinstance(rest[others], (Message, MessageView)):
+            others += 1
+        return MessageBatch(peers, priorities, data, rest[:others]), rest[others:]
+
+    def _columns(self, run: _Run, count: int, copy: bool) -> tuple[list[PeerId], list[int], list[Any]]:
+        if not count:
+            return [], [], []
+        base = run.base
+        priorities = run.table[8 : count * EVENT_SIZE : EVENT_SIZE].tolist()
+        senders = run.column("Q", 24, count)
+        starts = run.column("Q", 32, count)
+        lengths = run.column("Q", 40, count)
+        first = senders[0]
+        if senders.count(first) == count:
+            peers = [self._peer(run, first)] * count
+        else:
+            known = {address: self._peer(run, address) for address in set(senders)}
+            peers = [known[address] for address in senders]
+        source = run.source(copy)
+        data: list[Any]
+        if copy and isinstance(source, memoryview):
+            data = [bytes(source[a - base : a - base + n]) for a, n in zip(starts, lengths)]
+        else:
+            data = [source[a - base : a - base + n] for a, n in zip(starts, lengths)]
+        return peers, priorities, data
+
+    def _decode(self, run: _Run, start: int, end: int, copy: bool) -> list[Event]:
+        events: list[Event] = []
+        append = events.append
+        base = run.base
+        known: dict[int, PeerId] = {}
+        source = run.source(copy)
+        convert = copy and isinstance(source, memoryview)
+        make: Any = Message if copy else MessageView
+        rows = _MESSAGE.iter_unpack(run.table[start * EVENT_SIZE : end * EVENT_SIZE])
+        for index, (kind, priority, sender, address, length) in enumerate(rows, start):
+            if kind != _ffi.EVENT_MESSAGE:
+                append(self._other(run, index))
+                continue
+            peer = known.get(sender)
+            if peer is None:
+                peer = known[sender] = self._peer(run, sender)
+            address -= base
+            data = source[address : address + length]
+            append(make(peer, bytes(data) if convert else data, priority))
+        return events
+
+    def _peer(self, run: _Run, address: int) -> PeerId:
+        """Return the one PeerId object of a peer, so that ids are not made for each batch."""
+        raw = bytes(run.view[address - run.base : address - run.base + _ffi.PEER_ID_SIZE])
+        peer = self._peers.get(raw)
+        if peer is None:
+            if len(self._peers) >= _REMEMBERED_PEERS:
+                self._peers.clear()
+            peer = self._peers[raw] = PeerId(raw)
+        return peer
+
+    def _other(self, run: _Run, index: int) -> Event:
+        """Decode one event that is not a message."""
+        row = _EVENT.unpack_from(run.table, index * EVENT_SIZE)
+        kind, code, priority, role, how, count, token = row[:7]
+        peer_at, data_at, length, endpoint_at, text_at, took_us, size = row[7:]
+        peer = self._peer(run, peer_at) if peer_at else None
+        data = ctypes.string_at(data_at, length) if data_at else b""
+        endpoint = _ffi.text(ctypes.string_at(endpoint_at)) if endpoint_at else ""
+        text = _ffi.text(ctypes.string_at(text_at)) if text_at else ""
+        if kind == _ffi.EVENT_LISTENER_STARTED:
+            return ListenerStarted(endpoint)
+        if kind == _ffi.EVENT_LISTENER_FAILED:
+            return ListenerFailed(endpoint, code, text)
+        if kind == _ffi.EVENT_CONNECTION_INFO:
+            return ConnectionInfo(token, data)
+        if kind == _ffi.EVENT_CONNECT_FAILED:
+            return ConnectFailed(token, peer, endpoint, code, text)
+        if kind == _ffi.EVENT_BOOTSTRAP_FAILED:
+            return BootstrapFailed(token, code, text)
+        if kind == _ffi.EVENT_STOPPED:
+            return Stopped(code, text)
+        if peer is not None:
+            if kind == _ffi.EVENT_WRITABLE:
+                return Writable(peer)
+            if kind == _ffi.EVENT_CONNECTED:
+                return Connected(peer, token, How(how), Role(role), endpoint, data, took_us / 1e6)
+            if kind == _ffi.EVENT_ALREADY_CONNECTED:
+                return AlreadyConnected(peer, token)
+            if kind == _ffi.EVENT_BOOTSTRAPPED:
+                return Bootstrapped(peer, token, endpoint)
+            if kind == _ffi.EVENT_LOST:
+                self._peers.pop(peer, None)
+                return Lost(peer, code, text)
+            if kind == _ffi.EVENT_MESSAGES_DROPPED:
+                return MessagesDropped(peer, priority, count, size)
+        return Unknown(kind, code, token, peer, data, endpoint, text)
+
+
+class _Run:
+    """The memory of one batch while it is being decoded."""
+
+    __slots__ = ("_array", "_count", "base", "table", "view")
+
+    def __init__(self, batch: int, reader: Reader) -> None:
+        memory = _Memory(batch)
+        events = _ffi.crust_batch_events(batch, reader._size_ref) or 0
+        self._count: int = reader._size.value
+        _ffi.check(_ffi.crust_batch_memory(batch, reader._base_ref, reader._size_ref))
+        self.base: int = reader._base.value or 0
+        size: int = reader._size.value
+        array: Any = _ARRAYS[size.bit_length()].from_address(self.base)
+        array.owner = memory
+        self._array: Any = array
+        self.view = memoryview(array).cast("B").toreadonly()[:size]
+        self.table = self.view[events - self.base : events - self.base + self._count * EVENT_SIZE]
+
+    def column(self, form: str, offset: int, count: int) -> list[int]:
+        """Read one field of the first events, all of them at once."""
+        width = struct.calcsize(form)
+        cells = self.table.cast(form)  # type: ignore[call-overload]
+        column: list[int] = cells[
+            offset // width : count * (EVENT_SIZE // width) : EVENT_SIZE // width
+        ].tolist()
+        return column
+
+    def source(self, copy: bool) -> Union[bytes, memoryview]:
+        """Return what messages are sliced from: a copy of everything, or the view."""
+        if copy and len(self.view) < _COPY_WHOLE_BELOW * self._count:
+            return ctypes.string_at(self.base, len(self.view))
+        return self.view
+
+    def release(self) -> None:
+        """Give the memory back as soon as nothing views it."""
+        del self._array, self.view, self.table
+
+
+def _leading_messages(types: list[int]) -> int:
+    count = 0
+    while types[count] == _ffi.EVENT_MESSAGE:
+        count += 1
+    return count
+
+
+def as_batch(events: list[Event], copy: bool) -> tuple[MessageBatch[Any], list[Event]]:
+    """Do for decoded events what `Reader.messages` does for a batch."""
+    split = 0
+    messages: list[Union[Message, MessageView]] = []
+    for event in events:
+        if not isinstance(event, (Message, MessageView)):
+            break
+        messages.append(event)
+        split += 1
+    end = split
+    while end < len(events) and not isinstance(events[end], (Message, MessageView)):
+        end += 1
+    wanted: Callable[[Any], Any] = bytes if copy else memoryview
+    batch: MessageBatch[Any] = MessageBatch(
+        [event.peer for event in messages],
+        [event.priority for event in messages],
+        [wanted(event.data) for event in messages],
+        events[split:end],
+    )
+    return batch, events[end:]
+
+
+def with_copy(event: Event, copy: bool) -> Event:
+    """Give a message the form that the program asked for."""
+    if copy and isinstance(event, MessageView):
+        return Message(event.peer, bytes(event.data), event.priority)
+    if not copy and isinstance(event, Message):
+        return MessageView(event.peer, memoryview(event.data), event.priority)
+    return event
+
+
+def token_of(event: Event) -> Optional[int]:
+    """Return the token of an event that has one."""
+    return getattr(event, "token", None)

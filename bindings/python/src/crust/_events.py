@@ -1,0 +1,348 @@
+"""What a service tells the program.
+
+Events are immutable values, made for ``match``::
+
+    match event:
+        case crust.Message(peer, data):
+            ...
+        case crust.Lost(peer, code, text):
+            ...
+
+The events of one peer come in order: `Connected`, messages, `Lost`. Ignore classes that you do
+not know; a newer library may bring `Unknown`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Optional, Union
+
+from ._errors import CrustError, code_name, error
+from ._types import How, PeerId, Role
+
+# Longer data is shown by its length in a repr.
+_SHOWN = 64
+
+
+class Event:
+    """The base of every event."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]] = {}
+    # Slots are listed by hand because dataclass(slots=True) begins with Python 3.10.
+    __slots__: Union[str, tuple[str, ...]] = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by construction: frozen slots cannot be filled one by one."""
+        return type(self), tuple(getattr(self, field) for field in self.__dataclass_fields__)
+
+
+class _Coded(Event):
+    """An event that says why: `code` and `text`."""
+
+    __slots__ = ()
+
+    code: int
+    text: str
+
+    @property
+    def name(self) -> str:
+        """The code's name in snake_case, such as ``refused``."""
+        return code_name(self.code)
+
+    @property
+    def error(self) -> CrustError:
+        """The exception that fits the code."""
+        return error(self.code, self.text or self.name)
+
+
+def _show(data: Union[bytes, memoryview]) -> str:
+    return repr(bytes(data)) if len(data) <= _SHOWN else f"<{len(data)} bytes>"
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class Message(Event):
+    """A message came.
+
+    Attributes:
+        peer: who sent it.
+        data: its bytes.
+        priority: the priority it was sent with, 0 the most urgent.
+    """
+
+    __slots__ = ("peer", "data", "priority")
+
+    peer: PeerId
+    data: bytes
+    priority: int
+
+    # Written by hand: a frozen dataclass's own __init__ takes twice as long, and this is the
+    # one event that comes by the hundred thousand.
+    def __init__(self, peer: PeerId, data: bytes, priority: int) -> None:
+        _set_peer(self, peer)
+        _set_data(self, data)
+        _set_priority(self, priority)
+
+    def __repr__(self) -> str:
+        return f"Message(peer={self.peer!r}, data={_show(self.data)}, priority={self.priority})"
+
+
+_set_peer = vars(Message)["peer"].__set__
+_set_data = vars(Message)["data"].__set__
+_set_priority = vars(Message)["priority"].__set__
+
+
+@dataclass(frozen=True, repr=False)
+class MessageView(Event):
+    """A message came and was taken with ``copy=False``.
+
+    Attributes:
+        peer: who sent it.
+        data: a read-only view of the library's memory. It keeps the whole batch that the
+            message came with alive, so do not hold on to it for long.
+        priority: the priority it was sent with, 0 the most urgent.
+    """
+
+    __slots__ = ("peer", "data", "priority")
+
+    peer: PeerId
+    data: memoryview
+    priority: int
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle with the data copied, as a `Message`."""
+        return Message, (self.peer, bytes(self.data), self.priority)
+
+    def __repr__(self) -> str:
+        return f"MessageView(peer={self.peer!r}, data={_show(self.data)}, priority={self.priority})"
+
+
+@dataclass(frozen=True)
+class Writable(Event):
+    """A send queue that refused a message has drained to half; once per refusal.
+
+    Attributes:
+        peer: whose queue.
+    """
+
+    __slots__ = ("peer",)
+
+    peer: PeerId
+
+
+@dataclass(frozen=True)
+class ListenerStarted(Event):
+    """A listener accepts connections.
+
+    Attributes:
+        endpoint: where, with the port it really got.
+    """
+
+    __slots__ = ("endpoint",)
+
+    endpoint: str
+
+
+@dataclass(frozen=True)
+class ListenerFailed(_Coded):
+    """A listener could not start or has died.
+
+    Attributes:
+        endpoint: as asked for.
+        code: why.
+        text: why, one sentence.
+    """
+
+    __slots__ = ("endpoint", "code", "text")
+
+    endpoint: str
+    code: int
+    text: str
+
+
+@dataclass(frozen=True, repr=False)
+class ConnectionInfo(Event):
+    """The answer to `Service.prepare_connection_info`.
+
+    Attributes:
+        token: of the call.
+        data: give these bytes to the other peer, by any channel.
+    """
+
+    __slots__ = ("token", "data")
+
+    token: int
+    data: bytes
+
+    def __repr__(self) -> str:
+        return f"ConnectionInfo(token={self.token}, data={_show(self.data)})"
+
+
+@dataclass(frozen=True)
+class Connected(Event):
+    """A peer has proved its identity and the session stands; before any message of it.
+
+    Attributes:
+        peer: who.
+        token: of the connect that this answers, 0 when there was none.
+        how: by which way the session came about.
+        role: what the peer is to the network.
+        endpoint: the peer's end of the link.
+        app_id: what the peer's program attached to its service, authenticated.
+        took: seconds from the call or the accepted connection to the session.
+    """
+
+    __slots__ = ("peer", "token", "how", "role", "endpoint", "app_id", "took")
+
+    peer: PeerId
+    token: int
+    how: How
+    role: Role
+    endpoint: str
+    app_id: bytes
+    took: float
+
+
+@dataclass(frozen=True)
+class AlreadyConnected(Event):
+    """The final event of a connect whose peer was connected already.
+
+    Attributes:
+        peer: who.
+        token: of the connect.
+    """
+
+    __slots__ = ("peer", "token")
+
+    peer: PeerId
+    token: int
+
+
+@dataclass(frozen=True)
+class ConnectFailed(_Coded):
+    """The final event of a connect that failed.
+
+    Attributes:
+        token: of the connect.
+        peer: who was meant, if known.
+        endpoint: where it failed, if known, else "".
+        code: why.
+        text: why, one sentence.
+    """
+
+    __slots__ = ("token", "peer", "endpoint", "code", "text")
+
+    token: int
+    peer: Optional[PeerId]
+    endpoint: str
+    code: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Bootstrapped(Event):
+    """One contact answered; follows that peer's `Connected`.
+
+    Attributes:
+        peer: who.
+        token: of the bootstrap.
+        endpoint: which contact.
+    """
+
+    __slots__ = ("peer", "token", "endpoint")
+
+    peer: PeerId
+    token: int
+    endpoint: str
+
+
+@dataclass(frozen=True)
+class BootstrapFailed(_Coded):
+    """No contact answered.
+
+    Attributes:
+        token: of the bootstrap.
+        code: why.
+        text: why, one sentence.
+    """
+
+    __slots__ = ("token", "code", "text")
+
+    token: int
+    code: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Lost(_Coded):
+    """The last event of a session.
+
+    Attributes:
+        peer: who.
+        code: why; `Code.DISCONNECTED` when one side asked for it.
+        text: why, one sentence.
+    """
+
+    __slots__ = ("peer", "code", "text")
+
+    peer: PeerId
+    code: int
+    text: str
+
+
+@dataclass(frozen=True)
+class MessagesDropped(Event):
+    """Messages that had been accepted will not arrive, because they grew too old in the queue.
+
+    Attributes:
+        peer: to whom.
+        priority: their priority.
+        count: how many.
+        bytes: how many bytes they had.
+    """
+
+    __slots__ = ("peer", "priority", "count", "bytes")
+
+    peer: PeerId
+    priority: int
+    count: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Stopped(_Coded):
+    """The last event of the service.
+
+    Attributes:
+        code: `Code.OK` after closing, else why it stopped by itself.
+        text: why, one sentence, or "".
+    """
+
+    __slots__ = ("code", "text")
+
+    code: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Unknown(_Coded):
+    """An event of a newer library than this binding.
+
+    Attributes:
+        type: its number.
+        code: why.
+        token: of the call that it answers, or 0.
+        peer: who, if anybody.
+        data: what it carries.
+        endpoint: where, or "".
+        text: one sentence, or "".
+    """
+
+    __slots__ = ("type", "code", "token", "peer", "data", "endpoint", "text")
+
+    type: int
+    code: int
+    token: int
+    peer: Optional[PeerId]
+    data: bytes
+    endpoint: str
+    text: str

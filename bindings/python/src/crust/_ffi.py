@@ -1,0 +1,256 @@
+"""The C ABI of include/crust.h, declared for ctypes.
+
+Every function is bound with its argument and result types through ``CDLL``, which releases
+the interpreter lock during calls. Callbacks cannot be expressed here: their structure holds
+plain addresses, so that no Python code is ever reachable from a thread of the library.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import (
+    POINTER,
+    c_char,
+    c_char_p,
+    c_int,
+    c_int32,
+    c_size_t,
+    c_ssize_t,
+    c_uint8,
+    c_uint32,
+    c_uint64,
+    c_void_p,
+)
+from typing import Any, Callable
+
+from ._errors import Code, CrustError, error
+from ._loader import load
+
+library, library_path = load()
+
+PEER_ID_SIZE = 32
+PEER_ID_TEXT = 65
+SEED_SIZE = 32
+MAX_MESSAGE = 2097152
+MAX_APP_ID = 256
+MAX_NETWORK_NAME = 256
+
+EVENT_MESSAGE = 1
+EVENT_WRITABLE = 2
+EVENT_LISTENER_STARTED = 3
+EVENT_LISTENER_FAILED = 4
+EVENT_CONNECTION_INFO = 5
+EVENT_CONNECTED = 6
+EVENT_ALREADY_CONNECTED = 7
+EVENT_CONNECT_FAILED = 8
+EVENT_BOOTSTRAPPED = 9
+EVENT_BOOTSTRAP_FAILED = 10
+EVENT_LOST = 11
+EVENT_MESSAGES_DROPPED = 12
+EVENT_STOPPED = 13
+
+
+class PeerIdStruct(ctypes.Structure):
+    """crust_peer_id."""
+
+    _fields_ = (("bytes", c_uint8 * PEER_ID_SIZE),)
+
+
+class EventStruct(ctypes.Structure):
+    """crust_event; pointers as plain addresses."""
+
+    _fields_ = (
+        ("type", c_uint32),
+        ("code", c_int32),
+        ("priority", c_uint8),
+        ("role", c_uint8),
+        ("how", c_uint8),
+        ("reserved0", c_uint8),
+        ("count", c_uint32),
+        ("token", c_uint64),
+        ("peer", c_void_p),
+        ("data", c_void_p),
+        ("len", c_uint64),
+        ("endpoint", c_void_p),
+        ("text", c_void_p),
+        ("took_us", c_uint64),
+        ("bytes", c_uint64),
+        ("reserved1", c_uint64),
+    )
+
+
+class CallbacksStruct(ctypes.Structure):
+    """crust_callbacks, for its layout only: this binding never passes one."""
+
+    _fields_ = (
+        ("struct_size", c_uint32),
+        ("reserved", c_uint32),
+        ("user", c_void_p),
+        ("on_events", c_void_p),
+        ("on_release", c_void_p),
+    )
+
+
+class MessageStruct(ctypes.Structure):
+    """crust_message; pointers as plain addresses."""
+
+    _fields_ = (
+        ("peer", c_void_p),
+        ("data", c_void_p),
+        ("len", c_uint64),
+        ("priority", c_uint8),
+        ("reserved", c_uint8 * 7),
+    )
+
+
+class PeerInfoStruct(ctypes.Structure):
+    """crust_peer_info."""
+
+    _fields_ = (
+        ("struct_size", c_uint32),
+        ("how", c_uint8),
+        ("role", c_uint8),
+        ("cipher", c_uint8),
+        ("reserved", c_uint8),
+        ("peer", PeerIdStruct),
+        ("endpoint", c_char * 64),
+        ("rtt_us", c_uint64),
+        ("age_us", c_uint64),
+        ("sent_messages", c_uint64),
+        ("sent_bytes", c_uint64),
+        ("received_messages", c_uint64),
+        ("received_bytes", c_uint64),
+        ("dropped_messages", c_uint64),
+        ("queued_bytes", c_uint64),
+    )
+
+
+class StatsStruct(ctypes.Structure):
+    """crust_stats."""
+
+    _fields_ = (
+        ("struct_size", c_uint32),
+        ("reserved", c_uint32),
+        ("peers", c_uint64),
+        ("listeners", c_uint64),
+        ("handshakes", c_uint64),
+        ("connects", c_uint64),
+        ("sessions_total", c_uint64),
+        ("handshakes_failed", c_uint64),
+        ("handshakes_evicted", c_uint64),
+        ("connects_failed", c_uint64),
+        ("sent_messages", c_uint64),
+        ("sent_bytes", c_uint64),
+        ("received_messages", c_uint64),
+        ("received_bytes", c_uint64),
+        ("dropped_messages", c_uint64),
+        ("wire_sent_bytes", c_uint64),
+        ("wire_received_bytes", c_uint64),
+        ("events_queued", c_uint64),
+        ("event_bytes_queued", c_uint64),
+        ("events_total", c_uint64),
+        ("backpressure_pauses", c_uint64),
+    )
+
+
+BOUND: list[str] = []
+"""The names of the functions bound below, in order."""
+
+
+def _bind(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
+    try:
+        function: Any = getattr(library, name)
+    except AttributeError:
+        raise ImportError(
+            f"{library_path} has no {name}: it is older than this binding, or not libcrust. "
+            "Run ./build.sh lib in a checkout of libcrust, or install the libcrust of this release."
+        ) from None
+    function.restype = result
+    function.argtypes = arguments
+    BOUND.append(name)
+    return function  # type: ignore[no-any-return]
+
+
+_service = c_uint64
+_out_size = POINTER(c_size_t)
+
+crust_version_string = _bind("crust_version_string", c_char_p)
+crust_version_number = _bind("crust_version_number", c_uint32)
+crust_abi_version = _bind("crust_abi_version", c_uint32)
+crust_has = _bind("crust_has", c_int, c_char_p)
+
+crust_strerror = _bind("crust_strerror", c_char_p, c_int32)
+crust_error_name = _bind("crust_error_name", c_char_p, c_int32)
+crust_last_error = _bind("crust_last_error", c_char_p)
+
+crust_peer_id_format = _bind("crust_peer_id_format", c_int32, c_void_p, c_void_p)
+crust_peer_id_parse = _bind("crust_peer_id_parse", c_int32, c_char_p, c_void_p)
+crust_identity_generate = _bind("crust_identity_generate", c_int32, c_void_p, c_void_p)
+
+crust_config_new = _bind("crust_config_new", c_int32, POINTER(c_void_p))
+crust_config_free = _bind("crust_config_free", None, c_void_p)
+crust_config_set_u64 = _bind("crust_config_set_u64", c_int32, c_void_p, c_int32, c_uint64)
+crust_config_set_str = _bind("crust_config_set_str", c_int32, c_void_p, c_int32, c_char_p)
+crust_config_set_bytes = _bind("crust_config_set_bytes", c_int32, c_void_p, c_int32, c_char_p, c_size_t)
+crust_config_add_listener = _bind("crust_config_add_listener", c_int32, c_void_p, c_char_p)
+crust_config_add_contact = _bind("crust_config_add_contact", c_int32, c_void_p, c_char_p)
+crust_config_load_json = _bind("crust_config_load_json", c_int32, c_void_p, c_char_p, c_size_t)
+
+crust_service_new = _bind("crust_service_new", c_int32, c_void_p, c_void_p, POINTER(_service))
+crust_service_close = _bind("crust_service_close", c_int32, _service)
+crust_service_free = _bind("crust_service_free", c_int32, _service)
+crust_service_id = _bind("crust_service_id", c_int32, _service, c_void_p)
+
+crust_service_fd = _bind("crust_service_fd", c_int32, _service, POINTER(c_ssize_t))
+crust_poll = _bind("crust_poll", c_int32, _service, c_int32, c_uint32, POINTER(c_void_p))
+crust_wakeup = _bind("crust_wakeup", c_int32, _service)
+crust_batch_events = _bind("crust_batch_events", c_void_p, c_void_p, _out_size)
+crust_batch_memory = _bind("crust_batch_memory", c_int32, c_void_p, POINTER(c_void_p), _out_size)
+crust_batch_free = _bind("crust_batch_free", None, c_void_p)
+
+crust_send = _bind("crust_send", c_int32, _service, c_char_p, c_void_p, c_size_t, c_uint8)
+crust_send_wait = _bind("crust_send_wait", c_int32, _service, c_char_p, c_void_p, c_size_t, c_uint8, c_int32)
+crust_send_batch = _bind("crust_send_batch", c_int32, _service, c_void_p, c_size_t, POINTER(c_int32))
+
+crust_prepare_connection_info = _bind("crust_prepare_connection_info", c_int32, _service, c_uint64)
+crust_connect = _bind("crust_connect", c_int32, _service, c_char_p, c_size_t, c_uint64)
+crust_connect_endpoint = _bind("crust_connect_endpoint", c_int32, _service, c_char_p, c_uint64)
+crust_connection_info_peer = _bind("crust_connection_info_peer", c_int32, c_char_p, c_size_t, c_void_p)
+crust_disconnect = _bind("crust_disconnect", c_int32, _service, c_char_p)
+crust_bootstrap = _bind("crust_bootstrap", c_int32, _service, c_uint64)
+crust_stop_bootstrap = _bind("crust_stop_bootstrap", c_int32, _service)
+
+crust_listen = _bind("crust_listen", c_int32, _service, c_char_p)
+crust_stop_listening = _bind("crust_stop_listening", c_int32, _service, c_char_p)
+crust_listeners = _bind("crust_listeners", c_int32, _service, c_void_p, _out_size)
+crust_set_accept = _bind("crust_set_accept", c_int32, _service, c_int)
+
+crust_peers = _bind("crust_peers", c_int32, _service, c_void_p, _out_size)
+crust_peer = _bind("crust_peer", c_int32, _service, c_char_p, POINTER(PeerInfoStruct))
+crust_service_stats = _bind("crust_service_stats", c_int32, _service, POINTER(StatsStruct))
+
+
+def text(value: bytes | None) -> str:
+    """Decode a string of the library; it is UTF-8, but never worth an exception."""
+    return (value or b"").decode("utf-8", "replace")
+
+
+def failure(code: int, accepted: int = 0) -> CrustError:
+    """Make the exception for a call that has just failed on this thread."""
+    return error(code, text(crust_last_error()) or text(crust_strerror(code)), accepted)
+
+
+def check(code: int) -> int:
+    """Return a non-negative result, raise the exception of a negative one."""
+    if code < 0:
+        raise failure(code)
+    return code
+
+
+def c_string(value: str, what: str) -> bytes:
+    """Encode a string for the library, which reads up to the first NUL."""
+    if not isinstance(value, str):
+        raise error(Code.INVALID, f"the {what} must be a str, not {type(value).__name__}")
+    if "\0" in value:
+        raise error(Code.INVALID, f"the {what} contains a NUL character")
+    return value.encode("utf-8", "surrogateescape")

@@ -1,0 +1,37 @@
+"""The keyword arguments of `Service`, for type checkers: the fields of `Config`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Optional, TypedDict, Union
+
+from ._types import Cipher, Role
+
+
+class Options(TypedDict, total=False):
+    """See `Config`."""
+
+    network_name: str
+    identity_file: Union[str, os.PathLike[str], None]
+    identity_seed: Optional[bytes]
+    app_id: bytes
+    role: Role
+    listen: Optional[Sequence[str]]
+    accept: bool
+    contacts: Sequence[str]
+    cipher: Cipher
+    connect_timeout: Optional[float]
+    bootstrap_timeout: Optional[float]
+    handshake_timeout: Optional[float]
+    heartbeat: Optional[float]
+    lost_after: Optional[float]
+    close_timeout: Optional[float]
+    message_max_age: Optional[float]
+    send_queue: int
+    event_queue: int
+    max_peers: int
+    max_handshakes: int
+    max_handshakes_per_address: int
+    max_connects: int
+    json: Optional[str]

@@ -1,0 +1,392 @@
+"""Values: who a peer is, how a service is made, what can be looked at."""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Optional, Union
+
+from . import _ffi
+from ._errors import Code, error
+
+Buffer = Union[bytes, bytearray, memoryview]
+"""What can be sent: contiguous bytes."""
+
+
+class PeerId(bytes):
+    """A peer's Ed25519 public key: who it is.
+
+    It is a `bytes` of length 32, made from 32 bytes or from 64 hexadecimal digits; ``str()``
+    gives the digits.
+
+    Raises:
+        Invalid: the value has another form.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, value: Union[str, Buffer]) -> PeerId:
+        if isinstance(value, str):
+            raw = ctypes.create_string_buffer(_ffi.PEER_ID_SIZE)
+            _ffi.check(_ffi.crust_peer_id_parse(_ffi.c_string(value, "peer id"), raw))
+            return super().__new__(cls, raw.raw)
+        if not isinstance(value, (bytes, bytearray, memoryview)):
+            raise error(Code.INVALID, f"a peer id is bytes or str, not {type(value).__name__}")
+        made = super().__new__(cls, value)
+        if len(made) != _ffi.PEER_ID_SIZE:
+            raise error(Code.INVALID, f"a peer id has {_ffi.PEER_ID_SIZE} bytes, not {len(made)}")
+        return made
+
+    @property
+    def short(self) -> str:
+        """The first 8 digits, for people."""
+        return self[:4].hex()
+
+    def __str__(self) -> str:
+        return self.hex()
+
+    def __repr__(self) -> str:
+        return f"PeerId('{self.hex()}')"
+
+
+class Role(enum.IntEnum):
+    """What a peer is to the network."""
+
+    NODE = 0
+    CLIENT = 1
+
+    @classmethod
+    def _missing_(cls, value: object) -> Role:
+        return cls.NODE
+
+
+class How(enum.IntEnum):
+    """By which way a session came about."""
+
+    UNKNOWN = 0
+    DIALED = 1
+    ACCEPTED = 2
+    MAPPED = 3
+    PUNCHED = 4
+    RELAYED = 5
+
+    @classmethod
+    def _missing_(cls, value: object) -> How:
+        return cls.UNKNOWN
+
+
+class Cipher(enum.IntEnum):
+    """Which record ciphers a service offers."""
+
+    AUTO = 0
+    """AES-256-GCM when both sides have AES hardware, ChaCha20-Poly1305 otherwise."""
+    CHACHA20_POLY1305 = 1
+    """Always ChaCha20-Poly1305."""
+
+
+# Record ciphers by the number that crust_peer_info gives.
+_CIPHER_NAMES = {1: "ChaCha20-Poly1305", 2: "AES-256-GCM"}
+
+
+@dataclass(frozen=True)
+class Config:
+    """How a service is made. Every default works; None and 0 mean the library's default.
+
+    Times are seconds, sizes are bytes.
+
+    Attributes:
+        network_name: separates networks and hides the traffic from who does not know it, up to
+            256 bytes; "" is the public default network.
+        identity_file: path of the secret identity, created with mode 0600 if it is missing.
+        identity_seed: 32 secret bytes of `generate_identity`. Neither means a fresh identity.
+        app_id: handed to every peer, authenticated, up to 256 bytes.
+        role: handed to every peer.
+        listen: endpoints such as ``tcp://0.0.0.0:0``; None is one random port per transport on
+            all addresses; an empty sequence starts no listener.
+        accept: whether peers may begin sessions; see `Service.set_accept`.
+        contacts: fallback endpoints of `Service.bootstrap`, ``ENDPOINT`` or ``ENDPOINT#PEER``.
+        cipher: restricts the record cipher.
+        connect_timeout: for one connect altogether; 60 s.
+        bootstrap_timeout: for one bootstrap altogether; 10 s.
+        handshake_timeout: for one handshake; 10 s.
+        heartbeat: how long a link stays silent before it says that it is alive; 20 s.
+        lost_after: how long nothing is heard before a peer is lost, at least twice the
+            heartbeat; 120 s.
+        close_timeout: how long disconnecting and closing let queued messages drain; 5 s.
+        message_max_age: age at which messages of priority 2 and above are dropped from the
+            queue of a link that does not move; 60 s.
+        send_queue: bytes queued for one peer, at least `MAX_MESSAGE`; 4 MiB.
+        event_queue: bytes of messages that wait for the program; 16 MiB.
+        max_peers: sessions; 4,096.
+        max_handshakes: accepted connections not yet authenticated; 1,024.
+        max_handshakes_per_address: the same per IPv4 address or IPv6 /64; 256.
+        max_connects: connects in flight; 1,024.
+        json: options as a JSON object, read before the other fields; docs/CONFIG.md names its keys.
+    """
+
+    network_name: str = ""
+    identity_file: Union[str, os.PathLike[str], None] = None
+    identity_seed: Optional[bytes] = None
+    app_id: bytes = b""
+    role: Role = Role.NODE
+    listen: Optional[Sequence[str]] = None
+    accept: bool = True
+    contacts: Sequence[str] = ()
+    cipher: Cipher = Cipher.AUTO
+    connect_timeout: Optional[float] = None
+    bootstrap_timeout: Optional[float] = None
+    handshake_timeout: Optional[float] = None
+    heartbeat: Optional[float] = None
+    lost_after: Optional[float] = None
+    close_timeout: Optional[float] = None
+    message_max_age: Optional[float] = None
+    send_queue: int = 0
+    event_queue: int = 0
+    max_peers: int = 0
+    max_handshakes: int = 0
+    max_handshakes_per_address: int = 0
+    max_connects: int = 0
+    json: Optional[str] = None
+
+    def __repr__(self) -> str:
+        """Show what differs from the defaults, and never the secret seed."""
+        shown = []
+        for name, field in self.__dataclass_fields__.items():
+            value = getattr(self, name)
+            if value != field.default:
+                shown.append(f"{name}={'<secret>' if name == 'identity_seed' else repr(value)}")
+        return f"Config({', '.join(shown)})"
+
+
+_DURATIONS = {
+    "connect_timeout": 20,
+    "bootstrap_timeout": 21,
+    "handshake_timeout": 22,
+    "heartbeat": 23,
+    "lost_after": 24,
+    "close_timeout": 25,
+    "message_max_age": 26,
+}
+_SIZES = {
+    "send_queue": 40,
+    "event_queue": 41,
+    "max_peers": 42,
+    "max_handshakes": 43,
+    "max_handshakes_per_address": 44,
+    "max_connects": 45,
+}
+_NETWORK_NAME, _IDENTITY_FILE, _IDENTITY_SEED, _APP_ID = 1, 2, 3, 4
+_ROLE, _NO_LISTEN, _NO_ACCEPT, _CIPHER = 5, 6, 7, 8
+_U64_MAX = (1 << 64) - 1
+
+
+def _number(value: Any, what: str) -> int:
+    """Check what ctypes would silently truncate."""
+    if not isinstance(value, int) or not 0 <= value <= _U64_MAX:
+        raise error(Code.INVALID, f"{what} must be a whole number from 0, not {value!r}")
+    return int(value)
+
+
+def _duration(value: Any, what: str) -> int:
+    """Seconds to milliseconds, rounded up so that a short time never becomes the default."""
+    try:
+        milliseconds: int = math.ceil(value * 1000)
+    except (TypeError, ValueError, OverflowError):
+        milliseconds = -1
+    if not 0 <= milliseconds <= _U64_MAX:
+        raise error(Code.INVALID, f"{what} must be a number of seconds from 0, not {value!r}")
+    return milliseconds
+
+
+def _blob(value: Any, what: str) -> bytes:
+    if not isinstance(value, (bytes, bytearray, memoryview)):
+        raise error(Code.INVALID, f"{what} must be bytes, not {type(value).__name__}")
+    return bytes(value)
+
+
+def _items(value: Any, what: str) -> list[str]:
+    """A sequence of strings; one string would be a sequence of letters."""
+    if isinstance(value, (str, bytes)):
+        raise error(Code.INVALID, f"{what} must be a sequence of strings, not one string")
+    return list(value)
+
+
+def apply_config(handle: ctypes.c_void_p, config: Config) -> None:
+    """Write a `Config` into a crust_config."""
+    if config.json is not None:
+        document = _ffi.c_string(config.json, "json")
+        _ffi.check(_ffi.crust_config_load_json(handle, document, len(document)))
+    for name, option in _DURATIONS.items():
+        value = getattr(config, name)
+        if value is not None:
+            _ffi.check(_ffi.crust_config_set_u64(handle, option, _duration(value, name)))
+    for name, option in _SIZES.items():
+        size = _number(getattr(config, name), name)
+        if size:
+            _ffi.check(_ffi.crust_config_set_u64(handle, option, size))
+    if config.network_name:
+        name_bytes = _ffi.c_string(config.network_name, "network_name")
+        _ffi.check(_ffi.crust_config_set_str(handle, _NETWORK_NAME, name_bytes))
+    if config.identity_file is not None:
+        path = _ffi.c_string(os.fspath(config.identity_file), "identity_file")
+        _ffi.check(_ffi.crust_config_set_str(handle, _IDENTITY_FILE, path))
+    if config.identity_seed is not None:
+        seed = _blob(config.identity_seed, "identity_seed")
+        _ffi.check(_ffi.crust_config_set_bytes(handle, _IDENTITY_SEED, seed, len(seed)))
+    if config.app_id:
+        app_id = _blob(config.app_id, "app_id")
+        _ffi.check(_ffi.crust_config_set_bytes(handle, _APP_ID, app_id, len(app_id)))
+    if config.role:
+        _ffi.check(_ffi.crust_config_set_u64(handle, _ROLE, _number(config.role, "role")))
+    if not config.accept:
+        _ffi.check(_ffi.crust_config_set_u64(handle, _NO_ACCEPT, 1))
+    if config.cipher:
+        _ffi.check(_ffi.crust_config_set_u64(handle, _CIPHER, _number(config.cipher, "cipher")))
+    _apply_endpoints(handle, config)
+
+
+def _apply_endpoints(handle: ctypes.c_void_p, config: Config) -> None:
+    if config.listen is not None:
+        endpoints = _items(config.listen, "listen")
+        if not endpoints:
+            _ffi.check(_ffi.crust_config_set_u64(handle, _NO_LISTEN, 1))
+        for endpoint in endpoints:
+            _ffi.check(_ffi.crust_config_add_listener(handle, _ffi.c_string(endpoint, "endpoint")))
+    for contact in _items(config.contacts, "contacts"):
+        _ffi.check(_ffi.crust_config_add_contact(handle, _ffi.c_string(contact, "contact")))
+
+
+@dataclass(frozen=True)
+class PeerInfo:
+    """One session, as `Service.peer` saw it.
+
+    Attributes:
+        peer: who.
+        endpoint: the peer's end of the link.
+        how: by which way the session came about.
+        role: what the peer is to the network.
+        cipher: ``AES-256-GCM`` or ``ChaCha20-Poly1305``.
+        rtt: the last measured round trip in seconds; None when there is none yet.
+        age: seconds since the session began.
+        sent_messages, sent_bytes: of messages, without overhead.
+        received_messages, received_bytes: of messages, without overhead.
+        dropped_messages: accepted, but too old to send.
+        queued_bytes: waiting to be sent, now.
+    """
+
+    peer: PeerId
+    endpoint: str
+    how: How
+    role: Role
+    cipher: str
+    rtt: Optional[float]
+    age: float
+    sent_messages: int
+    sent_bytes: int
+    received_messages: int
+    received_bytes: int
+    dropped_messages: int
+    queued_bytes: int
+
+
+def peer_info(raw: _ffi.PeerInfoStruct) -> PeerInfo:
+    """Convert a crust_peer_info."""
+    return PeerInfo(
+        peer=PeerId(bytes(raw.peer.bytes)),
+        endpoint=_ffi.text(raw.endpoint),
+        how=How(raw.how),
+        role=Role(raw.role),
+        cipher=_CIPHER_NAMES.get(raw.cipher, f"cipher {raw.cipher}"),
+        rtt=raw.rtt_us / 1e6 if raw.rtt_us else None,
+        age=raw.age_us / 1e6,
+        sent_messages=raw.sent_messages,
+        sent_bytes=raw.sent_bytes,
+        received_messages=raw.received_messages,
+        received_bytes=raw.received_bytes,
+        dropped_messages=raw.dropped_messages,
+        queued_bytes=raw.queued_bytes,
+    )
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What a service has done since it was made.
+
+    Attributes:
+        peers: sessions, now.
+        listeners: now.
+        handshakes: accepted connections not yet authenticated, now.
+        connects: connection attempts in flight, now.
+        sessions_total: sessions ever.
+        handshakes_failed: accepted connections that did not authenticate.
+        handshakes_evicted: of these, given up to make room.
+        connects_failed: connection attempts that failed.
+        sent_messages, sent_bytes: of messages, without overhead.
+        received_messages, received_bytes: of messages, without overhead.
+        dropped_messages: accepted, but too old to send.
+        wire_sent_bytes, wire_received_bytes: on the links, with overhead.
+        events_queued, event_bytes_queued: waiting in the library, now.
+        events_total: events ever.
+        backpressure_pauses: times that reading stopped because the event queue was full.
+    """
+
+    peers: int
+    listeners: int
+    handshakes: int
+    connects: int
+    sessions_total: int
+    handshakes_failed: int
+    handshakes_evicted: int
+    connects_failed: int
+    sent_messages: int
+    sent_bytes: int
+    received_messages: int
+    received_bytes: int
+    dropped_messages: int
+    wire_sent_bytes: int
+    wire_received_bytes: int
+    events_queued: int
+    event_bytes_queued: int
+    events_total: int
+    backpressure_pauses: int
+
+
+def stats(raw: _ffi.StatsStruct) -> Stats:
+    """Convert a crust_stats."""
+    return Stats(*(getattr(raw, name) for name in Stats.__dataclass_fields__))
+
+
+def generate_identity() -> tuple[bytes, PeerId]:
+    """Make a new secret seed for `Config.identity_seed`, and the peer id that belongs to it."""
+    seed = ctypes.create_string_buffer(_ffi.SEED_SIZE)
+    peer = ctypes.create_string_buffer(_ffi.PEER_ID_SIZE)
+    _ffi.check(_ffi.crust_identity_generate(seed, peer))
+    made = seed.raw, PeerId(peer.raw)
+    ctypes.memset(seed, 0, _ffi.SEED_SIZE)
+    return made
+
+
+def connection_info_peer(info: Buffer) -> PeerId:
+    """Check a connection info and return who made it.
+
+    Raises:
+        BadInfo: it is malformed, forged or expired.
+    """
+    data = _blob(info, "connection info")
+    peer = ctypes.create_string_buffer(_ffi.PEER_ID_SIZE)
+    _ffi.check(_ffi.crust_connection_info_peer(data, len(data), peer))
+    return PeerId(peer.raw)
+
+
+def version() -> str:
+    """Return the version of the library in use, such as ``0.1.0``."""
+    return _ffi.text(_ffi.crust_version_string())
+
+
+def has(feature: str) -> bool:
+    """Return whether the library has a feature: ``tcp``, ``fd``, ``utp``."""
+    return bool(_ffi.crust_has(_ffi.c_string(feature, "feature")))
