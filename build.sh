@@ -72,11 +72,23 @@ build_library() {
         say "Building libcrust and the crust tool (the first time takes a minute or two)"
         rm -f "$BUILD/.library"
         "$ROOT/capi/build-lib.sh" "$BUILD"
-        go build -trimpath -o "$BUILD/bin/crust" ./cmd/crust
+        build_tool
         printf '%s\n' "$stamp" >"$BUILD/.library"
         printf 'Library  build/lib/libcrust.so, %s KiB\n' $(($(stat -L -c %s "$BUILD/lib/libcrust.so") / 1024))
     fi
     exec 9>&-
+}
+
+# build_tool makes the command-line tool. It holds libsodium like the library does,
+# whose build has left the recipe and the compiled packages behind.
+build_tool() {
+    local recipe flags=''
+    recipe=$BUILD/obj/$(go env GOOS)-$(go env GOARCH)-release/pc
+    if [ -e "$recipe/libsodium.pc" ]; then
+        flags="-O2 -g -L$(dirname "$(sed -n 's/^Libs: //p' "$recipe/libsodium.pc")")"
+    fi
+    PKG_CONFIG_PATH=$recipe${PKG_CONFIG_PATH:+:$PKG_CONFIG_PATH} CGO_LDFLAGS=$flags \
+        go build -trimpath -tags netgo,osusergo -ldflags '-s -w' -o "$BUILD/bin/crust" ./cmd/crust
 }
 
 # build_packages adds what CMake projects need; the .pc file comes with the library.

@@ -82,12 +82,12 @@ need_python() {
 }
 
 # need_rust COMPONENT... asks for a Rust that is new enough with the components
-# named: rustc, clippy, rustfmt. Debian and Ubuntu keep newer compilers under names of their
-# own: rustc-web, rustc-1.85.
+# named: rustc, clippy, rustfmt. Debian and Ubuntu keep newer compilers under
+# names of their own: rustc-web, rustc-1.85.
 need_rust() {
     local suffix component
     if find_rust; then
-        suffix=$(dpkg-query -S "$(readlink -f "$(command -v rustc)")" 2>/dev/null | sed -n 's/^rustc\(-[^:]*\)\?:.*/\1/p')
+        suffix=$(dpkg-query -S "$(readlink -f "$(command -v rustc)")" 2>/dev/null | sed -n 's/^rustc\(-[^:]*\)\?:.*/\1/p') || suffix=''
     else
         refresh_lists
         suffix=$(newest_rust_suffix)
