@@ -385,7 +385,7 @@ func TestStreamConnChecksWhatArrives(t *testing.T) {
 }
 
 func TestUsageGrowsWithUse(t *testing.T) {
-	before, err := takeUsage(true)
+	before, err := takeUsage(detailLive)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -393,7 +393,7 @@ func TestUsageGrowsWithUse(t *testing.T) {
 	for i := range kept {
 		kept[i] = byte(i)
 	}
-	after, err := takeUsage(false)
+	after, err := takeUsage(detailCounts)
 	if err != nil {
 		t.Fatal(err)
 	}

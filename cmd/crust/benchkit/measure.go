@@ -225,7 +225,7 @@ func (b *bench) memoryDialling(ctx context.Context) (value, rss float64, err err
 // growth makes connections, the i-th by end(i), and returns by how many KiB the
 // use grew for each.
 func (b *bench) growth(
-	ctx context.Context, use func(bool) (usage, error), end func(int) (Client, string, error),
+	ctx context.Context, use func(detail) (usage, error), end func(int) (Client, string, error),
 ) (value, rss float64, err error) {
 	clients := map[Client]struct{}{}
 	defer func() {
@@ -263,11 +263,11 @@ func (b *bench) growth(
 }
 
 // settled reads the use after background work has had time to end.
-func (b *bench) settled(ctx context.Context, use func(bool) (usage, error)) (usage, error) {
+func (b *bench) settled(ctx context.Context, use func(detail) (usage, error)) (usage, error) {
 	if err := pause(ctx, b.settleTime()); err != nil {
 		return usage{}, err
 	}
-	return use(true)
+	return use(detailLive)
 }
 
 func pause(ctx context.Context, d time.Duration) error {
@@ -285,14 +285,14 @@ func measureAllocs(ctx context.Context, b *bench) (Outcome, error) {
 		if err := b.prepare(conn); err != nil {
 			return Outcome{}, err
 		}
-		sender, receiver, err := b.bothUse(server, false)
+		sender, receiver, err := b.bothUse(server, detailCounts)
 		if err != nil {
 			return Outcome{}, err
 		}
 		if _, err := b.stream(conn, b.count); err != nil {
 			return Outcome{}, err
 		}
-		senderAfter, receiverAfter, err := b.bothUse(server, false)
+		senderAfter, receiverAfter, err := b.bothUse(server, detailCounts)
 		if err != nil {
 			return Outcome{}, err
 		}
@@ -309,13 +309,13 @@ func measureAllocs(ctx context.Context, b *bench) (Outcome, error) {
 func measureIdle(ctx context.Context, b *bench) (Outcome, error) {
 	return b.withConn(ctx, func(_ Conn, server serverEnd) (Outcome, error) {
 		// Collect first, so that no collection falls into the time watched.
-		if _, _, err := b.bothUse(server, true); err != nil {
+		if _, _, err := b.bothUse(server, detailLive); err != nil {
 			return Outcome{}, err
 		}
 		if err := pause(ctx, b.settleTime()); err != nil {
 			return Outcome{}, err
 		}
-		client, accepting, err := b.bothUse(server, false)
+		client, accepting, err := b.bothUse(server, detailTime)
 		if err != nil {
 			return Outcome{}, err
 		}
@@ -323,7 +323,7 @@ func measureIdle(ctx context.Context, b *bench) (Outcome, error) {
 		if err := pause(ctx, b.volume.Idle); err != nil {
 			return Outcome{}, err
 		}
-		clientAfter, acceptingAfter, err := b.bothUse(server, false)
+		clientAfter, acceptingAfter, err := b.bothUse(server, detailTime)
 		if err != nil {
 			return Outcome{}, err
 		}
@@ -333,10 +333,10 @@ func measureIdle(ctx context.Context, b *bench) (Outcome, error) {
 }
 
 // bothUse reads the use of the dialling and of the accepting process.
-func (b *bench) bothUse(server serverEnd, collect bool) (client, accepting usage, err error) {
-	if accepting, err = server.Usage(collect); err != nil {
+func (b *bench) bothUse(server serverEnd, how detail) (client, accepting usage, err error) {
+	if accepting, err = server.Usage(how); err != nil {
 		return client, accepting, err
 	}
-	client, err = takeUsage(collect)
+	client, err = takeUsage(how)
 	return client, accepting, err
 }

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 )
 
 // Outcome is what one run measured.
@@ -166,26 +165,28 @@ func people(v float64) string {
 // WriteTable writes results for people: a block for each test, a line for each
 // transport, with the ratio to raw-tcp and the range of the runs.
 func WriteTable(w io.Writer, results []Result) error {
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	for _, name := range namesOf(results) {
-		fmt.Fprintf(table, "%s\n", title(name))
+	var text strings.Builder
+	for i, name := range namesOf(results) {
+		if i > 0 {
+			text.WriteByte('\n')
+		}
+		fmt.Fprintln(&text, title(name))
 		base := math.NaN()
-		if raw, ok := Find(results, "raw-tcp", name); ok {
+		if raw, ok := Find(results, "raw-tcp", name); ok && hasRatio(name) {
 			base = raw.Value
 		}
 		for _, r := range results {
-			if r.Test == name {
-				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s .. %s\t  %s\n", pad(r.Transport), people(r.Value), r.Unit,
-					ratio(r.Value, base), people(slices.Min(r.Runs)), people(slices.Max(r.Runs)), extras(r))
+			if r.Test != name {
+				continue
 			}
+			line := fmt.Sprintf("  %-18s%12s %-10s %10s   %s .. %s%s", r.Transport, people(r.Value), r.Unit,
+				ratio(r.Value, base), people(slices.Min(r.Runs)), people(slices.Max(r.Runs)), extras(r))
+			fmt.Fprintln(&text, strings.TrimRight(line, " "))
 		}
-		fmt.Fprintln(table)
 	}
-	return table.Flush()
+	_, err := io.WriteString(w, text.String())
+	return err
 }
-
-// pad makes names one width, left-aligned in a right-aligned table.
-func pad(name string) string { return fmt.Sprintf("  %-22s", name) }
 
 func title(test string) string {
 	if t, err := FindTest(test); err == nil {
@@ -193,6 +194,10 @@ func title(test string) string {
 	}
 	return test
 }
+
+// hasRatio tells whether a multiple of raw TCP's figure says anything: raw TCP
+// allocates next to nothing, and an idle pair uses next to no time.
+func hasRatio(test string) bool { return test != "allocs" && test != "idle" }
 
 // ratio writes how many times raw-tcp a value is.
 func ratio(value, base float64) string {
@@ -207,7 +212,10 @@ func extras(r Result) string {
 	for _, name := range slices.Sorted(maps.Keys(r.Extra)) {
 		parts = append(parts, name+" "+people(r.Extra[name]))
 	}
-	return strings.Join(parts, ", ")
+	if len(parts) == 0 {
+		return ""
+	}
+	return "   " + strings.Join(parts, ", ")
 }
 
 // namesOf returns the tests of results in the order of their first result.

@@ -15,20 +15,31 @@ type usage struct {
 	CPU     time.Duration `json:"cpu"` // user and system
 }
 
-// takeUsage reads the counters. With collect, it collects garbage first, so that
-// Heap and RSS hold little but what is reachable. Pools need two collections to
-// be emptied, and freed memory is given back to the system.
-func takeUsage(collect bool) (usage, error) {
-	if collect {
+// detail says how closely to look at a process, since looking takes time itself.
+type detail string
+
+const (
+	detailTime   detail = "time"   // CPU only
+	detailCounts detail = "counts" // everything, as it is
+	// detailLive collects garbage first, so that Heap and RSS hold little but
+	// what is reachable.
+	detailLive detail = "live"
+)
+
+// takeUsage reads the counters of this process.
+func takeUsage(how detail) (usage, error) {
+	if how == detailLive {
+		// This collects twice, which empties pools, and gives freed memory back to
+		// the system.
 		runtime.GC()
 		debug.FreeOSMemory()
 	}
+	cpu, err := processTime()
+	if err != nil || how == detailTime {
+		return usage{CPU: cpu}, err
+	}
 	var memory runtime.MemStats
 	runtime.ReadMemStats(&memory)
-	cpu, err := processTime()
-	if err != nil {
-		return usage{}, err
-	}
 	rss, err := residentBytes()
 	return usage{Heap: memory.HeapAlloc, Stack: memory.StackInuse, RSS: rss, Mallocs: memory.Mallocs, CPU: cpu}, err
 }

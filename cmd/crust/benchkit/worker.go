@@ -28,7 +28,7 @@ type order struct {
 }
 
 // reply is what a worker answers, a line each: a client's one outcome; a
-// server's addresses and then its usage for each "use" or "collect" it reads.
+// server's addresses and then its usage for each detail that it reads.
 type reply struct {
 	Error     string   `json:"error,omitempty"`
 	Outcome   *Outcome `json:"outcome,omitempty"`
@@ -102,7 +102,7 @@ func workServer(transport Transport, ends int, lines *bufio.Scanner, answers *js
 		return err
 	}
 	for lines.Scan() {
-		used, err := takeUsage(lines.Text() == "collect")
+		used, err := takeUsage(detail(lines.Text()))
 		if err != nil {
 			return err
 		}
@@ -180,7 +180,7 @@ func serverProfile(client string) string {
 type serverEnd interface {
 	Addresses() []string
 	// Usage asks for the counters of the server's process.
-	Usage(collect bool) (usage, error)
+	Usage(how detail) (usage, error)
 	Close() error
 }
 
@@ -204,8 +204,8 @@ func startLocalServer(ctx context.Context, transport Transport, ends int) (serve
 	return s, nil
 }
 
-func (s *localServer) Addresses() []string               { return s.servers.addresses() }
-func (s *localServer) Usage(collect bool) (usage, error) { return takeUsage(collect) }
+func (s *localServer) Addresses() []string             { return s.servers.addresses() }
+func (s *localServer) Usage(how detail) (usage, error) { return takeUsage(how) }
 
 func (s *localServer) Close() error {
 	s.stop()
@@ -235,12 +235,8 @@ func startServer(ctx context.Context, command func() *exec.Cmd, o order) (server
 
 func (s *serverProcess) Addresses() []string { return s.addresses }
 
-func (s *serverProcess) Usage(collect bool) (usage, error) {
-	request := "use\n"
-	if collect {
-		request = "collect\n"
-	}
-	if _, err := io.WriteString(s.input, request); err != nil {
+func (s *serverProcess) Usage(how detail) (usage, error) {
+	if _, err := fmt.Fprintln(s.input, how); err != nil {
 		return usage{}, err
 	}
 	answer, err := s.answer()
