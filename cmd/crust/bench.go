@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/libcrust/libcrust/cmd/crust/benchkit"
+	"github.com/libcrust/libcrust/cmd/crust/benchkit/securetcp"
+)
+
+// benchTransports are all that crust bench knows. The last, which differs from
+// secure-tcp only in how a program takes its events, runs when asked for.
+func benchTransports() []benchkit.Transport {
+	return append([]benchkit.Transport{benchkit.RawTCP(), benchkit.TLS()}, securetcp.Transports()...)
+}
+
+// benchOptions are the flags of crust bench.
+type benchOptions struct {
+	json       bool
+	inProcess  bool
+	transports []string
+	tests      []string
+	runs       int
+	volume     benchkit.Volume
+	profile    string
+}
+
+// newBenchCommand makes crust bench, which measures libcrust beside raw TCP and
+// Go's TLS on this machine.
+func newBenchCommand() *cobra.Command {
+	o := benchOptions{
+		transports: []string{"raw-tcp", "tls", "secure-tcp", "secure-tcp-chacha"},
+		tests:      benchkit.TestNames(),
+	}
+	cmd := &cobra.Command{
+		Use:   "bench",
+		Short: "Measure libcrust beside raw TCP and TLS on this machine",
+		Long: `bench measures libcrust's encrypted sessions beside raw TCP and Go's TLS 1.3, over
+the loopback interface, with the two ends in processes of their own. Runs of the
+transports take turns, so that a machine that slows down slows all of them, and
+each figure is the median of its runs.
+
+` + benchTestHelp() + `
+With --json, each line of output is one result:
+
+  {"transport":"secure-tcp","test":"bulk","value":N,"unit":"MB/s","runs":[N,...]}
+
+"value" is the median of "runs". A ping has its 99th percentile in "p99"; memory,
+allocs and idle have the figures of each end beside their value.
+
+` + exitCodeHelp,
+		Example: `  crust bench
+  crust bench --json --tests bulk,ping
+  crust bench --transports raw-tcp,secure-tcp --tests msg64 --profile /tmp/profiles`,
+		Args: arguments(0, "takes no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+			defer stop()
+			return o.run(ctx, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	flags := cmd.Flags()
+	flags.BoolVar(&o.json, "json", false, "print one JSON object per result instead of a table")
+	flags.BoolVar(&o.inProcess, "in-process", false, "keep both ends in one process (leaves out memory, allocs and idle)")
+	flags.StringSliceVar(&o.transports, "transports", o.transports,
+		"what to measure, of "+strings.Join(benchkit.TransportNames(benchTransports()), ", "))
+	flags.StringSliceVar(&o.tests, "tests", o.tests, "which tests to run")
+	flags.IntVar(&o.runs, "runs", 5, "runs of each test over each transport, from 1 to 1000")
+	flags.DurationVar(&o.volume.Duration, "duration", time.Second, "about how long a run of a throughput or connect test lasts")
+	flags.IntVar(&o.volume.Pings, "pings", 5000, "round trips of a ping run")
+	flags.IntVar(&o.volume.Connections, "connections", 500, "connections of a memory run")
+	flags.DurationVar(&o.volume.Idle, "idle", 3*time.Second, "how long an idle run watches")
+	flags.StringVar(&o.profile, "profile", "", "existing directory in which each run leaves a pprof processor profile of both processes")
+	cmd.AddCommand(newBenchWorkerCommand())
+	return cmd
+}
+
+// benchTestHelp lists the tests with what they measure.
+func benchTestHelp() string {
+	var text strings.Builder
+	for _, t := range benchkit.Tests {
+		fmt.Fprintf(&text, "  %-9s %s (%s)\n", t.Name, t.About, t.Unit)
+	}
+	return text.String()
+}
+
+// newBenchWorkerCommand makes the command by which bench runs itself for the
+// ends of its connections.
+func newBenchWorkerCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    "worker",
+		Short:  "Be one end of a measurement, as told on standard input",
+		Hidden: true,
+		Args:   arguments(0, "takes no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return benchkit.Worker(cmd.Context(), benchTransports(), cmd.InOrStdin(), cmd.OutOrStdout(), benchWorker)
+		},
+	}
+}
+
+func benchWorker() *exec.Cmd {
+	self, err := os.Executable()
+	if err != nil {
+		// Starting this command reports that it was not found.
+		self = os.Args[0]
+	}
+	return exec.Command(self, "bench", "worker")
+}
+
+// selection checks the flags and turns them into what benchkit runs.
+func (o *benchOptions) selection() (benchkit.Options, error) {
+	options := benchkit.Options{
+		Runs: o.runs, Volume: o.volume, InProcess: o.inProcess, Command: benchWorker, ProfileDir: o.profile,
+	}
+	for _, name := range o.transports {
+		transport, err := benchkit.FindTransport(benchTransports(), name)
+		if err != nil {
+			return options, usageError{err}
+		}
+		options.Transports = append(options.Transports, transport)
+	}
+	for _, name := range o.tests {
+		test, err := benchkit.FindTest(name)
+		if err != nil {
+			return options, usageError{err}
+		}
+		options.Tests = append(options.Tests, test)
+	}
+	switch {
+	case o.runs < 1 || o.runs > 1000:
+		return options, usagef("--runs is %d, not from 1 to 1000", o.runs)
+	case o.volume.Duration <= 0 || o.volume.Duration > time.Minute:
+		return options, usagef("--duration is %v, not over 0 and up to 1m", o.volume.Duration)
+	case o.volume.Idle <= 0 || o.volume.Idle > time.Minute:
+		return options, usagef("--idle is %v, not over 0 and up to 1m", o.volume.Idle)
+	case o.volume.Pings < 1 || o.volume.Pings > 1_000_000:
+		return options, usagef("--pings is %d, not from 1 to 1000000", o.volume.Pings)
+	case o.volume.Connections < 1 || o.volume.Connections > 4000:
+		return options, usagef("--connections is %d, not from 1 to 4000", o.volume.Connections)
+	}
+	return options, nil
+}
+
+// run measures and prints: results to out, progress to progress when that is a
+// terminal.
+func (o *benchOptions) run(ctx context.Context, out, progress io.Writer) error {
+	options, err := o.selection()
+	if err != nil {
+		return err
+	}
+	if isTerminal(progress) {
+		options.Progress = func(transport, test string, run, runs int) {
+			fmt.Fprintf(progress, "\r\x1b[K%s over %s, run %d of %d", test, transport, run, runs)
+		}
+		defer fmt.Fprint(progress, "\r\x1b[K")
+	}
+	var unwritten error
+	if o.json {
+		lines := json.NewEncoder(out)
+		options.Report = func(r benchkit.Result) {
+			if err := lines.Encode(r); err != nil && unwritten == nil {
+				unwritten = err
+			}
+		}
+	}
+	results, err := benchkit.Run(ctx, options)
+	if err != nil && len(results) == 0 {
+		return err
+	}
+	if !o.json {
+		if isTerminal(progress) {
+			fmt.Fprint(progress, "\r\x1b[K")
+		}
+		unwritten = benchkit.WriteTable(out, results)
+	}
+	if err == nil {
+		err = unwritten
+	}
+	return err
+}
+
+// isTerminal tells whether w is a terminal or something like it.
+func isTerminal(w io.Writer) bool {
+	file, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := file.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}

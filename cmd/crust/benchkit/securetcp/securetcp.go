@@ -1,0 +1,333 @@
+// Package securetcp makes libcrust's sessions over TCP known to benchkit,
+// through nothing but libcrust's public Go API.
+package securetcp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+
+	crust "github.com/libcrust/libcrust/core"
+
+	"github.com/libcrust/libcrust/cmd/crust/benchkit"
+)
+
+// sendBatch is how many small messages go to Service.SendBatch at once.
+const sendBatch = 256
+
+// priority of all messages: the least urgent that is never dropped.
+const priority = crust.MustArrive
+
+// Transports are libcrust's: by batches of events with the cipher that the peers
+// choose, the same with ChaCha20-Poly1305 forced, and by single events.
+func Transports() []benchkit.Transport {
+	return []benchkit.Transport{
+		transport{name: "secure-tcp"},
+		transport{name: "secure-tcp-chacha", cipher: crust.CipherChaCha20Poly1305},
+		transport{name: "secure-tcp-events", single: true},
+	}
+}
+
+type transport struct {
+	name   string
+	cipher crust.CipherChoice
+	single bool // receive by Service.Events and not by Service.NextBatch
+}
+
+func (t transport) Name() string { return t.name }
+
+// newNode makes a service that listens on the loopback interface, or nowhere.
+func (t transport) newNode(listen bool) (*node, error) {
+	config := crust.Config{Cipher: t.cipher, NoListen: !listen, NetworkName: "bench"}
+	if listen {
+		loopback, err := crust.ParseEndpoint("tcp://127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		config.Listen = []crust.Endpoint{loopback}
+	}
+	service, err := crust.New(config)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	return &node{service: service, ctx: ctx, cancel: cancel, single: t.single}, nil
+}
+
+func (t transport) Listen(serve func(benchkit.Conn)) (benchkit.Server, error) {
+	n, err := t.newNode(true)
+	if err != nil {
+		return nil, err
+	}
+	started, err := n.await(func(e *crust.Event) bool {
+		return e.Type == crust.EventListenerStarted || e.Type == crust.EventListenerFailed
+	})
+	if err == nil {
+		err = started.Err()
+	}
+	if err != nil {
+		return nil, errors.Join(err, n.Close())
+	}
+	s := &server{node: n, address: fmt.Sprintf("%s#%s", started.Endpoint(), n.service.ID())}
+	s.running.Go(func() { s.run(serve) })
+	return s, nil
+}
+
+func (t transport) NewClient() (benchkit.Client, error) {
+	n, err := t.newNode(false)
+	return (*client)(n), err
+}
+
+// node is a service and the events taken from it but not yet looked at. One
+// goroutine at a time looks.
+type node struct {
+	service *crust.Service
+	ctx     context.Context
+	cancel  context.CancelFunc
+	single  bool
+	token   uint64
+
+	batch crust.Batch
+	next  int // of batch.Events
+}
+
+// peek returns the next event without taking it. It is valid until the one
+// after it is looked at.
+func (n *node) peek() (*crust.Event, error) {
+	for n.next == len(n.batch.Events) {
+		n.next = 0
+		n.batch.Release()
+		n.batch = crust.Batch{}
+		if n.single {
+			for event := range n.service.Events(n.ctx) {
+				n.batch.Events = []crust.Event{event}
+				break
+			}
+			if len(n.batch.Events) == 0 {
+				return nil, io.EOF
+			}
+			continue
+		}
+		var err error
+		if n.batch, err = n.service.NextBatch(n.ctx, 0); err != nil {
+			return nil, err
+		}
+	}
+	return &n.batch.Events[n.next], nil
+}
+
+// await takes events until want holds for one. The event's Data must not be used.
+func (n *node) await(want func(*crust.Event) bool) (crust.Event, error) {
+	for {
+		event, err := n.peek()
+		if err != nil {
+			return crust.Event{}, err
+		}
+		n.next++
+		if want(event) {
+			found := *event
+			found.Data = nil
+			return found, nil
+		}
+		if event.Type == crust.EventStopped {
+			return crust.Event{}, io.EOF
+		}
+	}
+}
+
+func (n *node) Close() error {
+	n.cancel()
+	err := n.service.Close()
+	n.batch.Release()
+	return err
+}
+
+// server serves each peer from its first message on. The tests of benchkit have
+// one peer that speaks, so one goroutine reads and serves.
+type server struct {
+	node    *node
+	address string
+	running sync.WaitGroup
+}
+
+func (s *server) Address() string { return s.address }
+
+func (s *server) run(serve func(benchkit.Conn)) {
+	for {
+		event, err := s.node.peek()
+		if err != nil || event.Type == crust.EventStopped {
+			return // closed: what the client misses it reports
+		}
+		if event.Type != crust.EventMessage {
+			s.node.next++
+			continue
+		}
+		serve(&conn{node: s.node, peer: event.Peer})
+	}
+}
+
+func (s *server) Close() error {
+	s.node.cancel()
+	err := s.node.service.Close()
+	s.running.Wait()
+	s.node.batch.Release()
+	return err
+}
+
+type client node
+
+func (c *client) Dial(_ context.Context, address string) (benchkit.Conn, error) {
+	n := (*node)(c)
+	contact, err := crust.ParseContact(address)
+	if err != nil {
+		return nil, err
+	}
+	n.token++
+	if err := n.service.ConnectEndpoint(contact, n.token); err != nil {
+		return nil, err
+	}
+	// Exactly one final event has the token, within Config.ConnectTimeout.
+	final, err := n.await(func(e *crust.Event) bool { return e.Token == n.token })
+	if err != nil {
+		return nil, err
+	}
+	if final.Type != crust.EventConnected {
+		return nil, errors.Join(fmt.Errorf("the connect ended as %v", final.Type), final.Err())
+	}
+	return &conn{node: n, peer: final.Peer}, nil
+}
+
+func (c *client) Close() error { return (*node)(c).Close() }
+
+// conn is the session with one peer.
+type conn struct {
+	node *node
+	peer crust.PeerID
+}
+
+func (c *conn) SendAll(count, size int) error {
+	if size == benchkit.BulkSize {
+		message := make([]byte, size)
+		for range count {
+			if err := c.node.service.SendWait(c.node.ctx, c.peer, message, priority); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	batch := slices.Repeat([]crust.Message{{Peer: c.peer, Data: make([]byte, size), Priority: priority}}, sendBatch)
+	for count > 0 {
+		accepted, err := c.node.service.SendBatch(batch[:min(count, sendBatch)])
+		count -= accepted
+		if err == nil {
+			continue
+		}
+		if !errors.Is(err, crust.CodeWouldBlock) {
+			return err
+		}
+		// The message that was refused waits for room, so the next batch finds some.
+		if err := c.node.service.SendWait(c.node.ctx, c.peer, batch[0].Data, priority); err != nil {
+			return err
+		}
+		count--
+	}
+	return nil
+}
+
+func (c *conn) ReceiveAll(count, size int) error {
+	if c.node.single {
+		return c.receiveSingly(count, size)
+	}
+	for count > 0 {
+		if _, err := c.node.peek(); err != nil {
+			return err
+		}
+		events := c.node.batch.Events[c.node.next:]
+		for i := range events {
+			if count == 0 {
+				break
+			}
+			message, err := c.isMessage(&events[i], size)
+			if err != nil {
+				return err
+			}
+			if message {
+				count--
+			}
+			c.node.next++
+		}
+	}
+	return nil
+}
+
+func (c *conn) receiveSingly(count, size int) error {
+	for event := range c.node.service.Events(c.node.ctx) {
+		message, err := c.isMessage(&event, size)
+		if err != nil {
+			return err
+		}
+		if message {
+			count--
+		}
+		if count == 0 {
+			return nil
+		}
+	}
+	return io.ErrUnexpectedEOF
+}
+
+// isMessage tells messages from other events. It returns an error for a message
+// of another size, and io.EOF for the end of the session.
+func (c *conn) isMessage(event *crust.Event, size int) (bool, error) {
+	switch {
+	case event.Type == crust.EventMessage:
+		if len(event.Data) != size {
+			return false, fmt.Errorf("a message of %d bytes arrived, not of %d", len(event.Data), size)
+		}
+		return true, nil
+	case event.Type == crust.EventLost && event.Peer == c.peer:
+		return false, io.EOF
+	case event.Type == crust.EventStopped:
+		return false, io.EOF
+	}
+	return false, nil
+}
+
+func (c *conn) Send(message []byte) error {
+	return c.node.service.SendWait(c.node.ctx, c.peer, message, priority)
+}
+
+func (c *conn) Receive(message []byte) error {
+	for {
+		event, err := c.node.peek()
+		if err != nil {
+			return err
+		}
+		c.node.next++
+		is, err := c.isMessage(event, len(message))
+		if err != nil {
+			return err
+		}
+		if is {
+			copy(message, event.Data)
+			return nil
+		}
+	}
+}
+
+// Close disconnects and waits until the session is over, since a service has
+// one session with a peer.
+func (c *conn) Close() error {
+	err := c.node.service.Disconnect(c.peer)
+	if errors.Is(err, crust.CodeUnknownPeer) {
+		return nil // the other end was faster
+	}
+	if err != nil {
+		return err
+	}
+	_, err = c.node.await(func(e *crust.Event) bool { return e.Type == crust.EventLost && e.Peer == c.peer })
+	return err
+}
