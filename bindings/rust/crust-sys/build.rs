@@ -80,28 +80,26 @@ fn find() -> Result<(), String> {
 
 /// Links the library in `dir`, or says why it cannot be.
 fn link_from(dir: &Path, statically: bool) -> Result<(), String> {
-    let file = if statically {
-        "libcrust.a"
-    } else {
-        match env::var("CARGO_CFG_TARGET_OS").as_deref() {
-            Ok("windows") => "crust.dll",
-            Ok("macos" | "ios") => "libcrust.dylib",
-            _ => "libcrust.so",
-        }
+    // The import library, where there is one, is what the linker reads.
+    let files: &[&str] = match env::var("CARGO_CFG_TARGET_OS").as_deref() {
+        _ if statically => &["libcrust.a"],
+        Ok("windows") => &["libcrust.dll.a", "crust.lib", "crust.dll"],
+        Ok("macos" | "ios") => &["libcrust.dylib"],
+        _ => &["libcrust.so"],
     };
-    // A file that comes, goes or changes later makes this script run again.
-    println!("cargo::rerun-if-changed={}", dir.join(file).display());
-    if !dir.join(file).is_file() {
-        return Err(format!("there is no {}", dir.join(file).display()));
+    for file in files {
+        // A file that comes, goes or changes later makes this script run again.
+        println!("cargo::rerun-if-changed={}", dir.join(file).display());
+    }
+    if !files.iter().any(|file| dir.join(file).is_file()) {
+        let wanted = dir.join(files[0]);
+        return Err(format!("there is no {}", wanted.display()));
     }
     let dir = fs::canonicalize(dir).map_err(|why| format!("{}: {why}", dir.display()))?;
     if statically {
         println!("cargo::rustc-link-search=native={}", dir.display());
         println!("cargo::rustc-link-lib=static=crust");
-        for library in private_libraries(&dir) {
-            println!("cargo::rustc-link-lib=dylib={library}");
-        }
-        return Ok(());
+        return link_private(&dir);
     }
     let near = bring_near(&dir).map_err(|why| format!("{}: {why}", dir.display()))?;
     println!("cargo::rustc-link-search=native={}", near.display());
@@ -140,19 +138,24 @@ fn bring_near(dir: &Path) -> std::io::Result<PathBuf> {
     Ok(out)
 }
 
-/// The libraries that libcrust.a needs beside it: what `Libs.private` of the
-/// crust.pc next to it says, or what every build needs when there is none.
-fn private_libraries(dir: &Path) -> Vec<String> {
+/// Links what libcrust.a needs beside it: what the crust.pc next to it says, or
+/// what every build needs when there is none.
+fn link_private(dir: &Path) -> Result<(), String> {
     let described = fs::read_to_string(dir.join("pkgconfig/crust.pc")).unwrap_or_default();
-    let private = described
-        .lines()
-        .find_map(|line| line.strip_prefix("Libs.private:"))
-        .unwrap_or("-lpthread -lm");
-    private
+    let field = |name| described.lines().find_map(|line| line.strip_prefix(name));
+    for package in field("Requires.private:").unwrap_or("").split_whitespace() {
+        pkg_config::probe_library(package)
+            .map_err(|why| format!("{package}: {}", first_line(&why.to_string())))?;
+    }
+    for word in field("Libs.private:")
+        .unwrap_or("-lpthread")
         .split_whitespace()
-        .filter_map(|word| word.strip_prefix("-l"))
-        .map(str::to_owned)
-        .collect()
+    {
+        if let Some(library) = word.strip_prefix("-l") {
+            println!("cargo::rustc-link-lib=dylib={library}");
+        }
+    }
+    Ok(())
 }
 
 /// Tells dependants where the library is, and lets this crate's own tests find it.

@@ -1,0 +1,384 @@
+use std::ffi::CString;
+use std::fmt;
+use std::path::Path;
+use std::ptr;
+use std::time::Duration;
+
+use crust_sys as sys;
+
+use crate::error::{Error, ErrorKind, Result, check};
+use crate::peer_id::{Seed, erase};
+
+/// What a peer is to the network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Role {
+    /// A full member.
+    #[default]
+    Node,
+    /// A user of the network.
+    Client,
+}
+
+impl Role {
+    pub(crate) fn from_raw(role: u8) -> Self {
+        if u32::from(role) == sys::CRUST_ROLE_CLIENT {
+            Role::Client
+        } else {
+            Role::Node
+        }
+    }
+}
+
+/// How a service is made. The default works: a fresh identity, one random TCP
+/// port on all addresses, the public default network.
+///
+/// Every method sets one thing and says what holds when it is not called.
+/// Bounds are checked when the service is made, which then fails with
+/// [`ErrorKind::Invalid`] and names what was wrong. Durations are rounded up to
+/// milliseconds; a duration of zero means the default.
+///
+/// ```
+/// use crust::{Config, Service};
+/// use std::time::Duration;
+///
+/// let config = Config::new()
+///     .network_name("my overlay")
+///     .app_id("node 7")
+///     .listen("tcp://127.0.0.1:0")
+///     .heartbeat(Duration::from_secs(5))
+///     .lost_after(Duration::from_secs(15));
+/// let (service, _events) = Service::new(config)?;
+/// assert!(service.peers()?.is_empty());
+/// # Ok::<(), crust::Error>(())
+/// ```
+#[derive(Clone, Default)]
+pub struct Config {
+    steps: Vec<Step>,
+}
+
+/// One call on the library's configuration.
+#[derive(Clone)]
+enum Step {
+    Number(sys::crust_option, u64),
+    Text(sys::crust_option, String),
+    Bytes(sys::crust_option, Vec<u8>),
+    Secret(Seed),
+    Listener(String),
+    Contact(String),
+    Json(String),
+    /// A value that cannot be handed over, and why.
+    Wrong(String),
+}
+
+impl Config {
+    /// All defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Separates networks: services of different names never connect, and
+    /// without the name nobody can tell the traffic from random bytes. Up to
+    /// [`MAX_NETWORK_NAME`](crate::MAX_NETWORK_NAME) bytes. A name that can be
+    /// guessed hides nothing from the guesser. Default: the public network.
+    pub fn network_name(self, name: impl Into<String>) -> Self {
+        self.with(Step::Text(sys::CRUST_OPT_NETWORK_NAME, name.into()))
+    }
+
+    /// Keeps the identity in a file, which is created with mode 0600 when it is
+    /// missing. Default: a fresh identity.
+    pub fn identity_file(self, path: impl AsRef<Path>) -> Self {
+        let path = path.as_ref();
+        self.with(match path.to_str() {
+            Some(text) => Step::Text(sys::CRUST_OPT_IDENTITY_FILE, text.to_owned()),
+            None => Step::Wrong(format!("identity file {path:?}: the path is not UTF-8")),
+        })
+    }
+
+    /// Makes the identity from a seed. Default: a fresh identity.
+    pub fn identity_seed(self, seed: &Seed) -> Self {
+        self.with(Step::Secret(seed.clone()))
+    }
+
+    /// What every peer is told, authenticated, in
+    /// [`Event::Connected`](crate::Event::Connected). Up to
+    /// [`MAX_APP_ID`](crate::MAX_APP_ID) bytes. Default: none.
+    pub fn app_id(self, app_id: impl AsRef<[u8]>) -> Self {
+        self.with(Step::Bytes(sys::CRUST_OPT_APP_ID, app_id.as_ref().to_vec()))
+    }
+
+    /// What the service is to the network. Default: [`Role::Node`].
+    pub fn role(self, role: Role) -> Self {
+        let role = match role {
+            Role::Node => sys::CRUST_ROLE_NODE,
+            Role::Client => sys::CRUST_ROLE_CLIENT,
+        };
+        self.number(sys::CRUST_OPT_ROLE, u64::from(role))
+    }
+
+    /// Adds a listener, such as `"tcp://0.0.0.0:0"`; port 0 means a random one.
+    /// One that cannot start is an
+    /// [`Event::ListenerFailed`](crate::Event::ListenerFailed), not an error of
+    /// making the service. Default: a random TCP port on all addresses.
+    pub fn listen(self, endpoint: impl Into<String>) -> Self {
+        self.with(Step::Listener(endpoint.into()))
+    }
+
+    /// Starts no listener, whatever else is said. Default: listeners start.
+    pub fn no_listen(self) -> Self {
+        self.number(sys::CRUST_OPT_NO_LISTEN, 1)
+    }
+
+    /// Refuses sessions that peers begin, until
+    /// [`set_accept`](crate::Handle::set_accept). Default: accepts.
+    pub fn no_accept(self) -> Self {
+        self.number(sys::CRUST_OPT_NO_ACCEPT, 1)
+    }
+
+    /// Adds a contact for [`bootstrap`](crate::Handle::bootstrap): `"ENDPOINT"`,
+    /// or `"ENDPOINT#PEER"` when the peer is known. Default: none.
+    pub fn contact(self, contact: impl Into<String>) -> Self {
+        self.with(Step::Contact(contact.into()))
+    }
+
+    /// Uses ChaCha20-Poly1305 with every peer. Default: AES-256-GCM where both
+    /// sides have hardware for it, else ChaCha20-Poly1305.
+    pub fn chacha20_only(self) -> Self {
+        self.number(sys::CRUST_OPT_CIPHER, 1)
+    }
+
+    /// Bounds one connect altogether. Default: 60 s.
+    pub fn connect_timeout(self, time: Duration) -> Self {
+        self.duration(sys::CRUST_OPT_CONNECT_TIMEOUT_MS, time)
+    }
+
+    /// Bounds one bootstrap altogether. Default: 10 s.
+    pub fn bootstrap_timeout(self, time: Duration) -> Self {
+        self.duration(sys::CRUST_OPT_BOOTSTRAP_TIMEOUT_MS, time)
+    }
+
+    /// Bounds one handshake. Default: 10 s.
+    pub fn handshake_timeout(self, time: Duration) -> Self {
+        self.duration(sys::CRUST_OPT_HANDSHAKE_TIMEOUT_MS, time)
+    }
+
+    /// How long a link stays silent before it says that it is alive. Default: 20 s.
+    pub fn heartbeat(self, time: Duration) -> Self {
+        self.duration(sys::CRUST_OPT_HEARTBEAT_MS, time)
+    }
+
+    /// How long nothing is heard before a peer is lost; at least twice the
+    /// heartbeat. Default: 120 s.
+    pub fn lost_after(self, time: Duration) -> Self {
+        self.duration(sys::CRUST_OPT_LOST_AFTER_MS, time)
+    }
+
+    /// How long disconnecting and closing let queued messages drain. Default: 5 s.
+    pub fn close_timeout(self, time: Duration) -> Self {
+        self.duration(sys::CRUST_OPT_CLOSE_TIMEOUT_MS, time)
+    }
+
+    /// The age at which messages of priority 2 and more are dropped from the
+    /// queue of a link that does not move. Default: 60 s.
+    pub fn message_max_age(self, time: Duration) -> Self {
+        self.duration(sys::CRUST_OPT_MESSAGE_MAX_AGE_MS, time)
+    }
+
+    /// Bounds the bytes queued for one peer; at least
+    /// [`MAX_MESSAGE`](crate::MAX_MESSAGE). Default: 4 MiB.
+    pub fn send_queue_bytes(self, bytes: u64) -> Self {
+        self.number(sys::CRUST_OPT_SEND_QUEUE_BYTES, bytes)
+    }
+
+    /// Bounds the bytes of messages that wait for the program. When it is full,
+    /// reading from the network stops. Default: 16 MiB.
+    pub fn event_queue_bytes(self, bytes: u64) -> Self {
+        self.number(sys::CRUST_OPT_EVENT_QUEUE_BYTES, bytes)
+    }
+
+    /// Bounds sessions. Default: 4,096.
+    pub fn max_peers(self, n: u64) -> Self {
+        self.number(sys::CRUST_OPT_MAX_PEERS, n)
+    }
+
+    /// Bounds accepted connections that are not yet authenticated. The oldest
+    /// gives way to the newest. Default: 1,024.
+    pub fn max_handshakes(self, n: u64) -> Self {
+        self.number(sys::CRUST_OPT_MAX_HANDSHAKES, n)
+    }
+
+    /// Bounds them per IPv4 address or IPv6 /64. Default: 256.
+    pub fn max_handshakes_per_address(self, n: u64) -> Self {
+        self.number(sys::CRUST_OPT_MAX_HANDSHAKES_PER_ADDRESS, n)
+    }
+
+    /// Bounds connects in flight. Default: 1,024.
+    pub fn max_connects(self, n: u64) -> Self {
+        self.number(sys::CRUST_OPT_MAX_CONNECTS, n)
+    }
+
+    /// Reads options from a JSON object; the library's `docs/CONFIG.md` names its
+    /// keys. What is set later counts. Unknown keys are [`ErrorKind::Invalid`].
+    pub fn json(self, json: impl Into<String>) -> Self {
+        self.with(Step::Json(json.into()))
+    }
+
+    fn with(mut self, step: Step) -> Self {
+        self.steps.push(step);
+        self
+    }
+
+    fn number(self, option: sys::crust_option, value: u64) -> Self {
+        self.with(Step::Number(option, value))
+    }
+
+    fn duration(self, option: sys::crust_option, time: Duration) -> Self {
+        self.number(option, milliseconds(time))
+    }
+
+    /// The library's form of it.
+    pub(crate) fn to_raw(&self) -> Result<RawConfig> {
+        let mut raw = RawConfig(ptr::null_mut());
+        // SAFETY: points to room for the pointer.
+        check(unsafe { sys::crust_config_new(&mut raw.0) })?;
+        for step in &self.steps {
+            step.apply(&raw)?;
+        }
+        Ok(raw)
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&self.steps).finish()
+    }
+}
+
+/// Shows what was set by option number; secrets and what may hold them not.
+impl fmt::Debug for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Step::Number(option, value) => write!(f, "option {option} = {value}"),
+            // Without the name nobody joins the network, so it may be a secret.
+            Step::Text(sys::CRUST_OPT_NETWORK_NAME, _) => f.write_str("network name (..)"),
+            Step::Text(option, value) => write!(f, "option {option} = {value:?}"),
+            Step::Bytes(option, value) => write!(f, "option {option} = {} bytes", value.len()),
+            Step::Secret(_) => f.write_str("identity seed (..)"),
+            Step::Listener(endpoint) => write!(f, "listener {endpoint:?}"),
+            Step::Contact(contact) => write!(f, "contact {contact:?}"),
+            Step::Json(json) => write!(f, "JSON of {} bytes", json.len()),
+            Step::Wrong(why) => write!(f, "wrong: {why}"),
+        }
+    }
+}
+
+impl Step {
+    fn apply(&self, config: &RawConfig) -> Result<()> {
+        let config = config.0;
+        // SAFETY, for each call: the configuration is alive and used by this
+        // thread alone, the library copies what it is given before it returns,
+        // strings are NUL-terminated and lengths are those of the buffers.
+        let code = match self {
+            Step::Number(option, value) => {
+                // SAFETY: see above.
+                unsafe { sys::crust_config_set_u64(config, *option, *value) }
+            }
+            Step::Text(option, value) => {
+                let what = match *option {
+                    sys::CRUST_OPT_NETWORK_NAME => "network name",
+                    _ => "identity file",
+                };
+                let mut text = c_string(what, value)?.into_bytes_with_nul();
+                // SAFETY: see above.
+                let code =
+                    unsafe { sys::crust_config_set_str(config, *option, text.as_ptr().cast()) };
+                erase(&mut text);
+                code
+            }
+            Step::Bytes(option, value) => {
+                // SAFETY: see above.
+                unsafe {
+                    sys::crust_config_set_bytes(config, *option, value.as_ptr().cast(), value.len())
+                }
+            }
+            Step::Secret(seed) => {
+                let seed = seed.as_bytes();
+                // SAFETY: see above.
+                unsafe {
+                    sys::crust_config_set_bytes(
+                        config,
+                        sys::CRUST_OPT_IDENTITY_SEED,
+                        seed.as_ptr().cast(),
+                        seed.len(),
+                    )
+                }
+            }
+            Step::Listener(endpoint) => {
+                let endpoint = c_string("listener", endpoint)?;
+                // SAFETY: see above.
+                unsafe { sys::crust_config_add_listener(config, endpoint.as_ptr()) }
+            }
+            Step::Contact(contact) => {
+                let contact = c_string("contact", contact)?;
+                // SAFETY: see above.
+                unsafe { sys::crust_config_add_contact(config, contact.as_ptr()) }
+            }
+            Step::Json(json) => {
+                // SAFETY: see above.
+                unsafe { sys::crust_config_load_json(config, json.as_ptr().cast(), json.len()) }
+            }
+            Step::Wrong(why) => return Err(Error::new(ErrorKind::Invalid, why.clone())),
+        };
+        check(code).map(drop)
+    }
+}
+
+/// A configuration of the library, freed when dropped.
+pub(crate) struct RawConfig(pub(crate) *mut sys::crust_config);
+
+impl Drop for RawConfig {
+    fn drop(&mut self) {
+        // SAFETY: made by crust_config_new, or NULL; freed once.
+        unsafe { sys::crust_config_free(self.0) };
+    }
+}
+
+/// A text for C. A NUL in it is [`ErrorKind::Invalid`].
+pub(crate) fn c_string(what: &str, text: &str) -> Result<CString> {
+    CString::new(text).map_err(|_| {
+        Error::new(
+            ErrorKind::Invalid,
+            format!("{what}: the text contains a NUL byte"),
+        )
+    })
+}
+
+/// Milliseconds, rounded up, so that a short time does not become the default.
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_rounded_up_and_never_wrap() {
+        assert_eq!(milliseconds(Duration::ZERO), 0);
+        assert_eq!(milliseconds(Duration::from_nanos(1)), 1);
+        assert_eq!(milliseconds(Duration::from_millis(7)), 7);
+        assert_eq!(milliseconds(Duration::MAX), u64::MAX);
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let config = Config::new()
+            .network_name("hush")
+            .identity_seed(&Seed::from_bytes([0x5a; 32]))
+            .json("{\"network_name\":\"hush\"}")
+            .max_peers(9);
+        let shown = format!("{config:?}");
+        assert!(!shown.contains("hush") && !shown.contains("5a"), "{shown}");
+        assert!(shown.contains("option 42 = 9"), "{shown}");
+    }
+}

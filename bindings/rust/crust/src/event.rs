@@ -1,0 +1,574 @@
+use std::ffi::c_char;
+use std::fmt;
+use std::iter::FusedIterator;
+use std::ops::Deref;
+use std::slice;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crust_sys as sys;
+
+use crate::config::Role;
+use crate::error::{Error, text_at};
+use crate::peer_id::PeerId;
+
+/// By which way a session came about. More may be added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum How {
+    /// We connected to the peer.
+    Dialed,
+    /// The peer connected to us.
+    Accepted,
+    /// The peer came through a port mapping.
+    Mapped,
+    /// Both sides opened their NATs.
+    Punched,
+    /// Another peer relays.
+    Relayed,
+    /// A way newer than this crate.
+    Unknown,
+}
+
+impl How {
+    pub(crate) fn from_raw(how: u8) -> Self {
+        match u32::from(how) {
+            sys::CRUST_HOW_DIALED => How::Dialed,
+            sys::CRUST_HOW_ACCEPTED => How::Accepted,
+            sys::CRUST_HOW_MAPPED => How::Mapped,
+            sys::CRUST_HOW_PUNCHED => How::Punched,
+            sys::CRUST_HOW_RELAYED => How::Relayed,
+            _ => How::Unknown,
+        }
+    }
+}
+
+/// Something that happened. Events of one peer come in order: connected,
+/// messages, lost. More may be added.
+///
+/// Events own what they hold and may be kept and sent to other threads. Cloning
+/// is cheap, except that a clone of an event that a
+/// [handler](crate::Service::with_handler) was lent copies its bytes.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// A message has arrived.
+    Message(Message),
+    /// A send queue that refused a message
+    /// ([`WouldBlock`](crate::ErrorKind::WouldBlock)) has drained to half. Once
+    /// per refusal.
+    #[non_exhaustive]
+    Writable {
+        /// Whose queue.
+        peer: PeerId,
+    },
+    /// A listener accepts connections.
+    #[non_exhaustive]
+    ListenerStarted {
+        /// Where, with the port it really got.
+        endpoint: String,
+    },
+    /// A listener could not start or has died.
+    #[non_exhaustive]
+    ListenerFailed {
+        /// Where, as asked for.
+        endpoint: String,
+        /// Why.
+        error: Error,
+    },
+    /// Answers [`prepare_connection_info`](crate::Handle::prepare_connection_info).
+    #[non_exhaustive]
+    ConnectionInfo {
+        /// The token of the call.
+        token: u64,
+        /// What to give to the other peer.
+        info: Payload,
+    },
+    /// A peer has proved its identity and the session stands. Exactly one per
+    /// session, before any message of it.
+    #[non_exhaustive]
+    Connected {
+        /// Who.
+        peer: PeerId,
+        /// The token of the connect that this answers, zero when there was none.
+        token: u64,
+        /// By which way.
+        how: How,
+        /// What the peer is to the network.
+        role: Role,
+        /// The peer's end of the link.
+        endpoint: String,
+        /// What the peer's program attached to its service, authenticated.
+        app_id: Payload,
+        /// From the call or the accepted connection to the session.
+        took: Duration,
+    },
+    /// The final event of a connect that found a session.
+    #[non_exhaustive]
+    AlreadyConnected {
+        /// The token of the call.
+        token: u64,
+        /// With whom.
+        peer: PeerId,
+    },
+    /// The final event of a connect that failed.
+    #[non_exhaustive]
+    ConnectFailed {
+        /// The token of the call.
+        token: u64,
+        /// Whom it tried to reach, if known.
+        peer: Option<PeerId>,
+        /// Where, if known.
+        endpoint: Option<String>,
+        /// Why.
+        error: Error,
+    },
+    /// One contact answered; it follows that peer's `Connected`. The other
+    /// attempts were given up.
+    #[non_exhaustive]
+    Bootstrapped {
+        /// The token of the call.
+        token: u64,
+        /// Who answered.
+        peer: PeerId,
+        /// Where.
+        endpoint: String,
+    },
+    /// No contact answered.
+    #[non_exhaustive]
+    BootstrapFailed {
+        /// The token of the call.
+        token: u64,
+        /// Why, contact by contact.
+        error: Error,
+    },
+    /// The last event of a session.
+    #[non_exhaustive]
+    Lost {
+        /// Who.
+        peer: PeerId,
+        /// Why. [`Disconnected`](crate::ErrorKind::Disconnected) means that one
+        /// side asked for it.
+        error: Error,
+    },
+    /// Accepted messages will not arrive, because they grew too old in the queue.
+    #[non_exhaustive]
+    MessagesDropped {
+        /// To whom.
+        peer: PeerId,
+        /// Of which priority.
+        priority: u8,
+        /// How many.
+        count: u32,
+        /// Their bytes together.
+        bytes: u64,
+    },
+    /// The last event of the service.
+    #[non_exhaustive]
+    Stopped {
+        /// Why it had to stop by itself; `None` after closing.
+        error: Option<Error>,
+    },
+    /// An event newer than this crate, to be ignored.
+    #[non_exhaustive]
+    Unknown {
+        /// Its type in the C ABI.
+        number: u32,
+    },
+}
+
+impl Event {
+    /// Whom the event is about.
+    pub fn peer(&self) -> Option<PeerId> {
+        match self {
+            Event::Message(message) => Some(message.peer),
+            Event::Writable { peer }
+            | Event::Connected { peer, .. }
+            | Event::AlreadyConnected { peer, .. }
+            | Event::Bootstrapped { peer, .. }
+            | Event::Lost { peer, .. }
+            | Event::MessagesDropped { peer, .. } => Some(*peer),
+            Event::ConnectFailed { peer, .. } => *peer,
+            _ => None,
+        }
+    }
+
+    /// The token of the call that the event answers, for the kinds of events
+    /// that answer one.
+    pub fn token(&self) -> Option<u64> {
+        match self {
+            Event::ConnectionInfo { token, .. }
+            | Event::Connected { token, .. }
+            | Event::AlreadyConnected { token, .. }
+            | Event::ConnectFailed { token, .. }
+            | Event::Bootstrapped { token, .. }
+            | Event::BootstrapFailed { token, .. } => Some(*token),
+            _ => None,
+        }
+    }
+
+    /// What went wrong, for the kinds of events that tell of it.
+    pub fn error(&self) -> Option<&Error> {
+        match self {
+            Event::ListenerFailed { error, .. }
+            | Event::ConnectFailed { error, .. }
+            | Event::BootstrapFailed { error, .. }
+            | Event::Lost { error, .. } => Some(error),
+            Event::Stopped { error } => error.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Reads an event of the library. `owner` is what keeps its memory; without
+    /// one the bytes are lent.
+    ///
+    /// # Safety
+    ///
+    /// Pointers in `raw` are NULL or valid as crust.h says: for the life of
+    /// `owner`, or, without one, until the returned event and all borrows of it
+    /// are gone.
+    pub(crate) unsafe fn from_raw(raw: &sys::crust_event, owner: Option<&Arc<RawBatch>>) -> Self {
+        let token = raw.token;
+        let data = || Payload::from_raw(raw.data, raw.len, owner);
+        // SAFETY: the caller vouches for the pointers.
+        let id = unsafe { raw.peer.as_ref() };
+        let peer = || id.map(|id| PeerId::from_raw(*id));
+        // SAFETY: the caller vouches for the pointers.
+        let text = |text: *const c_char| unsafe { text_at(text) };
+        let endpoint = || text(raw.endpoint).unwrap_or_default();
+        let error = || Error::from_event(raw.code, text(raw.text));
+        // The library always says who, where an event is about somebody.
+        let someone = || peer().unwrap_or(PeerId::from_bytes([0; PeerId::SIZE]));
+        match raw.r#type {
+            sys::CRUST_EVENT_MESSAGE => Event::Message(Message {
+                peer: someone(),
+                priority: raw.priority,
+                payload: data(),
+            }),
+            sys::CRUST_EVENT_WRITABLE => Event::Writable { peer: someone() },
+            sys::CRUST_EVENT_LISTENER_STARTED => Event::ListenerStarted {
+                endpoint: endpoint(),
+            },
+            sys::CRUST_EVENT_LISTENER_FAILED => Event::ListenerFailed {
+                endpoint: endpoint(),
+                error: error(),
+            },
+            sys::CRUST_EVENT_CONNECTION_INFO => Event::ConnectionInfo {
+                token,
+                info: data(),
+            },
+            sys::CRUST_EVENT_CONNECTED => Event::Connected {
+                peer: someone(),
+                token,
+                how: How::from_raw(raw.how),
+                role: Role::from_raw(raw.role),
+                endpoint: endpoint(),
+                app_id: data(),
+                took: Duration::from_micros(raw.took_us),
+            },
+            sys::CRUST_EVENT_ALREADY_CONNECTED => Event::AlreadyConnected {
+                token,
+                peer: someone(),
+            },
+            sys::CRUST_EVENT_CONNECT_FAILED => Event::ConnectFailed {
+                token,
+                peer: peer(),
+                endpoint: text(raw.endpoint),
+                error: error(),
+            },
+            sys::CRUST_EVENT_BOOTSTRAPPED => Event::Bootstrapped {
+                token,
+                peer: someone(),
+                endpoint: endpoint(),
+            },
+            sys::CRUST_EVENT_BOOTSTRAP_FAILED => Event::BootstrapFailed {
+                token,
+                error: error(),
+            },
+            sys::CRUST_EVENT_LOST => Event::Lost {
+                peer: someone(),
+                error: error(),
+            },
+            sys::CRUST_EVENT_MESSAGES_DROPPED => Event::MessagesDropped {
+                peer: someone(),
+                priority: raw.priority,
+                count: raw.count,
+                bytes: raw.bytes,
+            },
+            sys::CRUST_EVENT_STOPPED => Event::Stopped {
+                error: (raw.code != sys::CRUST_OK).then(error),
+            },
+            number => Event::Unknown { number },
+        }
+    }
+}
+
+/// A message from a peer. It derefs to its bytes.
+///
+/// The bytes lie in the memory of the [`Batch`] that the message came in, which
+/// stays as long as one of its messages does: nothing is copied, but whoever
+/// keeps a small message for long does better to keep `message.to_vec()`.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Message {
+    /// From whom.
+    pub peer: PeerId,
+    /// As the sender gave it; 0 is the most urgent.
+    pub priority: u8,
+    /// The bytes.
+    pub payload: Payload,
+}
+
+impl Deref for Message {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.payload
+    }
+}
+
+impl AsRef<[u8]> for Message {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("peer", &self.peer)
+            .field("priority", &self.priority)
+            .field("payload", &self.payload)
+            .finish()
+    }
+}
+
+/// Bytes of an event, without copying: they keep the memory of the [`Batch`] that
+/// the event came in. It derefs to the bytes.
+pub struct Payload {
+    bytes: Bytes,
+}
+
+enum Bytes {
+    /// In the memory of a batch, which is kept.
+    Kept {
+        _owner: Arc<RawBatch>,
+        start: *const u8,
+        len: usize,
+    },
+    /// In memory of our own.
+    Own(Arc<[u8]>),
+    /// In memory of the library that outlives this value and all borrows of it:
+    /// events of handlers, which are only ever lent.
+    Lent { start: *const u8, len: usize },
+}
+
+// SAFETY: the pointers lead to memory that nobody changes while this value
+// lives, so they are like `&[u8]`: readable from any thread. The owner is Send
+// and Sync itself.
+unsafe impl Send for Payload {}
+// SAFETY: as above.
+unsafe impl Sync for Payload {}
+
+impl Payload {
+    fn from_raw(start: *const u8, len: u64, owner: Option<&Arc<RawBatch>>) -> Self {
+        let bytes = match (usize::try_from(len), owner) {
+            (Err(_) | Ok(0), _) => Bytes::Own(Arc::default()),
+            (Ok(_), _) if start.is_null() => Bytes::Own(Arc::default()),
+            (Ok(len), Some(owner)) => Bytes::Kept {
+                _owner: Arc::clone(owner),
+                start,
+                len,
+            },
+            (Ok(len), None) => Bytes::Lent { start, len },
+        };
+        Self { bytes }
+    }
+}
+
+impl Deref for Payload {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.bytes {
+            Bytes::Own(bytes) => bytes,
+            Bytes::Kept { start, len, .. } | Bytes::Lent { start, len } => {
+                // SAFETY: not NULL and not empty (see from_raw); `len` bytes
+                // that the batch, or the library for a lent event, keeps
+                // unchanged for as long as `self` lives.
+                unsafe { slice::from_raw_parts(*start, *len) }
+            }
+        }
+    }
+}
+
+impl AsRef<[u8]> for Payload {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl Clone for Payload {
+    fn clone(&self) -> Self {
+        let bytes = match &self.bytes {
+            Bytes::Kept { _owner, start, len } => Bytes::Kept {
+                _owner: Arc::clone(_owner),
+                start: *start,
+                len: *len,
+            },
+            Bytes::Own(bytes) => Bytes::Own(Arc::clone(bytes)),
+            // A clone may outlive the loan.
+            Bytes::Lent { .. } => Bytes::Own(Arc::from(&**self)),
+        };
+        Self { bytes }
+    }
+}
+
+impl PartialEq for Payload {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Payload {}
+
+/// Shows text as text, other bytes as numbers, and of both no more than a line.
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 64;
+        let bytes: &[u8] = self;
+        write!(f, "b\"{}\"", bytes[..bytes.len().min(SHOWN)].escape_ascii())?;
+        if bytes.len() > SHOWN {
+            write!(f, ".. ({} bytes)", bytes.len())?;
+        }
+        Ok(())
+    }
+}
+
+/// A run of events that came together: the fast way to receive. Iterate it.
+///
+/// Its memory stays until the batch and every message of it are dropped.
+#[derive(Debug)]
+pub struct Batch {
+    raw: Arc<RawBatch>,
+    next: usize,
+}
+
+impl Batch {
+    /// # Safety
+    ///
+    /// `raw` came from crust_poll and is owned by the caller, who gives it away.
+    pub(crate) unsafe fn from_raw(raw: *mut sys::crust_batch) -> Self {
+        let mut len = 0;
+        // SAFETY: a batch, and room for the number.
+        let events = unsafe { sys::crust_batch_events(raw, &mut len) };
+        let len = if events.is_null() { 0 } else { len };
+        Self {
+            raw: Arc::new(RawBatch { raw, events, len }),
+            next: 0,
+        }
+    }
+}
+
+impl Iterator for Batch {
+    type Item = Event;
+
+    fn next(&mut self) -> Option<Event> {
+        if self.next == self.raw.len {
+            return None;
+        }
+        // SAFETY: the index is below the number of events in the array, which
+        // lives as long as the batch.
+        let raw = unsafe { &*self.raw.events.add(self.next) };
+        self.next += 1;
+        // SAFETY: the pointers of the event lead into the batch, which the
+        // event keeps.
+        Some(unsafe { Event::from_raw(raw, Some(&self.raw)) })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.raw.len - self.next;
+        (left, Some(left))
+    }
+}
+
+impl ExactSizeIterator for Batch {}
+impl FusedIterator for Batch {}
+
+/// A batch of the library, freed when the last user is gone.
+#[derive(Debug)]
+pub(crate) struct RawBatch {
+    raw: *mut sys::crust_batch,
+    events: *const sys::crust_event,
+    len: usize,
+}
+
+// SAFETY: the library hands a batch over whole and never touches it again, we
+// only read it, and crust_batch_free may be called from any thread.
+unsafe impl Send for RawBatch {}
+// SAFETY: as above: all access is reading.
+unsafe impl Sync for RawBatch {}
+
+impl Drop for RawBatch {
+    fn drop(&mut self) {
+        // SAFETY: owned, and freed once: this is the last user.
+        unsafe { sys::crust_batch_free(self.raw) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(number: u32) -> sys::crust_event {
+        // SAFETY: all fields are numbers or raw pointers, for which zero is valid.
+        let mut event: sys::crust_event = unsafe { std::mem::zeroed() };
+        event.r#type = number;
+        event
+    }
+
+    #[test]
+    fn a_lent_message_is_copied_by_cloning() {
+        let mut bytes = *b"hello";
+        let id = sys::crust_peer_id { bytes: [9; 32] };
+        let event = sys::crust_event {
+            data: bytes.as_ptr(),
+            len: 5,
+            peer: &id,
+            priority: 3,
+            ..raw(sys::CRUST_EVENT_MESSAGE)
+        };
+        // SAFETY: the pointers lead to variables of this function, and the lent
+        // event is gone before they change.
+        let kept = unsafe { Event::from_raw(&event, None) }.clone();
+        bytes.fill(b'x');
+        assert_eq!(bytes, *b"xxxxx");
+        let Event::Message(message) = kept else {
+            panic!("{kept:?}")
+        };
+        assert_eq!(&*message, b"hello");
+        assert_eq!(message.peer, PeerId::from_bytes([9; 32]));
+        assert_eq!(message.priority, 3);
+    }
+
+    #[test]
+    fn events_without_pointers_are_read_without_fault() {
+        for number in 0..40 {
+            // SAFETY: all pointers are NULL.
+            let event = unsafe { Event::from_raw(&raw(number), None) };
+            let unknown = matches!(event, Event::Unknown { number: n } if n == number);
+            assert_eq!(unknown, number == 0 || number > 13, "{event:?}");
+        }
+    }
+
+    #[test]
+    fn long_payloads_are_shown_in_part() {
+        let bytes = [b'a'; 1000];
+        let payload = Payload::from_raw(bytes.as_ptr(), 1000, None);
+        let shown = format!("{payload:?}");
+        assert!(
+            shown.ends_with("a\".. (1000 bytes)") && shown.len() < 100,
+            "{shown}"
+        );
+    }
+}

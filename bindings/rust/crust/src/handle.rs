@@ -1,0 +1,430 @@
+use std::ffi::c_int;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ptr;
+use std::time::Duration;
+
+use crust_sys as sys;
+
+use crate::config::c_string;
+use crate::error::{Error, Result, check};
+use crate::info::{PeerInfo, Stats};
+use crate::peer_id::PeerId;
+
+/// The calls of a service. A [`Service`](crate::Service) derefs to its handle, so
+/// all of these are methods of a service too.
+///
+/// A handle is a number: it is copied freely, may be used from any thread at any
+/// time, and does not keep the service alive. When the service is gone, calls
+/// return [`BadHandle`](crate::ErrorKind::BadHandle). It is what a
+/// [handler](crate::Service::with_responder) uses to answer.
+///
+/// Nothing but [`send_wait`](Handle::send_wait) blocks. What takes time on the
+/// network answers with an [`Event`](crate::Event) that carries the caller's
+/// token: a call that returned an error causes no event, a call with a token that
+/// returned `Ok` causes exactly one final event.
+///
+/// Every call can fail with [`Closed`](crate::ErrorKind::Closed),
+/// [`BadHandle`](crate::ErrorKind::BadHandle),
+/// [`Forked`](crate::ErrorKind::Forked) and
+/// [`Panicked`](crate::ErrorKind::Panicked); other kinds are named at each.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Handle {
+    service: sys::crust_service,
+    id: PeerId,
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").field("id", &self.id).finish()
+    }
+}
+
+impl Handle {
+    /// The handle of a service of the library, which is asked for its id.
+    pub(crate) fn of(service: sys::crust_service) -> Result<Self> {
+        let mut id = sys::crust_peer_id::default();
+        // SAFETY: room for one id. The library checks handles itself, here and
+        // in every call below: any number is safe.
+        check(unsafe { sys::crust_service_id(service, &mut id) })?;
+        Ok(Self {
+            service,
+            id: PeerId::from_raw(id),
+        })
+    }
+
+    pub(crate) fn raw(self) -> sys::crust_service {
+        self.service
+    }
+
+    /// Who the service is.
+    pub fn id(&self) -> PeerId {
+        self.id
+    }
+
+    /// Begins to close the service and returns at once. What
+    /// [`send`](Handle::send) accepted is still delivered, within
+    /// [`close_timeout`](crate::Config::close_timeout). Then come the remaining
+    /// events, one [`Lost`](crate::Event::Lost) for each session and
+    /// [`Stopped`](crate::Event::Stopped) as the last. Closing again does nothing.
+    pub fn close(&self) {
+        // SAFETY: see Handle::of. It fails only when the service is gone
+        // already, which is what was asked for, or in a child of a fork, where
+        // there is none.
+        unsafe { sys::crust_service_close(self.service) };
+    }
+
+    /// Queues one message, copying it. Priority 0 is the most urgent and
+    /// overtakes; within a priority order is kept; 0 and 1 are never dropped. An
+    /// accepted message arrives, or
+    /// [`MessagesDropped`](crate::Event::MessagesDropped) or
+    /// [`Lost`](crate::Event::Lost) tells of it.
+    ///
+    /// Errors: [`UnknownPeer`](crate::ErrorKind::UnknownPeer);
+    /// [`TooBig`](crate::ErrorKind::TooBig) over
+    /// [`MAX_MESSAGE`](crate::MAX_MESSAGE), which leaves the session unharmed;
+    /// [`WouldBlock`](crate::ErrorKind::WouldBlock) when the queue is full, after
+    /// which one [`Writable`](crate::Event::Writable) follows.
+    pub fn send(&self, peer: &PeerId, data: impl AsRef<[u8]>, priority: u8) -> Result<()> {
+        let data = data.as_ref();
+        // SAFETY: an id, and a buffer with its length, which the library copies.
+        check(unsafe {
+            sys::crust_send(
+                self.service,
+                peer.as_raw(),
+                data.as_ptr().cast(),
+                data.len(),
+                priority,
+            )
+        })
+        .map(drop)
+    }
+
+    /// [`send`](Handle::send) that waits while the queue is full: for ever with
+    /// `None`. It ends early when the session does.
+    ///
+    /// Errors: those of `send` but `WouldBlock`;
+    /// [`Timeout`](crate::ErrorKind::Timeout);
+    /// [`WouldDeadlock`](crate::ErrorKind::WouldDeadlock) inside a handler.
+    pub fn send_wait(
+        &self,
+        peer: &PeerId,
+        data: impl AsRef<[u8]>,
+        priority: u8,
+        timeout: impl Into<Option<Duration>>,
+    ) -> Result<()> {
+        let data = data.as_ref();
+        // SAFETY: as in send.
+        check(unsafe {
+            sys::crust_send_wait(
+                self.service,
+                peer.as_raw(),
+                data.as_ptr().cast(),
+                data.len(),
+                priority,
+                timeout_ms(timeout.into()),
+            )
+        })
+        .map(drop)
+    }
+
+    /// Queues messages in order until one is refused. It is cheaper than as many
+    /// calls of [`send`](Handle::send), most of all when neighbours go to the
+    /// same peer.
+    ///
+    /// ```
+    /// # use crust::{Config, Event, Outgoing, Service};
+    /// # let (alice, alice_events) = Service::new(Config::new().listen("tcp://127.0.0.1:0"))?;
+    /// # let (bob, bob_events) = Service::new(Config::new().no_listen())?;
+    /// # for event in alice_events {
+    /// #     if let Event::ListenerStarted { endpoint, .. } = &event {
+    /// #         bob.connect_endpoint(endpoint, 1)?;
+    /// #     }
+    /// #     if let Event::Connected { peer, .. } = event {
+    /// let messages: Vec<Outgoing> = ["one", "two", "three"]
+    ///     .iter()
+    ///     .map(|text| Outgoing::new(&peer, text.as_bytes(), 2))
+    ///     .collect();
+    /// let sent = alice.send_batch(&messages)?;
+    /// assert_eq!((sent.accepted, sent.refused), (3, None));
+    /// #         break;
+    /// #     }
+    /// # }
+    /// # Ok::<(), crust::Error>(())
+    /// ```
+    ///
+    /// Errors: those of every call, when no message was looked at. Why a message
+    /// was refused stands in the answer.
+    pub fn send_batch(&self, messages: &[Outgoing<'_>]) -> Result<Sent> {
+        // The answer is a 32-bit number.
+        let n = messages.len().min(i32::MAX as usize);
+        let mut why = sys::CRUST_OK;
+        // SAFETY: Outgoing is a crust_message in memory, each made of a live id
+        // and buffer, which the library copies; `n` of them are there.
+        let accepted = check(unsafe {
+            sys::crust_send_batch(self.service, messages.as_ptr().cast(), n, &mut why)
+        })?;
+        Ok(Sent {
+            accepted: accepted as usize,
+            refused: (why != sys::CRUST_OK).then(|| Error::from_event(why, None)),
+        })
+    }
+
+    /// Gathers where this service can be reached. The answer comes as
+    /// [`ConnectionInfo`](crate::Event::ConnectionInfo) with the token; it is
+    /// signed, holds for 24 hours, and is to be given to the other peer by any
+    /// channel.
+    pub fn prepare_connection_info(&self, token: u64) -> Result<()> {
+        // SAFETY: see Handle::of.
+        check(unsafe { sys::crust_prepare_connection_info(self.service, token) }).map(drop)
+    }
+
+    /// Connects to the peer that made `info`. One side or both may call it.
+    /// Final event: [`Connected`](crate::Event::Connected),
+    /// [`AlreadyConnected`](crate::Event::AlreadyConnected) or
+    /// [`ConnectFailed`](crate::Event::ConnectFailed).
+    ///
+    /// Errors: [`BadInfo`](crate::ErrorKind::BadInfo),
+    /// [`SelfConnect`](crate::ErrorKind::SelfConnect),
+    /// [`Limit`](crate::ErrorKind::Limit).
+    pub fn connect(&self, info: &[u8], token: u64) -> Result<()> {
+        // SAFETY: a buffer with its length, which the library copies.
+        check(unsafe { sys::crust_connect(self.service, info.as_ptr().cast(), info.len(), token) })
+            .map(drop)
+    }
+
+    /// Connects to `"ENDPOINT"`, whoever answers there, or to `"ENDPOINT#PEER"`
+    /// and nobody else. The same final events as [`connect`](Handle::connect).
+    ///
+    /// Errors: [`Invalid`](crate::ErrorKind::Invalid),
+    /// [`Limit`](crate::ErrorKind::Limit).
+    pub fn connect_endpoint(&self, contact: &str, token: u64) -> Result<()> {
+        let contact = c_string("contact", contact)?;
+        // SAFETY: a NUL-terminated string, which the library copies.
+        check(unsafe { sys::crust_connect_endpoint(self.service, contact.as_ptr(), token) })
+            .map(drop)
+    }
+
+    /// Tries all [contacts](crate::Config::contact) at once and keeps the first
+    /// that answers. Final event: [`Bootstrapped`](crate::Event::Bootstrapped) or
+    /// [`BootstrapFailed`](crate::Event::BootstrapFailed).
+    ///
+    /// Errors: [`State`](crate::ErrorKind::State) when a bootstrap is running.
+    pub fn bootstrap(&self, token: u64) -> Result<()> {
+        // SAFETY: see Handle::of.
+        check(unsafe { sys::crust_bootstrap(self.service, token) }).map(drop)
+    }
+
+    /// Gives up a running bootstrap, whose final event is then `BootstrapFailed`
+    /// with [`Canceled`](crate::ErrorKind::Canceled). Without one it does nothing.
+    pub fn stop_bootstrap(&self) -> Result<()> {
+        // SAFETY: see Handle::of.
+        check(unsafe { sys::crust_stop_bootstrap(self.service) }).map(drop)
+    }
+
+    /// Ends a session in order: what [`send`](Handle::send) accepted is
+    /// delivered, then the peer is told. [`Lost`](crate::Event::Lost) with
+    /// [`Disconnected`](crate::ErrorKind::Disconnected) follows on both sides.
+    ///
+    /// Errors: [`UnknownPeer`](crate::ErrorKind::UnknownPeer).
+    pub fn disconnect(&self, peer: &PeerId) -> Result<()> {
+        // SAFETY: an id.
+        check(unsafe { sys::crust_disconnect(self.service, peer.as_raw()) }).map(drop)
+    }
+
+    /// Starts one more listener, such as `"tcp://0.0.0.0:0"`.
+    /// [`ListenerStarted`](crate::Event::ListenerStarted) or
+    /// [`ListenerFailed`](crate::Event::ListenerFailed) follows.
+    ///
+    /// Errors: [`Invalid`](crate::ErrorKind::Invalid),
+    /// [`AddressInUse`](crate::ErrorKind::AddressInUse),
+    /// [`Address`](crate::ErrorKind::Address),
+    /// [`Permission`](crate::ErrorKind::Permission).
+    pub fn listen(&self, endpoint: &str) -> Result<()> {
+        let endpoint = c_string("endpoint", endpoint)?;
+        // SAFETY: a NUL-terminated string, which the library copies.
+        check(unsafe { sys::crust_listen(self.service, endpoint.as_ptr()) }).map(drop)
+    }
+
+    /// Stops the listener at an endpoint, as
+    /// [`listeners`](Handle::listeners) gives it. Sessions live on.
+    ///
+    /// Errors: [`Invalid`](crate::ErrorKind::Invalid) when nothing listens there.
+    pub fn stop_listening(&self, endpoint: &str) -> Result<()> {
+        let endpoint = c_string("endpoint", endpoint)?;
+        // SAFETY: a NUL-terminated string, which the library copies.
+        check(unsafe { sys::crust_stop_listening(self.service, endpoint.as_ptr()) }).map(drop)
+    }
+
+    /// Where the service listens.
+    pub fn listeners(&self) -> Result<Vec<String>> {
+        let text = fill(0u8, |buffer, len| {
+            // SAFETY: a buffer with its length, or NULL to ask for the size.
+            unsafe { sys::crust_listeners(self.service, buffer.cast(), len) }
+        })?;
+        let text = text.split(|&byte| byte == 0).next().unwrap_or_default();
+        let text = String::from_utf8_lossy(text);
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+
+    /// Accepts or refuses sessions that peers begin. See
+    /// [`Config::no_accept`](crate::Config::no_accept).
+    pub fn set_accept(&self, accept: bool) -> Result<()> {
+        // SAFETY: see Handle::of.
+        check(unsafe { sys::crust_set_accept(self.service, c_int::from(accept)) }).map(drop)
+    }
+
+    /// The peers, in the order of their ids.
+    pub fn peers(&self) -> Result<Vec<PeerId>> {
+        let ids = fill(sys::crust_peer_id::default(), |buffer, n| {
+            // SAFETY: room for `*n` ids, or NULL to ask for the number.
+            unsafe { sys::crust_peers(self.service, buffer, n) }
+        })?;
+        Ok(ids.into_iter().map(PeerId::from_raw).collect())
+    }
+
+    /// One session. Errors: [`UnknownPeer`](crate::ErrorKind::UnknownPeer).
+    pub fn peer(&self, peer: &PeerId) -> Result<PeerInfo> {
+        let mut raw = PeerInfo::empty();
+        // SAFETY: an id, and a struct that says its own size.
+        check(unsafe { sys::crust_peer(self.service, peer.as_raw(), &mut raw) })?;
+        Ok(PeerInfo::from_raw(&raw))
+    }
+
+    /// What the service has done since it was made.
+    pub fn stats(&self) -> Result<Stats> {
+        let mut raw = sys::crust_stats {
+            struct_size: size_of::<sys::crust_stats>() as u32,
+            ..Default::default()
+        };
+        // SAFETY: a struct that says its own size.
+        check(unsafe { sys::crust_service_stats(self.service, &mut raw) })?;
+        Ok(Stats::from_raw(&raw))
+    }
+
+    /// Makes the call that waits for events now, or else the next one, come back
+    /// without: [`Events::next_timeout`](crate::Events::next_timeout) and
+    /// [`next_batch`](crate::Events::next_batch) return `Ok(None)`. With it
+    /// another thread can call a thread's attention. Iterating goes on waiting.
+    ///
+    /// Errors: [`State`](crate::ErrorKind::State) for a service with a handler.
+    pub fn wakeup(&self) -> Result<()> {
+        // SAFETY: see Handle::of.
+        check(unsafe { sys::crust_wakeup(self.service) }).map(drop)
+    }
+}
+
+/// Asks for a size, then fills a buffer of it, until the size did not grow in
+/// between.
+fn fill<T: Copy>(
+    blank: T,
+    mut ask: impl FnMut(*mut T, &mut usize) -> sys::crust_result,
+) -> Result<Vec<T>> {
+    let mut n = 0;
+    let code = ask(ptr::null_mut(), &mut n);
+    if code != sys::CRUST_ERR_BUFFER_TOO_SMALL {
+        check(code)?;
+    }
+    loop {
+        let mut buffer = vec![blank; n];
+        let code = ask(buffer.as_mut_ptr(), &mut n);
+        if code != sys::CRUST_ERR_BUFFER_TOO_SMALL {
+            check(code)?;
+            buffer.truncate(n);
+            return Ok(buffer);
+        }
+    }
+}
+
+/// A timeout for the library: rounded up to milliseconds, for ever when `None`.
+/// Times beyond 24 days, which its numbers cannot hold, count as 24 days.
+pub(crate) fn timeout_ms(timeout: Option<Duration>) -> i32 {
+    match timeout {
+        None => -1,
+        Some(time) => i32::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX),
+    }
+}
+
+/// One message of [`send_batch`](Handle::send_batch). It borrows the id and the
+/// bytes.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct Outgoing<'a> {
+    raw: sys::crust_message,
+    borrows: PhantomData<(&'a PeerId, &'a [u8])>,
+}
+
+// SAFETY: it is two shared references and a number, and these may be sent to
+// and used by other threads.
+unsafe impl Send for Outgoing<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Outgoing<'_> {}
+
+impl<'a> Outgoing<'a> {
+    /// A message to `peer`. Priority 0 is the most urgent.
+    pub fn new(peer: &'a PeerId, data: &'a [u8], priority: u8) -> Self {
+        Self {
+            raw: sys::crust_message {
+                peer: peer.as_raw(),
+                data: data.as_ptr().cast(),
+                len: data.len() as u64,
+                priority,
+                reserved: [0; 7],
+            },
+            borrows: PhantomData,
+        }
+    }
+}
+
+impl fmt::Debug for Outgoing<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outgoing")
+            .field("len", &self.raw.len)
+            .field("priority", &self.raw.priority)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What [`send_batch`](Handle::send_batch) did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "messages after the accepted ones were not sent"]
+#[non_exhaustive]
+pub struct Sent {
+    /// How many messages, from the first, were accepted.
+    pub accepted: usize,
+    /// Why the next one was not; `None` when all were.
+    pub refused: Option<Error>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_are_rounded_up_and_never_wrap() {
+        assert_eq!(timeout_ms(None), -1);
+        assert_eq!(timeout_ms(Some(Duration::ZERO)), 0);
+        assert_eq!(timeout_ms(Some(Duration::from_micros(1))), 1);
+        assert_eq!(timeout_ms(Some(Duration::MAX)), i32::MAX);
+    }
+
+    #[test]
+    fn filling_goes_on_while_the_answer_grows() {
+        // The list has 2 entries when asked, and 5 when first fetched.
+        let sizes = [2, 5, 5];
+        let mut call = 0;
+        let list = fill(0u8, |buffer, n| {
+            let size = sizes[call];
+            call += 1;
+            let room = std::mem::replace(n, size);
+            if buffer.is_null() || room < size {
+                return sys::CRUST_ERR_BUFFER_TOO_SMALL;
+            }
+            // SAFETY: there is room for `size` bytes.
+            unsafe { buffer.write_bytes(7, size) };
+            sys::CRUST_OK
+        });
+        assert_eq!(list, Ok(vec![7; 5]));
+        assert_eq!(call, 3);
+    }
+}

@@ -1,0 +1,206 @@
+use std::ffi::c_char;
+use std::time::Duration;
+
+use crust_sys as sys;
+
+use crate::config::Role;
+use crate::event::How;
+use crate::peer_id::PeerId;
+
+/// What encrypts a session's records. More may be added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Cipher {
+    /// ChaCha20-Poly1305.
+    ChaCha20Poly1305,
+    /// AES-256-GCM, used where both sides have hardware for it.
+    Aes256Gcm,
+    /// A cipher newer than this crate.
+    Unknown,
+}
+
+/// One session, as [`peer`](crate::Handle::peer) describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PeerInfo {
+    /// Who.
+    pub peer: PeerId,
+    /// The peer's end of the link.
+    pub endpoint: String,
+    /// By which way the session came about.
+    pub how: How,
+    /// What the peer is to the network.
+    pub role: Role,
+    /// What encrypts it.
+    pub cipher: Cipher,
+    /// The last measured round trip; `None` when there is none yet.
+    pub rtt: Option<Duration>,
+    /// Since the session began.
+    pub age: Duration,
+    /// Messages sent.
+    pub sent_messages: u64,
+    /// Bytes of them, without overhead.
+    pub sent_bytes: u64,
+    /// Messages received.
+    pub received_messages: u64,
+    /// Bytes of them, without overhead.
+    pub received_bytes: u64,
+    /// Messages dropped because they grew too old in the queue.
+    pub dropped_messages: u64,
+    /// Bytes that wait to be sent, now.
+    pub queued_bytes: u64,
+}
+
+impl PeerInfo {
+    pub(crate) fn empty() -> sys::crust_peer_info {
+        sys::crust_peer_info {
+            struct_size: size_of::<sys::crust_peer_info>() as u32,
+            how: 0,
+            role: 0,
+            cipher: 0,
+            reserved: 0,
+            peer: sys::crust_peer_id::default(),
+            endpoint: [0; 64],
+            rtt_us: 0,
+            age_us: 0,
+            sent_messages: 0,
+            sent_bytes: 0,
+            received_messages: 0,
+            received_bytes: 0,
+            dropped_messages: 0,
+            queued_bytes: 0,
+        }
+    }
+
+    pub(crate) fn from_raw(raw: &sys::crust_peer_info) -> Self {
+        Self {
+            peer: PeerId::from_raw(raw.peer),
+            endpoint: text_of(&raw.endpoint),
+            how: How::from_raw(raw.how),
+            role: Role::from_raw(raw.role),
+            cipher: match raw.cipher {
+                1 => Cipher::ChaCha20Poly1305,
+                2 => Cipher::Aes256Gcm,
+                _ => Cipher::Unknown,
+            },
+            rtt: (raw.rtt_us != 0).then(|| Duration::from_micros(raw.rtt_us)),
+            age: Duration::from_micros(raw.age_us),
+            sent_messages: raw.sent_messages,
+            sent_bytes: raw.sent_bytes,
+            received_messages: raw.received_messages,
+            received_bytes: raw.received_bytes,
+            dropped_messages: raw.dropped_messages,
+            queued_bytes: raw.queued_bytes,
+        }
+    }
+}
+
+/// The text in a field of fixed size: up to the NUL.
+fn text_of(field: &[c_char]) -> String {
+    let bytes: Vec<u8> = field
+        .iter()
+        .take_while(|&&byte| byte != 0)
+        .map(|&byte| byte.cast_unsigned_byte())
+        .collect();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// `c_char` is signed on some platforms and not on others.
+trait CastUnsignedByte {
+    fn cast_unsigned_byte(self) -> u8;
+}
+
+impl CastUnsignedByte for i8 {
+    fn cast_unsigned_byte(self) -> u8 {
+        self as u8
+    }
+}
+
+impl CastUnsignedByte for u8 {
+    fn cast_unsigned_byte(self) -> u8 {
+        self
+    }
+}
+
+macro_rules! stats {
+    ($($(#[$doc:meta])* $field:ident,)*) => {
+        /// What a service has done since it was made.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct Stats {
+            $($(#[$doc])* pub $field: u64,)*
+        }
+
+        impl Stats {
+            pub(crate) fn from_raw(raw: &sys::crust_stats) -> Self {
+                Self { $($field: raw.$field,)* }
+            }
+        }
+    };
+}
+
+stats! {
+    /// Sessions, now.
+    peers,
+    /// Listeners, now.
+    listeners,
+    /// Accepted connections not yet authenticated, now.
+    handshakes,
+    /// Connection attempts in flight, now.
+    connects,
+    /// Sessions ever.
+    sessions_total,
+    /// Accepted connections that did not authenticate.
+    handshakes_failed,
+    /// Of these, given up to make room.
+    handshakes_evicted,
+    /// Connects that failed.
+    connects_failed,
+    /// Messages sent.
+    sent_messages,
+    /// Bytes of them, without overhead.
+    sent_bytes,
+    /// Messages received.
+    received_messages,
+    /// Bytes of them, without overhead.
+    received_bytes,
+    /// Messages dropped because they grew too old in the queue.
+    dropped_messages,
+    /// Bytes sent on the links, with overhead.
+    wire_sent_bytes,
+    /// Bytes received on the links, with overhead.
+    wire_received_bytes,
+    /// Events that wait, now.
+    events_queued,
+    /// Bytes of messages that wait as events, now.
+    event_bytes_queued,
+    /// Events ever.
+    events_total,
+    /// Times that reading stopped because the event queue was full.
+    backpressure_pauses,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_end_at_the_nul_or_with_the_field() {
+        let mut raw = PeerInfo::empty();
+        for (to, from) in raw.endpoint.iter_mut().zip(b"tcp://[::1]:1\0rest") {
+            *to = *from as c_char;
+        }
+        assert_eq!(PeerInfo::from_raw(&raw).endpoint, "tcp://[::1]:1");
+        raw.endpoint = [b'x' as c_char; 64];
+        assert_eq!(PeerInfo::from_raw(&raw).endpoint, "x".repeat(64));
+    }
+
+    #[test]
+    fn a_round_trip_of_zero_is_not_known() {
+        let mut raw = PeerInfo::empty();
+        assert_eq!(PeerInfo::from_raw(&raw).rtt, None);
+        raw.rtt_us = 1500;
+        let rtt = PeerInfo::from_raw(&raw).rtt;
+        assert_eq!(rtt, Some(Duration::from_micros(1500)));
+    }
+}
