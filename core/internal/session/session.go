@@ -191,10 +191,12 @@ func (s *Session) Start() {
 	s.lastSent.Store(now)
 	s.lastHeard.Store(now)
 	s.mu.Lock()
-	first := min(time.Second, s.hb, s.cfg.LostAfter) // the first ping comes soon, to learn the round trip
-	s.nextTick = now + int64(first)
-	s.timer = time.AfterFunc(first, s.onTimer)
-	if len(s.control) > 0 {
+	if s.state == live { // it may have been disconnected between New and Start
+		first := min(time.Second, s.hb, s.cfg.LostAfter) // the first ping comes soon, to learn the round trip
+		s.nextTick = now + int64(first)
+		s.timer = time.AfterFunc(first, s.onTimer)
+	}
+	if len(s.control) > 0 && !s.writing && s.state != ended {
 		s.startWriter()
 	}
 	s.mu.Unlock()
@@ -259,7 +261,9 @@ func (s *Session) Disconnect(reason wire.Reason, why error) bool {
 	}
 	s.state, s.reason, s.why = draining, reason, why
 	s.signalRoom()
-	s.timer.Stop()
+	if s.timer != nil {
+		s.timer.Stop()
+	}
 	s.timer = time.AfterFunc(s.cfg.CloseTimeout, func() { s.end(why) })
 	if !s.writing {
 		s.startWriter()
@@ -325,6 +329,9 @@ func (s *Session) tick() {
 // schedule sets the timer to the next thing due. mu is held.
 func (s *Session) schedule(now int64) {
 	next := min(s.lastSent.Load()+int64(s.hb), s.lastHeard.Load()+int64(s.cfg.LostAfter))
+	if s.timer == nil { // not yet started
+		return
+	}
 	for _, q := range s.queues {
 		if age, ok := q.oldest(); ok && q.priority > mustArrive {
 			next = min(next, age+int64(s.cfg.MaxAge))

@@ -11,7 +11,7 @@ import (
 // quiet is how long after a write a caller may write itself. A sender in a
 // flood comes back sooner, and its messages are gathered instead; an answer to
 // a round trip, also on loopback, comes later.
-const quiet = 10 * time.Microsecond
+const quiet = 2 * time.Microsecond
 
 // Send queues or writes one message. It never blocks. Errors: ErrTooBig,
 // ErrWouldBlock, ErrEnded.
