@@ -161,9 +161,9 @@ class Stage:
     def receive(self) -> Stream:
         """C to Python. The C program measures, from its first send to our answer."""
         self.buffer[:] = bytes(self.size)
-        progress = Progress("C to Python, libcrust", self.size)
         self.peer.tell("send")
         self.peer.hear("ready")
+        progress = Progress("C to Python, libcrust", self.size)
         at = 0
         while at < self.size:
             batch = self.service.receive_messages(timeout=PATIENCE, copy=False)
@@ -182,10 +182,10 @@ class Stage:
     def send(self) -> Stream:
         """Python to C, from our first send to the C program's answer."""
         self.fill()
-        progress = Progress("Python to C, libcrust", self.size)
         view = memoryview(self.buffer)
         self.peer.tell("receive")
         self.peer.hear("ready")
+        progress = Progress("Python to C, libcrust", self.size)
         begin = time.perf_counter()
         for at in range(0, self.size, CHUNK):
             self.service.send_wait(self.peer_id, view[at : at + CHUNK], 1, timeout=PATIENCE)
@@ -200,10 +200,10 @@ class Stage:
     def tcp_receive(self, stream: socket.socket) -> Stream:
         """C to Python over TCP, measured in the same way."""
         self.buffer[:] = bytes(self.size)
-        progress = Progress("C to Python, raw TCP", self.size)
         view = memoryview(self.buffer)
         self.peer.tell("tcp-send")
         self.peer.hear("ready")
+        progress = Progress("C to Python, raw TCP", self.size)
         at = 0
         while at < self.size:
             count = stream.recv_into(view[at : at + CHUNK])
@@ -218,10 +218,10 @@ class Stage:
     def tcp_send(self, stream: socket.socket) -> Stream:
         """Python to C over TCP."""
         self.fill()
-        progress = Progress("Python to C, raw TCP", self.size)
         view = memoryview(self.buffer)
         self.peer.tell("tcp-receive")
         self.peer.hear("ready")
+        progress = Progress("Python to C, raw TCP", self.size)
         begin = time.perf_counter()
         for at in range(0, self.size, CHUNK):
             stream.sendall(view[at : at + CHUNK])
