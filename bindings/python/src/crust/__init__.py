@@ -179,3 +179,9 @@ __all__ = [
     "library_path",
     "version",
 ]
+
+# Names in messages and pickles are the public ones.
+for _name in __all__:
+    if isinstance(globals()[_name], type):
+        globals()[_name].__module__ = __name__
+del _name

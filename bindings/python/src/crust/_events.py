@@ -14,8 +14,8 @@ not know; a newer library may bring `Unknown`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar, Optional, Union
+from dataclasses import dataclass, fields
+from typing import Any, Optional, Union
 
 from ._errors import CrustError, code_name, error
 from ._types import How, PeerId, Role
@@ -27,13 +27,12 @@ _SHOWN = 64
 class Event:
     """The base of every event."""
 
-    __dataclass_fields__: ClassVar[dict[str, Any]] = {}
     # Slots are listed by hand because dataclass(slots=True) begins with Python 3.10.
     __slots__: Union[str, tuple[str, ...]] = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by construction: frozen slots cannot be filled one by one."""
-        return type(self), tuple(getattr(self, field) for field in self.__dataclass_fields__)
+        return type(self), tuple(getattr(self, field.name) for field in fields(self))  # type: ignore[arg-type]
 
 
 class _Coded(Event):
