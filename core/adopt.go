@@ -159,7 +159,7 @@ func (s *Service) decide(link *secure.Link, a adoption) (*peer, error) {
 		p := s.peers[link.Remote.Peer]
 		if p == nil {
 			err := s.refuses(a)
-			if s.stale(link, claim) {
+			if over(a) || s.stale(link, claim) {
 				err = refusal{wire.ReasonDuplicate}
 			}
 			if err != nil {
@@ -236,12 +236,12 @@ func (s *Service) claim(link *secure.Link, a adoption) (*peer, error) {
 	id := link.Remote.Peer
 	s.mu.Lock()
 	claim := wire.Claim{Seq: s.claimSeq.Add(1), Held: slices.Clone(s.pending[id])}
-	if p := s.peers[id]; p != nil {
+	if p := s.peers[id]; p != nil && p.sess.Live() {
 		claim.Held = append(claim.Held, p.claim)
 	}
-	if len(claim.Held) > wire.MaxHeld {
+	if over(a) || len(claim.Held) > wire.MaxHeld {
 		s.mu.Unlock()
-		return nil, refusal{wire.ReasonLimit}
+		return nil, refusal{wire.ReasonDuplicate}
 	}
 	s.pending[id] = append(s.pending[id], claim.Seq)
 	s.mu.Unlock()
@@ -273,6 +273,10 @@ func (s *Service) claim(link *secure.Link, a adoption) (*peer, error) {
 		s.retire(p) // the decider knows: it has ended, or is about to
 	}
 }
+
+// over reports whether a link was dialled for an attempt that has had its answer
+// by another link: it must not make one more session. mu is held.
+func over(a adoption) bool { return a.attempt != nil && a.attempt.resolved }
 
 // unpend forgets a claim that has its answer. mu is held.
 func (s *Service) unpend(id PeerID, seq uint64) {
