@@ -38,11 +38,8 @@ func main() {
 
 // run executes one command line and returns the exit code.
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	root := newRootCommand()
+	root := newRootCommand(stdin, stdout, stderr)
 	root.SetArgs(args)
-	root.SetIn(stdin)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
 	err := root.Execute()
 	if err == nil {
 		return exitOK
@@ -68,7 +65,7 @@ func oneLine(err error) string {
 	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
 }
 
-func newRootCommand() *cobra.Command {
+func newRootCommand(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "crust",
 		Short: "Reliable, encrypted peer-to-peer connections",
@@ -91,11 +88,14 @@ Two terminals are enough to see it work:
 		Args:          onlySubcommands,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	root.SetIn(stdin)
+	root.SetOut(stdout) // before the completion command is made, which keeps it
+	root.SetErr(stderr)
 	root.SetVersionTemplate("crust {{.Version}}\n")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%w (see %s --help)", err, cmd.CommandPath())
 	})
-	root.AddCommand(newPeerCommand(), newKeygenCommand(), newVersionCommand())
+	root.AddCommand(newPeerCommand(), newBenchCommand(), newKeygenCommand(), newVersionCommand())
 	root.SetHelpCommand(newHelpCommand())
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
@@ -118,6 +118,8 @@ func newHelpCommand() *cobra.Command {
 			if err != nil || len(rest) > 0 {
 				return usagef("no help for %q: unknown command (see %s --help)", strings.Join(args, " "), cmd.Root().Name())
 			}
+			about.InitDefaultHelpFlag()
+			about.InitDefaultVersionFlag()
 			return about.Help()
 		},
 	}
