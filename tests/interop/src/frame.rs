@@ -1,0 +1,234 @@
+//! Payloads, record headers, frames and connection infos of docs/PROTOCOL.md.
+
+use crate::keys;
+
+pub type Result<T> = std::result::Result<T, String>;
+
+pub const PAD: u8 = 0;
+pub const MESSAGE: u8 = 1;
+pub const PING: u8 = 2;
+pub const PONG: u8 = 3;
+pub const CLAIM: u8 = 4;
+pub const CHOSEN: u8 = 5;
+pub const REFUSED: u8 = 6;
+pub const CLOSE: u8 = 7;
+
+pub const FRAMES: u8 = 1;
+pub const PIECE: u8 = 2;
+
+fn field(out: &mut Vec<u8>, tag: u8, value: &[u8]) {
+    out.push(tag);
+    out.extend((value.len() as u16).to_be_bytes());
+    out.extend(value);
+}
+
+pub fn offer() -> Vec<u8> {
+    let mut out = Vec::new();
+    field(&mut out, 1, &[1]);
+    out
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Hello {
+    pub version: u8,
+    pub peer: [u8; 32],
+    pub app_id: Vec<u8>,
+    pub role: u8,
+    pub instance: u64,
+    pub ciphers: u8,
+    pub lost_after: u32,
+}
+
+impl Hello {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        field(&mut out, 1, &[self.version]);
+        field(&mut out, 2, &self.peer);
+        field(&mut out, 4, &[self.role]);
+        field(&mut out, 5, &self.instance.to_be_bytes());
+        field(&mut out, 6, &[self.ciphers]);
+        field(&mut out, 7, &self.lost_after.to_be_bytes());
+        if !self.app_id.is_empty() {
+            field(&mut out, 3, &self.app_id);
+        }
+        out
+    }
+
+    pub fn decode(mut b: &[u8]) -> Result<Hello> {
+        let mut h = Hello::default();
+        while !b.is_empty() {
+            if b.len() < 3 {
+                return Err("a field is cut short".into());
+            }
+            let n = u16::from_be_bytes([b[1], b[2]]) as usize;
+            let value = b.get(3..3 + n).ok_or("a field goes past the end")?;
+            let wrong = |_| format!("field {} has {} bytes", b[0], n);
+            match b[0] {
+                1 => h.version = u8::from_be_bytes(value.try_into().map_err(wrong)?),
+                2 => h.peer = value.try_into().map_err(wrong)?,
+                3 => h.app_id = value.to_vec(),
+                4 => h.role = u8::from_be_bytes(value.try_into().map_err(wrong)?),
+                5 => h.instance = u64::from_be_bytes(value.try_into().map_err(wrong)?),
+                6 => h.ciphers = u8::from_be_bytes(value.try_into().map_err(wrong)?),
+                7 => h.lost_after = u32::from_be_bytes(value.try_into().map_err(wrong)?),
+                _ => {}
+            }
+            b = &b[3 + n..];
+        }
+        if h.version == 0 || h.peer == [0; 32] || h.ciphers & 1 == 0 {
+            return Err(format!("a hello that lacks something: {h:?}"));
+        }
+        Ok(h)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Header {
+    pub kind: u8,
+    pub priority: u8,
+    pub len: u16,
+    pub left: u32,
+}
+
+impl Header {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = vec![self.kind, self.priority];
+        out.extend(self.len.to_be_bytes());
+        out.extend(self.left.to_be_bytes());
+        out
+    }
+
+    pub fn decode(b: &[u8]) -> Result<Header> {
+        let b: [u8; 8] = b
+            .try_into()
+            .map_err(|_| "a header of another length".to_string())?;
+        let h = Header {
+            kind: b[0],
+            priority: b[1],
+            len: u16::from_be_bytes([b[2], b[3]]),
+            left: u32::from_be_bytes([b[4], b[5], b[6], b[7]]),
+        };
+        let good = match h.kind {
+            FRAMES => h.priority == 0 && h.left == 0,
+            PIECE => h.len > 0 && h.left >= h.len as u32 && h.left <= 2 << 20,
+            _ => false,
+        };
+        if good && h.len <= 65519 {
+            Ok(h)
+        } else {
+            Err(format!("a header that must not be: {h:?}"))
+        }
+    }
+}
+
+/// Appends a frame.
+pub fn frame(out: &mut Vec<u8>, kind: u8, body: &[u8]) {
+    out.push(kind);
+    let mut n = body.len();
+    while n >= 0x80 {
+        out.push(n as u8 | 0x80);
+        n >>= 7;
+    }
+    out.push(n as u8);
+    out.extend(body);
+}
+
+pub fn message(out: &mut Vec<u8>, priority: u8, text: &[u8]) {
+    frame(out, MESSAGE, &[&[priority], text].concat());
+}
+
+pub fn claim(seq: u64, held: &[u64]) -> Vec<u8> {
+    let mut body = seq.to_be_bytes().to_vec();
+    held.iter().for_each(|h| body.extend(h.to_be_bytes()));
+    let mut out = Vec::new();
+    frame(&mut out, CLAIM, &body);
+    out
+}
+
+pub fn reason(kind: u8, reason: u16) -> Vec<u8> {
+    let mut out = Vec::new();
+    frame(&mut out, kind, &reason.to_be_bytes());
+    out
+}
+
+/// Splits a run of frames.
+pub fn frames(mut b: &[u8]) -> Result<Vec<(u8, Vec<u8>)>> {
+    let mut out = Vec::new();
+    while !b.is_empty() {
+        let (mut n, mut at, mut shift) = (0u64, 1, 0);
+        loop {
+            let byte = *b.get(at).ok_or("a frame without a length")?;
+            n |= ((byte & 0x7f) as u64) << shift;
+            at += 1;
+            shift += 7;
+            if byte & 0x80 == 0 {
+                break;
+            }
+            if shift > 56 {
+                return Err("a length that is too long".into());
+            }
+        }
+        let body = b
+            .get(at..at + n as usize)
+            .ok_or("a frame over the end of its record")?;
+        out.push((b[0], body.to_vec()));
+        b = &b[at + n as usize..];
+    }
+    Ok(out)
+}
+
+const INFO_CONTEXT: &[u8] = b"libcrust/1 connection info\x00";
+
+#[derive(Debug, PartialEq)]
+pub struct Info {
+    pub peer: [u8; 32],
+    pub expires: u64,
+    pub tcp: Vec<(Vec<u8>, u16)>,
+}
+
+impl Info {
+    pub fn encode(&self, key: &keys::Identity) -> Vec<u8> {
+        let mut out = vec![1];
+        out.extend(self.peer);
+        out.extend(self.expires.to_be_bytes());
+        out.extend(keys::random::<16>());
+        out.push(self.tcp.len() as u8);
+        for (address, port) in &self.tcp {
+            out.extend([1, address.len() as u8]);
+            out.extend(address);
+            out.extend(port.to_be_bytes());
+        }
+        let signature = key.sign(&[INFO_CONTEXT, &out].concat());
+        out.extend(signature);
+        out
+    }
+
+    pub fn decode(b: &[u8]) -> Result<Info> {
+        if b.len() < 58 + 64 || b.len() > 4096 || b[0] != 1 {
+            return Err("this is no connection info".into());
+        }
+        let (signed, signature) = b.split_at(b.len() - 64);
+        let peer: [u8; 32] = b[1..33].try_into().unwrap();
+        if !keys::verify(&peer, &[INFO_CONTEXT, signed].concat(), signature) {
+            return Err("the signature of the connection info does not hold".into());
+        }
+        let mut info = Info {
+            peer,
+            expires: u64::from_be_bytes(b[33..41].try_into().unwrap()),
+            tcp: Vec::new(),
+        };
+        let mut rest = &signed[58..];
+        for _ in 0..b[57] {
+            let size = *rest.get(1).ok_or("an endpoint is cut short")? as usize;
+            let all = rest.get(..4 + size).ok_or("an endpoint is cut short")?;
+            if all[0] == 1 {
+                info.tcp.push((
+                    all[2..2 + size].to_vec(),
+                    u16::from_be_bytes([all[2 + size], all[3 + size]]),
+                ));
+            }
+            rest = &rest[4 + size..];
+        }
+        Ok(info)
+    }
+}
