@@ -213,16 +213,15 @@ func joinCause(text string, err error) error {
 
 // race dials endpoints until one has proved to be the peer.
 func (s *Service) race(a *attempt, endpoints []Endpoint) (*secure.Link, Endpoint, error) {
+	if a.bare { // there is nothing to plan, nor to race
+		link, err := s.try(a.ctx, endpoints[0], a.peer)
+		return link, endpoints[0], err
+	}
 	ours, err := s.network.Addrs()
 	if err != nil {
 		s.log.Warn("cannot list the addresses of this machine", "error", err)
 	}
-	var steps []dial.Step
-	if a.bare {
-		steps = []dial.Step{{Endpoint: a.endpoints[0]}}
-	} else {
-		steps = dial.Plan(endpoints, ours)
-	}
+	steps := dial.Plan(endpoints, ours)
 	if len(steps) == 0 {
 		return nil, Endpoint{}, &Error{Op: "connect", Peer: a.peer, Code: CodeNoEndpoint, Err: errors.New("the peer has told no endpoint that can be reached from here")}
 	}

@@ -12,6 +12,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -118,6 +119,7 @@ type Key struct {
 	id     PeerID
 	sign   sodium.SignSecretKey // 64 bytes: seed and public key
 	static [32]byte             // X25519 secret
+	public [32]byte             // X25519 public key
 }
 
 // Generate makes a new random identity.
@@ -142,7 +144,9 @@ func FromSeed(seed []byte) (*Key, error) {
 	box := pair.SecretKey.ToBox()
 	copy(k.static[:], box.Bytes)
 	clear(box.Bytes)
-	return k, nil
+	public, err := k.id.Curve25519()
+	k.public = public
+	return k, err
 }
 
 // ID returns the public half.
@@ -152,6 +156,9 @@ func (k *Key) ID() PeerID { return k.id }
 // owns the copy and should clear it.
 func (k *Key) Static() [32]byte { return k.static }
 
+// StaticPublic returns the X25519 public key of Static: ID().Curve25519().
+func (k *Key) StaticPublic() [32]byte { return k.public }
+
 // Seed returns a copy of the secret seed, which the caller should clear.
 func (k *Key) Seed() []byte { return bytes.Clone(k.sign.Bytes[:SeedSize]) }
 
@@ -160,6 +167,10 @@ func (k *Key) Sign(message []byte) []byte {
 	return sodium.Bytes(message).SignDetached(k.sign).Bytes
 }
 
+// Format implements fmt.Formatter: whatever the verb, a key prints as the peer id
+// of its public half, so that no log ever holds the secret.
+func (k Key) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "identity of %s", k.id.Short()) }
+
 // Zero overwrites the secret. The key must not be used afterwards.
 func (k *Key) Zero() {
 	clear(k.sign.Bytes)
@@ -167,7 +178,10 @@ func (k *Key) Zero() {
 	runtime.KeepAlive(k)
 }
 
-const fileHeader = "crust-identity-1"
+const (
+	fileHeader  = "crust-identity-1 "
+	maxFileSize = 4096
+)
 
 // Save writes the secret to a new file that only its owner may read (mode
 // 0600). It never overwrites a file: an existing one gives fs.ErrExist.
@@ -176,10 +190,12 @@ func (k *Key) Save(path string) error {
 	if err != nil {
 		return fmt.Errorf("identity: cannot create %s: %w", path, err)
 	}
-	defer os.Remove(f.Name())
-	seed := k.Seed()
-	defer clear(seed)
-	_, err = fmt.Fprintf(f, "%s %x\n", fileHeader, seed)
+	defer os.Remove(f.Name()) //nolint:errcheck // gone already when the directory is
+	text := make([]byte, 0, len(fileHeader)+2*SeedSize+1)
+	defer clear(text[:cap(text)])
+	text = append(text, fileHeader...)
+	text = hex.AppendEncode(text, k.sign.Bytes[:SeedSize])
+	_, err = f.Write(append(text, '\n'))
 	err = errors.Join(err, f.Sync(), f.Close())
 	if err == nil {
 		err = os.Link(f.Name(), path) // atomic, and refuses to replace
@@ -193,31 +209,50 @@ func (k *Key) Save(path string) error {
 // Load reads a secret written by Save. On Unix it refuses a file that others
 // may read or write.
 func Load(path string) (*Key, error) {
-	info, err := os.Stat(path)
-	if err != nil {
+	if info, err := os.Stat(path); err != nil {
 		return nil, fmt.Errorf("identity: cannot read the identity file: %w", err)
-	}
-	if runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("identity: %s is open to other users (mode %04o); run: chmod 600 %s: %w", path, info.Mode().Perm(), path, fs.ErrPermission)
-	}
-	if !info.Mode().IsRegular() || info.Size() > 4096 {
+	} else if !info.Mode().IsRegular() { // before opening, which a named pipe would hold up
 		return nil, fmt.Errorf("identity: %s is not an identity file", path)
 	}
-	text, err := os.ReadFile(path)
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("identity: cannot read the identity file: %w", err)
 	}
-	defer clear(text)
-	digits, ok := strings.CutPrefix(strings.TrimSpace(string(text)), fileHeader+" ")
-	if !ok || len(digits) != 2*SeedSize {
-		return nil, fmt.Errorf("identity: %s is not an identity file: want one line %q and %d hexadecimal digits", path, fileHeader, 2*SeedSize)
-	}
-	seed, err := hex.DecodeString(digits)
+	defer f.Close()
+	info, err := f.Stat()
 	if err != nil {
-		return nil, fmt.Errorf("identity: %s is not an identity file: its key is not hexadecimal", path)
+		return nil, fmt.Errorf("identity: cannot read the identity file: %w", err)
 	}
-	defer clear(seed)
-	return FromSeed(seed)
+	if mode := info.Mode().Perm(); runtime.GOOS != "windows" && mode&0o077 != 0 {
+		return nil, fmt.Errorf("identity: %s is open to other users (mode %04o); run: chmod 600 %s: %w", path, mode, path, fs.ErrPermission)
+	}
+	text := make([]byte, maxFileSize)
+	defer clear(text)
+	n, err := io.ReadFull(f, text)
+	if err == nil {
+		return nil, fmt.Errorf("identity: %s is not an identity file: it is longer than one", path)
+	} else if err != io.EOF && err != io.ErrUnexpectedEOF {
+		return nil, fmt.Errorf("identity: cannot read the identity file: %w", err)
+	}
+	k, err := parseFile(text[:n])
+	if err != nil {
+		return nil, fmt.Errorf("identity: %s is not an identity file: %w", path, err)
+	}
+	return k, nil
+}
+
+// parseFile reads what Save wrote, with any white space around it.
+func parseFile(text []byte) (*Key, error) {
+	digits, ok := bytes.CutPrefix(bytes.TrimSpace(text), []byte(fileHeader))
+	if !ok || len(digits) != 2*SeedSize {
+		return nil, fmt.Errorf("want one line %q and %d hexadecimal digits", strings.TrimSpace(fileHeader), 2*SeedSize)
+	}
+	var seed [SeedSize]byte
+	defer clear(seed[:])
+	if _, err := hex.Decode(seed[:], digits); err != nil {
+		return nil, errors.New("its key is not hexadecimal")
+	}
+	return FromSeed(seed[:])
 }
 
 // LoadOrCreate loads path, or generates an identity and saves it there when the

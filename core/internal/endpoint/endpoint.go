@@ -58,8 +58,13 @@ func (e Endpoint) String() string {
 // MarshalText implements encoding.TextMarshaler.
 func (e Endpoint) MarshalText() ([]byte, error) { return []byte(e.String()), nil }
 
-// UnmarshalText implements encoding.TextUnmarshaler.
+// UnmarshalText implements encoding.TextUnmarshaler. Empty text is the zero
+// Endpoint, as MarshalText writes it.
 func (e *Endpoint) UnmarshalText(text []byte) error {
+	if len(text) == 0 {
+		*e = Endpoint{}
+		return nil
+	}
 	parsed, err := Parse(string(text))
 	if err != nil {
 		return err
@@ -110,7 +115,7 @@ var cgnat = netip.MustParsePrefix("100.64.0.0/10")
 
 // Scope returns the scope of the address.
 func (e Endpoint) Scope() Scope {
-	a := e.Addr.Addr()
+	a := e.Addr.Addr().Unmap()
 	switch {
 	case !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 		return Unusable

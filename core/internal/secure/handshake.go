@@ -110,10 +110,7 @@ var buffers = sync.Pool{New: func() any { b := make([]byte, 0, flightBuffer); re
 func start(conn net.Conn, cfg *Config, initiator bool) (*handshake, error) {
 	static := cfg.Key.Static()
 	defer clear(static[:])
-	public, err := cfg.Key.ID().Curve25519()
-	if err != nil {
-		return nil, err
-	}
+	public := cfg.Key.StaticPublic()
 	secret := append([]byte(nil), static[:]...)
 	state, err := noise.NewHandshakeState(noise.Config{
 		CipherSuite: suite, Random: cfg.random(), Pattern: noise.HandshakeXX, Initiator: initiator,

@@ -184,7 +184,8 @@ func (s *Session) Quit() <-chan struct{} { return s.quit }
 // clock returns nanoseconds since the session was made.
 func (s *Session) clock() int64 { return int64(time.Since(s.base)) }
 
-// Start begins to read and write.
+// Start begins to read and write. On an accepted link, whose goroutine has
+// nothing else to do, the calling goroutine becomes the first writer.
 func (s *Session) Start() {
 	s.link.Conn.SetDeadline(time.Time{}) //nolint:errcheck // a closed connection shows in the next read
 	now := s.clock()
@@ -196,11 +197,16 @@ func (s *Session) Start() {
 		s.nextTick = now + int64(first)
 		s.timer = time.AfterFunc(first, s.onTimer)
 	}
-	if len(s.control) > 0 && !s.writing && s.state != ended {
-		s.startWriter()
-	}
+	write := len(s.control) > 0 && !s.writing && s.state != ended
+	s.writing = s.writing || write
 	s.mu.Unlock()
 	s.owner.Go(s.run)
+	switch {
+	case write && s.link.Initiator:
+		s.owner.Go(s.write)
+	case write:
+		s.write()
+	}
 }
 
 // run is the session's own goroutine.
