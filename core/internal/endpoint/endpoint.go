@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"unicode"
 )
 
 // Transport is the protocol under a link. Numbers are part of the wire format
@@ -93,10 +94,16 @@ func Parse(text string) (Endpoint, error) {
 		return Endpoint{}, fmt.Errorf("endpoint %q: unknown transport %q, want tcp, utp or tracer", text, scheme)
 	}
 	addr, err := netip.ParseAddrPort(rest)
-	if err != nil {
+	if err != nil || strings.ContainsFunc(addr.Addr().Zone(), notInZone) {
 		return Endpoint{}, fmt.Errorf("endpoint %q: want [transport://]IP:PORT, such as tcp://203.0.113.5:5483 or tcp://[2001:db8::1]:5483", text)
 	}
 	return New(t, addr), nil
+}
+
+// notInZone reports runes that no zone may have here, because they would make
+// the text form ambiguous where it stands among other text.
+func notInZone(r rune) bool {
+	return r == ']' || r == '#' || unicode.IsSpace(r) || !unicode.IsPrint(r)
 }
 
 // Scope tells how far an address reaches. Greater reaches farther.
