@@ -203,7 +203,7 @@ func TestParseConfigJSONIdentityFileRefused(t *testing.T) {
 	}{
 		{open, "is open to other users", CodePermission},
 		{bad, "is not an identity file", CodeInvalid},
-		{dir, dir, CodePermission}, // a directory is open to others
+		{dir, "is not an identity file", CodeInvalid},
 		{inDir, "no such file or directory", CodeIO},
 	} {
 		text, err := json.Marshal(map[string]any{"identity_file": c.path})

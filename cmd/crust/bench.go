@@ -54,8 +54,9 @@ With --json, each line of output is one result:
 
   {"transport":"secure-tcp","test":"bulk","value":N,"unit":"MB/s","runs":[N,...]}
 
-"value" is the median of "runs". A ping has its 99th percentile in "p99"; memory,
-allocs and idle have the figures of each end beside their value.
+"value" is the median of "runs". Further figures are fields beside it: the 99th
+percentile of a ping ("p99"), the nanoseconds of processor time that a message
+takes at each end ("send_ns", "receive_ns"), and memory and allocs of each end.
 
 ` + exitCodeHelp,
 		Example: `  crust bench

@@ -196,8 +196,8 @@ func (p *peer) commandBulk(ctx context.Context, arguments string) error {
 		return err
 	}
 	count, err := strconv.ParseUint(w[1], 10, 40)
-	if err != nil {
-		return invalid("bulk: COUNT is a whole number below %d, not %.40q", uint64(1)<<40, w[1])
+	if err != nil || count == 0 {
+		return invalid("bulk: COUNT is a whole number of at least 1 and below %d, not %.40q", uint64(1)<<40, w[1])
 	}
 	size, err := strconv.ParseUint(w[2], 10, 32)
 	if err != nil || size > maxBulkSize {

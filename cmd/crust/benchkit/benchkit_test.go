@@ -404,3 +404,20 @@ func TestUsageGrowsWithUse(t *testing.T) {
 		t.Error("the memory was lost")
 	}
 }
+
+func TestProcessorTimeOfMessagesIsTold(t *testing.T) {
+	bulk, err := FindTest("bulk")
+	if err != nil {
+		t.Fatal(err)
+	}
+	results, err := Run(t.Context(), Options{
+		Transports: []Transport{TLS()}, Tests: []Test{bulk}, Runs: 1, Volume: tiny, Command: testWorker,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Sealing and opening 64 KiB takes microseconds on any machine.
+	if extra := results[0].Extra; extra["send_ns"] < 1000 || extra["receive_ns"] < 1000 {
+		t.Errorf("a message of 64 KiB takes %v", extra)
+	}
+}

@@ -15,7 +15,8 @@ type bench struct {
 	transport Transport
 	test      Test
 	volume    Volume
-	count     int // messages of a run; zero means to be calibrated
+	count     int  // messages of a run; zero means to be calibrated
+	together  bool // both ends are in this process
 	serve     func(ends int) (serverEnd, error)
 }
 
@@ -90,19 +91,35 @@ func (b *bench) prepare(conn Conn) error {
 }
 
 func measureStream(ctx context.Context, b *bench) (Outcome, error) {
-	return b.withConn(ctx, func(conn Conn, _ serverEnd) (Outcome, error) {
+	return b.withConn(ctx, func(conn Conn, server serverEnd) (Outcome, error) {
 		if err := b.prepare(conn); err != nil {
+			return Outcome{}, err
+		}
+		sender, receiver, err := b.bothUse(server, detailTime)
+		if err != nil {
 			return Outcome{}, err
 		}
 		took, err := b.stream(conn, b.count)
 		if err != nil {
 			return Outcome{}, err
 		}
-		value := float64(b.count) / took.Seconds()
-		if b.test.size == BulkSize {
-			value *= BulkSize / 1e6
+		senderAfter, receiverAfter, err := b.bothUse(server, detailTime)
+		if err != nil {
+			return Outcome{}, err
 		}
-		return Outcome{Value: value, Count: b.count}, nil
+		outcome := Outcome{Value: float64(b.count) / took.Seconds(), Count: b.count}
+		if b.test.size == BulkSize {
+			outcome.Value *= BulkSize / 1e6
+		}
+		if !b.together {
+			// Processor time tells about a transport also where the machine is busy
+			// with something else.
+			outcome.Extra = map[string]float64{
+				"send_ns":    float64(senderAfter.CPU-sender.CPU) / float64(b.count),
+				"receive_ns": float64(receiverAfter.CPU-receiver.CPU) / float64(b.count),
+			}
+		}
+		return outcome, nil
 	})
 }
 

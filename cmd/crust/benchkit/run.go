@@ -111,9 +111,10 @@ func (o *Options) runOnce(ctx context.Context, transport Transport, test Test, r
 	ctx, cancel := context.WithTimeoutCause(ctx, o.Timeout, fmt.Errorf("no result within %v", o.Timeout))
 	defer cancel()
 	if o.InProcess {
-		b := &bench{transport: transport, test: test, volume: o.Volume, count: count, serve: func(ends int) (serverEnd, error) {
-			return startLocalServer(ctx, transport, ends)
-		}}
+		b := &bench{
+			transport: transport, test: test, volume: o.Volume, count: count, together: true,
+			serve: func(ends int) (serverEnd, error) { return startLocalServer(ctx, transport, ends) },
+		}
 		outcome, err = test.measure(ctx, b)
 		if ctx.Err() != nil {
 			return outcome, context.Cause(ctx)
