@@ -209,22 +209,23 @@ func (k *Key) Save(path string) error {
 // Load reads a secret written by Save. On Unix it refuses a file that others
 // may read or write.
 func Load(path string) (*Key, error) {
-	if info, err := os.Stat(path); err != nil {
+	info, err := os.Stat(path)
+	if err != nil {
 		return nil, fmt.Errorf("identity: cannot read the identity file: %w", err)
-	} else if !info.Mode().IsRegular() { // before opening, which a named pipe would hold up
-		return nil, fmt.Errorf("identity: %s is not an identity file", path)
+	}
+	if err := checkFile(path, info); err != nil { // before opening, which a named pipe would hold up
+		return nil, fmt.Errorf("identity: %w", err)
 	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("identity: cannot read the identity file: %w", err)
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("identity: cannot read the identity file: %w", err)
+	if info, err = f.Stat(); err == nil {
+		err = checkFile(path, info) // what was opened may be another file
 	}
-	if mode := info.Mode().Perm(); runtime.GOOS != "windows" && mode&0o077 != 0 {
-		return nil, fmt.Errorf("identity: %s is open to other users (mode %04o); run: chmod 600 %s: %w", path, mode, path, fs.ErrPermission)
+	if err != nil {
+		return nil, fmt.Errorf("identity: %w", err)
 	}
 	text := make([]byte, maxFileSize)
 	defer clear(text)
@@ -239,6 +240,17 @@ func Load(path string) (*Key, error) {
 		return nil, fmt.Errorf("identity: %s is not an identity file: %w", path, err)
 	}
 	return k, nil
+}
+
+// checkFile refuses what is no file, and what is open to others.
+func checkFile(path string, info fs.FileInfo) error {
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("%s is not an identity file: it is no regular file", path)
+	}
+	if mode := info.Mode().Perm(); runtime.GOOS != "windows" && mode&0o077 != 0 {
+		return fmt.Errorf("%s is open to other users (mode %04o); run: chmod 600 %s: %w", path, mode, path, fs.ErrPermission)
+	}
+	return nil
 }
 
 // parseFile reads what Save wrote, with any white space around it.

@@ -328,7 +328,7 @@ func TestLoadRefuses(t *testing.T) {
 	if k, err := Load(filepath.Join(dir, "none")); k != nil || !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no file: %v, %v", k, err)
 	}
-	if k, err := Load(dir); k != nil || err == nil {
+	if k, err := Load(dir); k != nil || err == nil || !strings.Contains(err.Error(), "no regular file") {
 		t.Errorf("a directory: %v, %v", k, err)
 	}
 }
@@ -376,6 +376,28 @@ func TestLoadOrCreate(t *testing.T) {
 	}
 	if k, err := LoadOrCreate(filepath.Join(path, "below a file")); k != nil || err == nil {
 		t.Errorf("an impossible path: %v, %v", k, err)
+	}
+}
+
+func TestLoadRefusesWhatOthersMayRead(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("modes say nothing on Windows")
+	}
+	path := filepath.Join(t.TempDir(), "identity")
+	if err := mustGenerate(t).Save(path); err != nil {
+		t.Fatal(err)
+	}
+	for mode := range fs.FileMode(0o100) {
+		if err := os.Chmod(path, 0o600|mode); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Load(path)
+		if refused := errors.Is(err, fs.ErrPermission); refused != (mode != 0) {
+			t.Errorf("mode %04o: %v", 0o600|mode, err)
+		}
+		if mode != 0 && !strings.Contains(err.Error(), "run: chmod 600 "+path) {
+			t.Errorf("mode %04o: the error does not say what to do: %v", 0o600|mode, err)
+		}
 	}
 }
 
