@@ -268,30 +268,50 @@ func TestPrefixes(t *testing.T) {
 	}
 }
 
-// Every connect has one answer, also when a session stands already or comes
-// about from the other side.
-func TestConnectAnswers(t *testing.T) {
+// A connect to a peer that is connected already is answered and changes nothing.
+func TestConnectAgain(t *testing.T) {
 	a, b := start(t), start(t)
 	join(a, b)
 	for _, r := range []struct{ from, to *running }{{a, b}, {b, a}} {
 		r.from.tell("connect %s#%s", r.to.at, r.to.id)
 		r.from.refuse("connected")
 	}
-	for range 20 { // crossed
-		a.tell("disconnect %s", b.id)
-		a.next("lost")
-		b.next("lost")
+	a.stops()
+	b.next("lost") // and nothing in between
+	b.stops()
+}
+
+// Both sides connect at once. Each tells one session; besides, one is told that
+// the peer is connected already if it reads its command only after the other's
+// has connected.
+func TestCrossedConnects(t *testing.T) {
+	a, b := start(t), start(t)
+	const rounds = 20
+	late := map[*running]int{}
+	next := func(r *running, event string) {
+		t.Helper()
+		l, err := parseLine(r.raw())
+		for err == nil && l.text("code") == "connected" {
+			late[r]++
+			l, err = parseLine(r.raw())
+		}
+		if err != nil || l.event() != event {
+			t.Fatalf("got %s (%v), want the event %q", l.raw, err, event)
+		}
+	}
+	for range rounds {
 		a.tell("connect %s#%s", b.at, b.id)
 		b.tell("connect %s#%s", a.at, a.id)
-		a.next("connected")
-		b.next("connected")
+		next(a, "connected")
+		next(b, "connected")
+		a.tell("disconnect %s", b.id)
+		next(a, "lost")
+		next(b, "lost")
 	}
-	a.tell("peers")
-	if l := a.next("peers"); len(l.fields["peers"].([]any)) != 1 {
-		t.Errorf("got %s, want one peer", l.raw)
+	if late[a] > rounds || late[b] > rounds {
+		t.Errorf("%d and %d answers that the peer is connected already in %d rounds", late[a], late[b], rounds)
 	}
 	a.stops()
-	b.next("lost") // and nothing else in between
 	b.stops()
 }
 
