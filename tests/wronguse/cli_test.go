@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -354,4 +355,25 @@ func TestPeerWhoseReaderGoesAway(t *testing.T) {
 	}
 	plain(t, strings.TrimSuffix(complaints.String(), "\n"), "cannot write the output")
 	input.Close()
+}
+
+// Ctrl-C and a service manager's SIGTERM end a peer in order.
+func TestPeerThatIsInterrupted(t *testing.T) {
+	for _, signal := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
+		other := startPeer(t)
+		p := startPeer(t) // its end is asserted when the test ends: exit code 0
+		p.tell("connect %s", other.at)
+		p.next("connected")
+		other.next("connected")
+		if err := p.cmd.Process.Signal(signal); err != nil {
+			t.Fatal(err)
+		}
+		if e := p.next("lost"); e["code"] != "disconnected" {
+			t.Errorf("got %v, want code disconnected", e)
+		}
+		p.next("stopped")
+		if e := other.next("lost"); e["code"] != "disconnected" {
+			t.Errorf("the other side got %v, want code disconnected", e)
+		}
+	}
 }
