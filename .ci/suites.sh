@@ -16,7 +16,10 @@ suite() {
     mkdir -p "$BUILD/log"
     say "$name: $what"
     set +e
-    ("$@") 2>&1 </dev/null | tee "$log"
+    (
+        set -e
+        "$@"
+    ) 2>&1 </dev/null | tee "$log"
     status=${PIPESTATUS[0]}
     set -e
     word=$(sed 's/\x1b\[[0-9;]*[A-Za-z]//g; s/.*\r//' "$log" | grep -v '^[[:space:]]*$' | tail -n 1)

@@ -55,7 +55,8 @@ class Progress:
             rate = done / MEGABYTE / max(now - self._begin, 1e-9)
             print(
                 f"\r  {self._label:<24} [{'#' * full}{'.' * (self.WIDTH - full)}] "
-                f"{done * 100 // self._total:3d} %  {done >> 20} of {self._total >> 20} MiB  {rate:7,.0f} MB/s ",
+                f"{done * 100 // self._total:3d} %  {done >> 20} of {self._total >> 20} MiB "
+                f"{rate:7,.0f} MB/s ",
                 end="" if done < self._total else "\n",
                 flush=True,
             )
@@ -68,7 +69,7 @@ class Peer:
     """The C program and the pipe to it."""
 
     def __init__(self, program: str, network: str, mib: int) -> None:
-        self._process = subprocess.Popen(  # noqa: S603 - our own program
+        self._process = subprocess.Popen(
             [program, network, str(mib)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
         )
         self._lines: queue.Queue[str] = queue.Queue()
@@ -268,8 +269,8 @@ def meet(stage: Stage) -> None:
     seen_by_c = peer.hear("connected")
     stage.peer_id = event.peer
     about = service.peer(event.peer)
-    print(f"  They swapped connection infos ({len(c_info)} and {len(our_info)} bytes) through a pipe, and connected")
-    print(f"  over {event.endpoint} with {about.cipher}.")
+    print(f"  They swapped connection infos ({len(c_info)} and {len(our_info)} bytes) through a pipe,")
+    print(f"  and connected over {event.endpoint} with {about.cipher}.")
     print(f'  Python sees     {event.peer}, "{bytes(event.app_id).decode()}"')
     print(f"  C sees          {seen_by_c}")
     if str(event.peer) != c_id or seen_by_c != str(service.id):
@@ -301,6 +302,8 @@ def report(rows: list[tuple[str, Stream, Stream]], size: int) -> None:
         )
     if not intact:
         raise Failure("the SHA-256 of what arrived is not that of what was sent")
+    rates = " and ".join(f"{ours.rate(size):,.0f}" for _, ours, _ in rows)
+    print(f"\nAll well: {size >> 20} MiB each way arrived as sent, at {rates} MB/s.")
 
 
 def run(program: str, mib: int) -> None:
@@ -330,7 +333,9 @@ def run(program: str, mib: int) -> None:
 
 def main() -> int:
     """Read the arguments and play."""
-    parser = argparse.ArgumentParser(prog="demo", description="Let a C and a Python program meet over libcrust.")
+    parser = argparse.ArgumentParser(
+        prog="demo", description="Let a C and a Python program meet over libcrust."
+    )
     parser.add_argument("program", help="the compiled peer.c")
     parser.add_argument("--mib", type=int, default=256, help="how much to stream each way (default 256)")
     arguments = parser.parse_args()
@@ -341,7 +346,6 @@ def main() -> int:
     except (Failure, crust.CrustError) as failure:
         print(f"demo: {failure}", file=sys.stderr)
         return 1
-    print("\nAll well.")
     return 0
 
 

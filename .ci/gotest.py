@@ -1,0 +1,67 @@
+"""Reads `go test -json` on standard input and says what happened, briefly.
+
+One line for each package, the output of tests that failed, and a closing line with the counts.
+Ends with status 1 when anything failed or did not build.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter, defaultdict
+
+
+def main() -> int:
+    """Read to the end and report."""
+    output: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    tests: Counter[str] = Counter()
+    packages: Counter[str] = Counter()
+    per_package: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    skipped: list[str] = []
+    for line in sys.stdin:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            print(line, end="")
+            continue
+        action = event["Action"]
+        package, test = event.get("Package", ""), event.get("Test", "")
+        if action == "build-output":
+            print(event["Output"], end="", flush=True)
+        elif action == "output":
+            output[package, test].append(event["Output"])
+        elif action in ("pass", "fail", "skip") and test:
+            tests[action] += 1
+            per_package[package][action] += 1
+            text = "".join(output.pop((package, test), []))
+            if action == "fail":
+                print(text, end="", flush=True)
+            elif action == "skip":
+                skipped.append(f"{package} {test}")
+        elif action in ("pass", "fail", "skip"):
+            packages[action] += 1
+            own = output.pop((package, ""), [])
+            if action == "fail":
+                # What a crash printed may hang at a test that never ended.
+                unfinished = [key for key in output if key[0] == package]
+                print("".join(own + [text for key in unfinished for text in output.pop(key)]), end="")
+            if action != "skip":
+                word = {"pass": "ok  ", "fail": "FAIL"}[action]
+                print(
+                    f"{word} {package}  {sum(per_package[package].values())} tests, {event['Elapsed']:.1f} s",
+                    flush=True,
+                )
+    for name in skipped:
+        print(f"skipped: {name}")
+    failed = tests["fail"] + packages["fail"]
+    if packages["fail"] and not tests["fail"]:
+        print(f"{packages['fail']} packages did not build or crashed")
+    print(
+        f"{tests['pass']} tests passed, {tests['fail']} failed, {tests['skip']} skipped "
+        f"in {packages['pass'] + packages['fail']} packages"
+    )
+    return 1 if failed or not packages["pass"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+# shellcheck shell=bash
+# build.sh test: every test there is, one suite after another. Sourced by build.sh.
+
+need_to_test() {
+    need_to_compile
+    need_python venv
+    need_rust rustc
+    need_command g++ g++ "checks that the header is C++ too"
+    need_command cmake cmake "the install tests consume the library by CMake"
+    need_command make make "runs what CMake generates"
+    need_command valgrind valgrind "looks for leaks in programs that use the library"
+    install_needs
+    ensure_go
+    ensure_python
+    ensure_rust
+    ensure_venv
+}
+
+# What every binding needs to find the library that was just built.
+use_library() {
+    export CRUST_LIBRARY=$BUILD/lib/libcrust.so.1 CRUST_LIB_DIR=$BUILD/lib
+    export PYTHONPATH=$ROOT/bindings/python/src PYTHONDONTWRITEBYTECODE=1
+}
+
+# The packages of the library itself; those below tests/ need it built.
+unit_packages() { go list ./... | grep -v '/tests/' | grep -v '/archtest$'; }
+
+run_format() {
+    local files
+    files=$(gofmt -l core capi cmd tests)
+    if [ -n "$files" ]; then
+        printf 'gofmt would change:\n%s\n%d files are not formatted\n' "$files" "$(printf '%s\n' "$files" | wc -l)"
+        return 1
+    fi
+    printf '%d Go files formatted\n' "$(find core capi cmd tests -name '*.go' | wc -l)"
+}
+
+run_vet() { go vet ./... && printf 'nothing found in %d packages\n' "$(go list ./... | wc -l)"; }
+
+# gotest ARGUMENT... runs go test and sums it up.
+gotest() { go test -json -timeout 15m "$@" | python3 "$ROOT/.ci/gotest.py"; }
+
+run_unit() {
+    # shellcheck disable=SC2046
+    gotest -race -shuffle=on $(unit_packages)
+}
+
+# The corpora of all fuzz targets run again, and then each target for a moment,
+# which also proves that it still is one.
+run_fuzz() {
+    local package target count=0 seconds=${CRUST_FUZZ_SECONDS:-3}
+    for package in $(go list ./... | grep -v '/tests/'); do
+        for target in $(go test -list '^Fuzz' "$package" | grep '^Fuzz' || true); do
+            if ! go test -run '^$' -fuzz "^$target\$" -fuzztime "${seconds}s" -parallel 2 "$package" >"$BUILD/log/fuzz.out" 2>&1; then
+                cat "$BUILD/log/fuzz.out"
+                printf '%s in %s failed\n' "$target" "$package"
+                return 1
+            fi
+            printf '%-34s %s\n' "$target" "$(grep -o 'execs: [0-9]*' "$BUILD/log/fuzz.out" | tail -n 1)"
+            count=$((count + 1))
+        done
+    done
+    printf '%d fuzz targets, %s s each, no failure\n' "$count" "$seconds"
+    [ "$count" -gt 0 ]
+}
+
+run_archtest() { gotest ./core/internal/archtest; }
+
+run_library() {
+    build_library
+    build_packages
+    printf 'libcrust %s with %d functions\n' "$(PKG_CONFIG_PATH=$BUILD/lib/pkgconfig pkg-config --modversion crust)" "$(grep -c . capi/exports.txt)"
+}
+
+run_abi() { tests/abi/run.sh "$BUILD/lib"; }
+
+run_rust() {
+    local log=$BUILD/log/rust.out
+    (cd bindings/rust && cargo test --workspace --all-features --locked) 2>&1 | tee "$log"
+    # cargo ends with the doc tests of one crate; the sum says more.
+    sed -n 's/^test result: .* \([0-9]*\) passed; \([0-9]*\) failed; \([0-9]*\) ignored.*/\1 \2 \3/p' "$log" |
+        awk '{ p += $1; f += $2; i += $3 } END { printf "%d tests passed, %d failed, %d ignored\n", p, f, i; exit p == 0 || f > 0 }'
+}
+
+run_python() { (cd bindings/python && "$VENV/bin/python" -m pytest -q -p no:cacheprovider); }
+
+# run_go_tests PACKAGE runs a package below tests/ and shows what it says.
+run_go_tests() {
+    local log=$BUILD/log/$1.out
+    go test -count=1 -v -timeout 15m "./tests/$1/..." >"$log" 2>&1 || {
+        cat "$log"
+        printf '%d of %d tests failed\n' "$(grep -c '^ *--- FAIL' "$log")" "$(grep -c '^ *--- ' "$log")"
+        return 1
+    }
+    grep -v '^ *=== ' "$log" || true
+    printf '%d tests passed, %d skipped\n' "$(grep -c '^ *--- PASS' "$log")" "$(grep -c '^ *--- SKIP' "$log")"
+}
+
+# run_script NAME runs tests/NAME/run.sh.
+run_script() { "tests/$1/run.sh" "$BUILD"; }
+
+run_demo() { tests/demo/run.sh "$BUILD" --mib 16; }
+
+# list_suites prints "name what" for each suite, in the order in which they run.
+list_suites() {
+    local path name
+    printf '%s\n' \
+        "format gofmt" \
+        "vet go vet" \
+        "unit the library's packages, shuffled, under the race detector, with the fuzz corpora" \
+        "fuzz every fuzz target for a moment" \
+        "archtest the law of the rooms" \
+        "library build, exported symbols, packages" \
+        "abi the C ABI: behaviour, layout, sanitizer, valgrind" \
+        "rust the Rust binding, its doc tests and examples" \
+        "python the Python binding"
+    for path in tests/*/; do
+        name=$(basename "$path")
+        case $name in
+        abi | bench | chroot | demo) continue ;;
+        esac
+        if [ -x "${path}run.sh" ]; then
+            printf '%s tests/%s/run.sh\n' "$name" "$name"
+        elif compgen -G "${path}*_test.go" >/dev/null; then
+            printf '%s tests/%s\n' "$name" "$name"
+        fi
+    done
+    printf '%s\n' "demo the demo, with 16 MiB"
+}
+
+# run_suite NAME runs one suite by its name.
+run_suite() {
+    if declare -F "run_$1" >/dev/null; then
+        "run_$1"
+    elif [ -x "tests/$1/run.sh" ]; then
+        run_script "$1"
+    else
+        run_go_tests "$1"
+    fi
+}
+
+command_test() {
+    local known name what
+    known=$(list_suites)
+    for name in "$@"; do
+        grep -q "^$name " <<<"$known" ||
+            usage_error "there is no suite \"$name\"; there are: $(cut -d' ' -f1 <<<"$known" | paste -sd' ')"
+    done
+    need_to_test
+    use_library
+    mkdir -p "$BUILD/log"
+    if [ $# -gt 0 ] && [[ " $* " != *" library "* ]]; then
+        build_library
+    fi
+    while read -r name what; do
+        if [ $# = 0 ] || [[ " $* " == *" $name "* ]]; then
+            suite "$name" "$what" run_suite "$name"
+        fi
+    done <<<"$known"
+    suites_end
+}
