@@ -120,18 +120,19 @@ crust_result CRUST_CALL crust_peer_id_parse(const char *text, crust_peer_id *out
 /* ---- identities and configuration ---- */
 
 crust_result CRUST_CALL crust_identity_generate(uint8_t seed[CRUST_SEED_SIZE], crust_peer_id *id) {
-    FORK_GUARD();
     if (id) memset(id, 0, sizeof *id);
     NEED(seed);
     memset(seed, 0, CRUST_SEED_SIZE);
+    FORK_GUARD();
     return goCrustIdentityGenerate(seed, id, last_error);
 }
 
 crust_result CRUST_CALL crust_config_new(crust_config **out) {
     uintptr_t handle = 0;
     crust_result r;
-    FORK_GUARD();
     NEED(out);
+    *out = NULL;
+    FORK_GUARD();
     r = goCrustConfigNew(&handle, last_error);
     *out = (crust_config *)handle; /* never followed, see config.go */
     return r;
@@ -204,9 +205,9 @@ static crust_result check_callbacks(const crust_callbacks *c) {
 }
 
 crust_result CRUST_CALL crust_service_new(const crust_config *config, const crust_callbacks *callbacks, crust_service *out) {
-    FORK_GUARD();
     NEED(out);
     *out = 0;
+    FORK_GUARD();
     if (callbacks) {
         crust_result r = check_callbacks(callbacks);
         if (r != CRUST_OK) return r;
@@ -226,9 +227,9 @@ crust_result CRUST_CALL crust_service_free(crust_service service) {
 }
 
 crust_result CRUST_CALL crust_service_id(crust_service service, crust_peer_id *out) {
-    FORK_GUARD();
     NEED(out);
     memset(out, 0, sizeof *out);
+    FORK_GUARD();
     return goCrustServiceID(service, out, last_error);
 }
 
@@ -250,16 +251,16 @@ void crust__release(crust_release_fn fn, void *user) {
 /* ---- poll mode ---- */
 
 crust_result CRUST_CALL crust_service_fd(crust_service service, intptr_t *out) {
-    FORK_GUARD();
     NEED(out);
     *out = -1;
+    FORK_GUARD();
     return goCrustServiceFD(service, out, last_error);
 }
 
 crust_result CRUST_CALL crust_poll(crust_service service, int32_t timeout_ms, uint32_t max_events, crust_batch **out) {
-    FORK_GUARD();
     NEED(out);
     *out = NULL;
+    FORK_GUARD();
     BLOCK_GUARD();
     return goCrustPoll(service, timeout_ms, max_events, out, last_error);
 }
@@ -288,9 +289,9 @@ crust_result CRUST_CALL crust_send_wait(crust_service service, const crust_peer_
 
 crust_result CRUST_CALL crust_send_batch(crust_service service, const crust_message *messages, size_t n, crust_result *why) {
     crust_result ignored;
-    FORK_GUARD();
     if (!why) why = &ignored;
     *why = CRUST_OK;
+    FORK_GUARD();
     NEED_BYTES(messages, n);
     if (n > INT32_MAX) return fail(CRUST_ERR_INVALID, __func__, "n is larger than the result can count");
     return goCrustSendBatch(service, (crust_message *)messages, n, why, last_error);
@@ -316,9 +317,9 @@ crust_result CRUST_CALL crust_connect_endpoint(crust_service service, const char
 }
 
 crust_result CRUST_CALL crust_connection_info_peer(const void *info, size_t len, crust_peer_id *out) {
-    FORK_GUARD();
     NEED(out);
     memset(out, 0, sizeof *out);
+    FORK_GUARD();
     NEED_BYTES(info, len);
     return goCrustConnectionInfoPeer((void *)info, len, out, last_error);
 }
@@ -354,10 +355,10 @@ crust_result CRUST_CALL crust_stop_listening(crust_service service, const char *
 }
 
 crust_result CRUST_CALL crust_listeners(crust_service service, char *buf, size_t *len) {
-    FORK_GUARD();
     NEED(len);
     if (!buf) *len = 0;
     else if (*len > 0) buf[0] = 0;
+    FORK_GUARD();
     return goCrustListeners(service, buf, len, last_error);
 }
 
@@ -370,9 +371,9 @@ crust_result CRUST_CALL crust_set_accept(crust_service service, int accept) {
 /* ---- looking ---- */
 
 crust_result CRUST_CALL crust_peers(crust_service service, crust_peer_id *ids, size_t *n) {
-    FORK_GUARD();
     NEED(n);
     if (!ids) *n = 0;
+    FORK_GUARD();
     return goCrustPeers(service, ids, n, last_error);
 }
 

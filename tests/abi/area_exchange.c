@@ -1,0 +1,354 @@
+/* Two services in one process, in poll mode. */
+#include "host.h"
+#include "tap.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static void connected_says_who_and_how(void) {
+    inbox a, b;
+    crust_peer_id id_a, id_b, from_info;
+    uint8_t *info;
+    size_t len = 0;
+    const crust_event *e;
+    memset(&a, 0, sizeof a);
+    memset(&b, 0, sizeof b);
+    a.service = loopback_service(NULL);
+    b.service = loopback_service(NULL);
+    REQUIRE(a.service != 0 && b.service != 0);
+    CHECK_CODE(CRUST_OK, crust_service_id(a.service, &id_a));
+    CHECK_CODE(CRUST_OK, crust_service_id(b.service, &id_b));
+    info = connection_info(&a, &len);
+    REQUIRE(info != NULL);
+    CHECK_CODE(CRUST_OK, crust_connection_info_peer(info, len, &from_info));
+    CHECK(memcmp(&from_info, &id_a, sizeof id_a) == 0);
+    info[len / 2] ^= 1;
+    CHECK_CODE(CRUST_ERR_BAD_INFO, crust_connect(b.service, info, len, 1));
+    CHECK_CODE(CRUST_ERR_BAD_INFO, crust_connection_info_peer(info, len, &from_info));
+    info[len / 2] ^= 1;
+    CHECK_CODE(CRUST_ERR_SELF, crust_connect(a.service, info, len, 1));
+    CHECK_CODE(CRUST_OK, crust_connect(b.service, info, len, 4711));
+    memset(info, 0, len); /* the library has a copy */
+    e = inbox_await(&b, CRUST_EVENT_CONNECTED);
+    REQUIRE(e != NULL);
+    CHECK(e->token == 4711 && e->how == CRUST_HOW_DIALED && e->role == CRUST_ROLE_NODE && e->code == CRUST_OK);
+    CHECK(e->peer && memcmp(e->peer, &id_a, sizeof id_a) == 0);
+    CHECK(e->len == 3 && memcmp(e->data, "abi", 3) == 0);
+    CHECK(e->endpoint && strncmp(e->endpoint, "tcp://127.0.0.1:", 16) == 0);
+    CHECK(e->text == NULL && e->took_us > 0 && e->took_us < (uint64_t)PATIENCE_MS * 1000);
+    CHECK(e->reserved0 == 0 && e->reserved1 == 0 && e->count == 0 && e->bytes == 0);
+    e = inbox_await(&a, CRUST_EVENT_CONNECTED);
+    REQUIRE(e != NULL);
+    CHECK(e->token == 0 && e->how == CRUST_HOW_ACCEPTED && memcmp(e->peer, &id_b, sizeof id_b) == 0);
+    free(info);
+    inbox_done(&a);
+    inbox_done(&b);
+    CHECK_CODE(CRUST_OK, crust_service_free(a.service));
+    CHECK_CODE(CRUST_OK, crust_service_free(b.service));
+}
+
+static void messages_of_all_sizes(void) {
+    static const size_t sizes[] = {0, 1, 7, 8, 64, 1000, 65535, 65536, 65537, 300000, CRUST_MAX_MESSAGE};
+    pair p;
+    uint8_t *data = (uint8_t *)malloc(CRUST_MAX_MESSAGE + 1);
+    size_t i, k;
+    if (!CHECK(data != NULL)) return;
+    for (i = 0; i <= CRUST_MAX_MESSAGE; i++) data[i] = (uint8_t)(i * 7 + (i >> 8));
+    if (!CHECK(pair_make(&p))) goto end;
+    for (k = 0; k < sizeof sizes / sizeof sizes[0]; k++) {
+        const crust_event *e;
+        CHECK_CODE(CRUST_OK, crust_send_wait(p.a.service, &p.id_b, data, sizes[k], 1, PATIENCE_MS));
+        e = inbox_await(&p.b, CRUST_EVENT_MESSAGE);
+        if (!e) break;
+        CHECK(e->len == sizes[k] && e->data != NULL && memcmp(e->data, data, sizes[k]) == 0);
+        CHECK(e->priority == 1 && e->token == 0 && e->text == NULL && e->endpoint == NULL);
+    }
+    CHECK_CODE(CRUST_ERR_TOO_BIG, crust_send(p.a.service, &p.id_b, data, CRUST_MAX_MESSAGE + 1, 1));
+    CHECK_CODE(CRUST_ERR_TOO_BIG, crust_send_wait(p.a.service, &p.id_b, data, CRUST_MAX_MESSAGE + 1, 1, 0));
+    CHECK_CODE(CRUST_OK, crust_send(p.a.service, &p.id_b, "unharmed", 8, 1));
+    CHECK(inbox_await(&p.b, CRUST_EVENT_MESSAGE) != NULL);
+end:
+    pair_free(&p);
+    free(data);
+}
+
+static void looking_at_a_session(void) {
+    pair p;
+    crust_peer_info info;
+    crust_peer_id ids[3];
+    size_t n = 3, len;
+    char text[128];
+    REQUIRE_OR(pair_make(&p), pair_free(&p));
+    CHECK_CODE(CRUST_OK, crust_send(p.a.service, &p.id_b, "12345", 5, 0));
+    CHECK(inbox_await(&p.b, CRUST_EVENT_MESSAGE) != NULL);
+    CHECK_CODE(CRUST_OK, crust_peers(p.a.service, ids, &n));
+    CHECK(n == 1 && memcmp(&ids[0], &p.id_b, sizeof p.id_b) == 0);
+    n = 0;
+    CHECK_CODE(CRUST_ERR_BUFFER_TOO_SMALL, crust_peers(p.a.service, ids, &n));
+    CHECK(n == 1);
+    CHECK_CODE(CRUST_OK, crust_peers(p.a.service, NULL, &n));
+    CHECK(n == 1);
+    memset(&info, 0, sizeof info);
+    info.struct_size = sizeof info;
+    info.peer = p.id_a;
+    CHECK_CODE(CRUST_OK, crust_peer(p.b.service, &info.peer, &info)); /* the id may lie in the struct */
+    CHECK(info.struct_size == sizeof info && info.how == CRUST_HOW_DIALED && info.role == CRUST_ROLE_NODE);
+    CHECK(memcmp(&info.peer, &p.id_a, sizeof p.id_a) == 0);
+    CHECK(info.cipher == 1 || info.cipher == 2);
+    CHECK(strncmp(info.endpoint, "tcp://127.0.0.1:", 16) == 0);
+    CHECK(info.received_messages == 1 && info.received_bytes == 5 && info.age_us > 0);
+    len = 0;
+    CHECK_CODE(CRUST_OK, crust_listeners(p.a.service, NULL, &len));
+    CHECK(len > 16 && len < sizeof text);
+    n = len - 1;
+    CHECK_CODE(CRUST_ERR_BUFFER_TOO_SMALL, crust_listeners(p.a.service, text, &n));
+    CHECK(n == len && text[0] == 0);
+    n = 0;
+    CHECK_CODE(CRUST_ERR_BUFFER_TOO_SMALL, crust_listeners(p.a.service, text, &n));
+    n = sizeof text;
+    CHECK_CODE(CRUST_OK, crust_listeners(p.a.service, text, &n));
+    CHECK(n == len && strlen(text) + 1 == len && strncmp(text, "tcp://127.0.0.1:", 16) == 0);
+    CHECK_CODE(CRUST_OK, crust_stop_listening(p.a.service, text));
+    len = sizeof text;
+    CHECK_CODE(CRUST_OK, crust_listeners(p.a.service, text, &len));
+    CHECK(len == 1 && text[0] == 0);
+    pair_free(&p);
+}
+
+static void unknown_peers(void) {
+    pair p;
+    crust_peer_id nobody;
+    crust_message m;
+    crust_result why = 0;
+    REQUIRE_OR(pair_make(&p), pair_free(&p));
+    memset(&nobody, 3, sizeof nobody);
+    memset(&m, 0, sizeof m);
+    m.peer = &nobody;
+    CHECK_CODE(CRUST_ERR_UNKNOWN_PEER, crust_send(p.a.service, &nobody, "x", 1, 0));
+    CHECK_TEXT("not connected");
+    CHECK_CODE(CRUST_ERR_UNKNOWN_PEER, crust_send_wait(p.a.service, &nobody, "x", 1, 0, -1));
+    CHECK_CODE(CRUST_ERR_UNKNOWN_PEER, crust_disconnect(p.a.service, &nobody));
+    CHECK(crust_send_batch(p.a.service, &m, 1, &why) == 0 && why == CRUST_ERR_UNKNOWN_PEER);
+    CHECK_CODE(CRUST_OK, crust_disconnect(p.a.service, &p.id_b));
+    {
+        const crust_event *e = inbox_await(&p.a, CRUST_EVENT_LOST);
+        if (e) CHECK(e->code == CRUST_ERR_DISCONNECTED);
+        e = inbox_await(&p.b, CRUST_EVENT_LOST);
+        if (e) CHECK(e->code == CRUST_ERR_DISCONNECTED && memcmp(e->peer, &p.id_a, sizeof p.id_a) == 0);
+    }
+    CHECK_CODE(CRUST_ERR_UNKNOWN_PEER, crust_send(p.a.service, &p.id_b, "x", 1, 0));
+    pair_free(&p);
+}
+
+static void batches_are_accepted_up_to_the_first_refused(void) {
+    pair p;
+    crust_peer_id nobody;
+    crust_message m[6];
+    crust_result why = 5;
+    static uint8_t big[16];
+    int i;
+    REQUIRE_OR(pair_make(&p), pair_free(&p));
+    memset(&nobody, 3, sizeof nobody);
+    memset(m, 0, sizeof m);
+    for (i = 0; i < 6; i++) {
+        m[i].peer = &p.id_b;
+        m[i].data = "abcdef" + i;
+        m[i].len = 1;
+        m[i].priority = 1;
+    }
+    CHECK(crust_send_batch(p.a.service, m, 6, &why) == 6 && why == CRUST_OK);
+    CHECK(crust_send_batch(p.a.service, m, 6, NULL) == 6);
+    m[3].peer = &nobody;
+    CHECK(crust_send_batch(p.a.service, m, 6, &why) == 3 && why == CRUST_ERR_UNKNOWN_PEER);
+    m[3].peer = NULL;
+    CHECK(crust_send_batch(p.a.service, m, 6, &why) == 3 && why == CRUST_ERR_INVALID);
+    m[3].peer = &p.id_b;
+    m[2].data = NULL;
+    CHECK(crust_send_batch(p.a.service, m, 6, &why) == 2 && why == CRUST_ERR_INVALID);
+    m[2].data = big;
+    m[2].len = CRUST_MAX_MESSAGE + 1;
+    CHECK(crust_send_batch(p.a.service, m, 6, &why) == 2 && why == CRUST_ERR_TOO_BIG);
+    m[2].len = UINT64_MAX;
+    CHECK(crust_send_batch(p.a.service, m, 6, &why) == 2 && why == CRUST_ERR_TOO_BIG);
+    m[2].len = 1;
+    m[1].reserved[6] = 1;
+    CHECK(crust_send_batch(p.a.service, m, 6, &why) == 1 && why == CRUST_ERR_INVALID);
+    for (i = 0; i < 6 + 6 + 3 + 3 + 2 + 2 + 2 + 1; i++) {
+        static const char want[] = "abcdefabcdefabcabcabababa";
+        const crust_event *e = inbox_await(&p.b, CRUST_EVENT_MESSAGE);
+        if (!e || !CHECK(e->len == 1 && e->data[0] == (uint8_t)want[i])) break;
+    }
+    pair_free(&p);
+}
+
+/* Fills the queue to a peer that does not read, and empties it again: each
+ * message arrives once and in order, and each refusal is answered by WRITABLE. */
+static void full_queues_refuse_and_tell(void) {
+    enum { SIZE = 20000, MESSAGES = 6000 };
+    pair p;
+    crust_message m[16];
+    uint8_t *data = (uint8_t *)calloc(16, SIZE);
+    uint32_t sent = 0, received = 0, k;
+    int refusals = 0, writable = 0;
+    if (!CHECK(data != NULL)) return;
+    if (!CHECK(pair_make(&p))) goto end;
+    memset(m, 0, sizeof m);
+    while (sent < MESSAGES) {
+        crust_result why = 0, n;
+        const crust_event *e;
+        for (k = 0; k < 16; k++) {
+            uint32_t number = sent + k;
+            m[k].peer = &p.id_b;
+            m[k].data = data + (size_t)k * SIZE;
+            m[k].len = SIZE;
+            m[k].priority = 1;
+            memcpy(data + (size_t)k * SIZE, &number, sizeof number);
+        }
+        n = crust_send_batch(p.a.service, m, MESSAGES - sent < 16 ? MESSAGES - sent : 16, &why);
+        if (!CHECK(n >= 0)) break;
+        sent += (uint32_t)n;
+        if (why == CRUST_OK) continue;
+        if (!CHECK(why == CRUST_ERR_WOULD_BLOCK)) break;
+        refusals++;
+        /* Only now does b read, until a is writable. */
+        while ((e = inbox_next(&p.a, 0)) == NULL) {
+            const crust_event *got = inbox_next(&p.b, 20);
+            uint32_t number;
+            if (!got) continue;
+            if (!CHECK(got->type == CRUST_EVENT_MESSAGE && got->len == SIZE)) goto end;
+            memcpy(&number, got->data, sizeof number);
+            if (!CHECK(number == received)) goto end;
+            received++;
+        }
+        if (!CHECK(e->type == CRUST_EVENT_WRITABLE && memcmp(e->peer, &p.id_b, sizeof p.id_b) == 0)) goto end;
+        writable++;
+    }
+    CHECK(refusals > 0);
+    CHECK(refusals == writable);
+    while (received < sent) {
+        const crust_event *got = inbox_await(&p.b, CRUST_EVENT_MESSAGE);
+        uint32_t number;
+        if (!got) break;
+        memcpy(&number, got->data, sizeof number);
+        if (!CHECK(number == received)) break;
+        received++;
+    }
+    CHECK(received == MESSAGES);
+end:
+    pair_free(&p);
+    free(data);
+}
+
+static void send_wait_waits(void) {
+    pair p;
+    uint8_t *data = (uint8_t *)calloc(1, CRUST_MAX_MESSAGE);
+    crust_result r = CRUST_OK;
+    int i, sent = 0;
+    if (!CHECK(data != NULL)) return;
+    if (!CHECK(pair_make(&p))) goto end;
+    for (i = 0; i < 100 && r == CRUST_OK; i++) {
+        r = crust_send_wait(p.a.service, &p.id_b, data, CRUST_MAX_MESSAGE, 1, 300);
+        sent += r == CRUST_OK;
+    }
+    CHECK_CODE(CRUST_ERR_TIMEOUT, r);
+    CHECK(sent >= 2);
+    for (i = 0; i < sent; i++) {
+        const crust_event *e = inbox_await(&p.b, CRUST_EVENT_MESSAGE);
+        if (!e || !CHECK(e->len == CRUST_MAX_MESSAGE)) break;
+    }
+    CHECK_CODE(CRUST_OK, crust_send_wait(p.a.service, &p.id_b, data, 10, 1, -1));
+    CHECK(inbox_await(&p.b, CRUST_EVENT_MESSAGE) != NULL);
+end:
+    pair_free(&p);
+    free(data);
+}
+
+/* 200 connects of all outcomes: each token has exactly one final event. */
+static void each_token_has_one_final_event(void) {
+    enum { TOKENS = 200 };
+    int finals[TOKENS + 1], i, missing = 0, got = 0;
+    inbox a, b;
+    uint8_t *info;
+    char port[64];
+    size_t len = 0, text_len = sizeof port;
+    memset(finals, 0, sizeof finals);
+    memset(&a, 0, sizeof a);
+    memset(&b, 0, sizeof b);
+    a.service = loopback_service(NULL);
+    b.service = loopback_service(NULL);
+    REQUIRE(a.service != 0 && b.service != 0);
+    info = connection_info(&a, &len);
+    REQUIRE(info != NULL);
+    CHECK_CODE(CRUST_OK, crust_listeners(a.service, port, &text_len));
+    for (i = 1; i <= TOKENS; i++) {
+        crust_result r;
+        if (i % 4 == 0) r = crust_connect_endpoint(b.service, "tcp://127.0.0.1:1", (uint64_t)i);
+        else if (i % 4 == 1) r = crust_connect_endpoint(b.service, port, (uint64_t)i);
+        else if (i % 4 == 2) r = crust_connect(b.service, info, len, (uint64_t)i);
+        else r = crust_connect(b.service, "rubbish", 7, (uint64_t)i);
+        if (i % 4 == 3) CHECK_CODE(CRUST_ERR_BAD_INFO, r);
+        else CHECK_CODE(CRUST_OK, r);
+        got += r == CRUST_OK;
+    }
+    while (got > 0) {
+        const crust_event *e = inbox_next(&b, PATIENCE_MS);
+        if (!CHECK(e != NULL)) break;
+        if (e->type != CRUST_EVENT_CONNECTED && e->type != CRUST_EVENT_ALREADY_CONNECTED && e->type != CRUST_EVENT_CONNECT_FAILED) continue;
+        if (!CHECK(e->token >= 1 && e->token <= TOKENS)) break;
+        finals[e->token]++;
+        CHECK((e->type == CRUST_EVENT_CONNECT_FAILED) == (e->token % 4 == 0));
+        if (e->type == CRUST_EVENT_CONNECT_FAILED) CHECK(e->code == CRUST_ERR_REFUSED && e->text && e->text[0]);
+        got--;
+    }
+    CHECK(inbox_next(&b, 50) == NULL); /* and nothing more */
+    for (i = 1; i <= TOKENS; i++) missing += finals[i] != (i % 4 == 3 ? 0 : 1);
+    CHECK(missing == 0);
+    free(info);
+    inbox_done(&a);
+    inbox_done(&b);
+    CHECK_CODE(CRUST_OK, crust_service_free(a.service));
+    CHECK_CODE(CRUST_OK, crust_service_free(b.service));
+}
+
+static void bootstrapping(void) {
+    inbox a, b;
+    crust_config *config;
+    char port[64];
+    size_t len = sizeof port;
+    const crust_event *e;
+    memset(&a, 0, sizeof a);
+    memset(&b, 0, sizeof b);
+    a.service = loopback_service(NULL);
+    config = loopback_config();
+    REQUIRE(a.service != 0 && config != NULL);
+    CHECK(inbox_await(&a, CRUST_EVENT_LISTENER_STARTED) != NULL);
+    CHECK_CODE(CRUST_OK, crust_listeners(a.service, port, &len));
+    CHECK_CODE(CRUST_OK, crust_config_add_contact(config, "tcp://127.0.0.1:1"));
+    CHECK_CODE(CRUST_OK, crust_config_add_contact(config, port));
+    REQUIRE_CODE(CRUST_OK, crust_service_new(config, NULL, &b.service));
+    crust_config_free(config);
+    CHECK_CODE(CRUST_OK, crust_bootstrap(b.service, 8));
+    e = inbox_await(&b, CRUST_EVENT_BOOTSTRAPPED);
+    if (e) CHECK(e->token == 8 && e->peer && e->endpoint && strcmp(e->endpoint, port) == 0);
+    CHECK_CODE(CRUST_OK, crust_stop_bootstrap(b.service));
+    CHECK_CODE(CRUST_OK, crust_bootstrap(a.service, 9)); /* it has no contacts */
+    e = inbox_await(&a, CRUST_EVENT_BOOTSTRAP_FAILED);
+    if (e) CHECK(e->token == 9 && e->code == CRUST_ERR_NO_ENDPOINT && e->text && e->text[0]);
+    inbox_done(&a);
+    inbox_done(&b);
+    CHECK_CODE(CRUST_OK, crust_service_free(a.service));
+    CHECK_CODE(CRUST_OK, crust_service_free(b.service));
+}
+
+const tap_test exchange_tests[] = {
+    {"CONNECTED says who and how", connected_says_who_and_how},
+    {"messages of all sizes, one too big", messages_of_all_sizes},
+    {"looking at peers, listeners and sessions", looking_at_a_session},
+    {"unknown peers, and disconnecting", unknown_peers},
+    {"a batch is accepted up to the first refused", batches_are_accepted_up_to_the_first_refused},
+    {"a full queue refuses, WRITABLE follows once", full_queues_refuse_and_tell},
+    {"crust_send_wait waits, and gives up", send_wait_waits},
+    {"each token has exactly one final event", each_token_has_one_final_event},
+    {"bootstrapping", bootstrapping},
+};
+const size_t exchange_count = sizeof exchange_tests / sizeof exchange_tests[0];

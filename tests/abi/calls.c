@@ -1,0 +1,45 @@
+#include "calls.h"
+#include "tap.h"
+
+#include <string.h>
+
+void check_calls(crust_service s, crust_result want, crust_result poll_want) {
+    crust_peer_id peer, ids[4];
+    crust_peer_info info;
+    crust_stats stats;
+    crust_message message;
+    crust_batch *batch = NULL;
+    crust_result why = 0;
+    intptr_t fd = 0;
+    size_t n = 4, len;
+    char text[256];
+    memset(&peer, 7, sizeof peer);
+    memset(&message, 0, sizeof message);
+    message.peer = &peer;
+    memset(&info, 0, sizeof info);
+    info.struct_size = sizeof info;
+    memset(&stats, 0, sizeof stats);
+    stats.struct_size = sizeof stats;
+    len = sizeof text;
+    CHECK_CODE(want, crust_send(s, &peer, "x", 1, 0));
+    CHECK_CODE(want, crust_send_wait(s, &peer, "x", 1, 0, 10));
+    CHECK_CODE(want, crust_send_batch(s, &message, 1, &why));
+    CHECK_CODE(want, crust_prepare_connection_info(s, 1));
+    CHECK_CODE(want, crust_connect(s, "x", 1, 1));
+    CHECK_CODE(want, crust_connect_endpoint(s, "127.0.0.1:1", 1));
+    CHECK_CODE(want, crust_disconnect(s, &peer));
+    CHECK_CODE(want, crust_bootstrap(s, 1));
+    CHECK_CODE(want, crust_stop_bootstrap(s));
+    CHECK_CODE(want, crust_listen(s, "127.0.0.1:0"));
+    CHECK_CODE(want, crust_stop_listening(s, "127.0.0.1:1"));
+    CHECK_CODE(want, crust_listeners(s, text, &len));
+    CHECK_CODE(want, crust_set_accept(s, 1));
+    CHECK_CODE(want, crust_peers(s, ids, &n));
+    CHECK_CODE(want, crust_peer(s, &peer, &info));
+    CHECK_CODE(want, crust_service_stats(s, &stats));
+    CHECK_CODE(poll_want, crust_service_fd(s, &fd));
+    CHECK_CODE(poll_want, crust_wakeup(s));
+    batch = (crust_batch *)(void *)&n;
+    CHECK_CODE(poll_want, crust_poll(s, 0, 0, &batch));
+    CHECK(batch == NULL);
+}
