@@ -122,7 +122,7 @@ func TestParseConfigJSONRefuses(t *testing.T) {
 		{`{} {}`, `config: the text is not JSON: line 1: invalid character '{' after top-level value`},
 		{"{\"network\":\"\xff\"}", `config: the text is not UTF-8`},
 		{`{"Network":"blue"}`, `config: unknown key "Network"`},
-		{`{"netwrok":null}`, `config: unknown key "netwrok"`},
+		{`{"colour":null}`, `config: unknown key "colour"`},
 		{`{"network":"a","network":"b"}`, `config: key "network" is given twice`},
 		{`{"network":7}`, `config: key "network": want a string, not 7`},
 		{`{"network":"` + long + `"}`, `config: key "network": the string has 257 bytes, at most 256 are allowed`},

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"io"
 	"strings"
 	"testing"
@@ -74,7 +75,7 @@ func FuzzReadLine(f *testing.F) {
 				t.Fatalf("a line of at most %d bytes is said to be too long", len(text))
 			}
 			got = append(got, line)
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				break
 			}
 			if err != nil {

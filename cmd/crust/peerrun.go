@@ -218,7 +218,7 @@ func (p *peer) readCommands(ctx context.Context, r io.Reader) {
 			return
 		}
 		if err != nil {
-			if err != io.EOF {
+			if !errors.Is(err, io.EOF) {
 				p.out.tell(errorOf(&commandError{crust.CodeIO, "cannot read the commands: " + err.Error()}))
 			}
 			return
@@ -240,7 +240,7 @@ func readLine(r *bufio.Reader) (line string, whole bool, err error) {
 		if whole {
 			b.Write(piece)
 		}
-		if err == bufio.ErrBufferFull {
+		if errors.Is(err, bufio.ErrBufferFull) {
 			continue
 		}
 		return strings.TrimSuffix(strings.TrimSuffix(b.String(), "\n"), "\r"), whole, err

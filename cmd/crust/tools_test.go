@@ -3,14 +3,14 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"testing"
-
-	"net/netip"
 
 	crust "github.com/libcrust/libcrust/core"
 	"github.com/libcrust/libcrust/core/identity"
@@ -157,12 +157,8 @@ func TestCompletion(t *testing.T) {
 
 func TestOneLine(t *testing.T) {
 	for in, want := range map[string]string{"a": "a", "a\nb": "a; b", "\na\r\nb\n": "a; b"} {
-		if got := oneLine(errorText(in)); got != want {
+		if got := oneLine(errors.New(in)); got != want {
 			t.Errorf("%q gives %q, want %q", in, got, want)
 		}
 	}
 }
-
-type errorText string
-
-func (e errorText) Error() string { return string(e) }

@@ -13,20 +13,20 @@ import (
 // vocabulary pairs the peer ids, endpoints and infos of a document with those of
 // the run, each with one only.
 type vocabulary struct {
-	toReal, toDocument map[string]string
+	toActual, toDocument map[string]string
 }
 
-func (v *vocabulary) pair(document, real string) error {
-	known, is := v.toReal[document]
-	back, was := v.toDocument[real]
+func (v *vocabulary) pair(document, actual string) error {
+	known, is := v.toActual[document]
+	back, was := v.toDocument[actual]
 	switch {
 	case !is && !was:
-		v.toReal[document], v.toDocument[real] = real, document
+		v.toActual[document], v.toDocument[actual] = actual, document
 		return nil
-	case is && was && known == real && back == document:
+	case is && was && known == actual && back == document:
 		return nil
 	}
-	return fmt.Errorf("%q stands for %q, not for %q", document, known, real)
+	return fmt.Errorf("%q stands for %q, not for %q", document, known, actual)
 }
 
 // command replaces the words of a command, also beginnings of peer ids.
@@ -34,16 +34,16 @@ func (v *vocabulary) command(text string) string {
 	words := strings.Split(text, " ")
 	for i, word := range words {
 		endpoint, id, both := strings.Cut(word, "#")
-		if real, ok := v.toReal[endpoint]; ok {
-			words[i] = real
+		if actual, ok := v.toActual[endpoint]; ok {
+			words[i] = actual
 			if both {
-				words[i] += "#" + v.toReal[id]
+				words[i] += "#" + v.toActual[id]
 			}
 			continue
 		}
-		for document, real := range v.toReal {
+		for document, actual := range v.toActual {
 			if len(word) >= 4 && len(document) == 64 && strings.HasPrefix(document, word) {
-				words[i] = real[:len(word)]
+				words[i] = actual[:len(word)]
 			}
 		}
 	}
@@ -52,21 +52,21 @@ func (v *vocabulary) command(text string) string {
 
 // same compares a value of the document with that of the run. Times, counters
 // of a moment and sentences differ from run to run; everything else must not.
-func (v *vocabulary) same(event, key string, document, real any) error {
+func (v *vocabulary) same(event, key string, document, actual any) error {
 	switch d := document.(type) {
 	case float64:
-		r, ok := real.(float64)
+		r, ok := actual.(float64)
 		if !ok || r < 0 {
-			return fmt.Errorf("%s: %v, want a number", key, real)
+			return fmt.Errorf("%s: %v, want a number", key, actual)
 		}
 		if strings.HasSuffix(key, "_ms") || event == "stats" || event == "peers" || r == d {
 			return nil
 		}
 	case string:
-		r, ok := real.(string)
+		r, ok := actual.(string)
 		switch {
 		case !ok:
-			return fmt.Errorf("%s: %v, want a string", key, real)
+			return fmt.Errorf("%s: %v, want a string", key, actual)
 		case slices.Contains([]string{"peer", "endpoint", "info"}, key) && d != "" && r != "":
 			return v.pair(d, r)
 		case key == "error" && r != "":
@@ -75,9 +75,9 @@ func (v *vocabulary) same(event, key string, document, real any) error {
 			return nil
 		}
 	case []any:
-		r, ok := real.([]any)
+		r, ok := actual.([]any)
 		if !ok || len(r) != len(d) {
-			return fmt.Errorf("%s: %v, want %v", key, real, document)
+			return fmt.Errorf("%s: %v, want %v", key, actual, document)
 		}
 		for i := range d {
 			if err := v.object(event, d[i].(map[string]any), r[i].(map[string]any)); err != nil {
@@ -86,21 +86,21 @@ func (v *vocabulary) same(event, key string, document, real any) error {
 		}
 		return nil
 	}
-	return fmt.Errorf("%s: %v, want %v", key, real, document)
+	return fmt.Errorf("%s: %v, want %v", key, actual, document)
 }
 
-func (v *vocabulary) object(event string, document, real map[string]any) error {
+func (v *vocabulary) object(event string, document, actual map[string]any) error {
 	for key, d := range document {
-		r, ok := real[key]
+		r, ok := actual[key]
 		if !ok {
-			return fmt.Errorf("no %s in %v", key, real)
+			return fmt.Errorf("no %s in %v", key, actual)
 		}
 		if err := v.same(event, key, d, r); err != nil {
 			return err
 		}
 	}
-	if len(document) != len(real) {
-		return fmt.Errorf("%v has other fields than %v", real, document)
+	if len(document) != len(actual) {
+		return fmt.Errorf("%v has other fields than %v", actual, document)
 	}
 	return nil
 }

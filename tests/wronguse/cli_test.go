@@ -120,7 +120,7 @@ func TestCommandLineFilesThatCannotBeUsed(t *testing.T) {
 		return p
 	}
 	open, garbage := path("open", "x", 0o644), path("garbage", "x", 0o600)
-	unknown, notJSON := path("unknown.json", `{"netwrok":"x"}`, 0o600), path("not.json", "network = x", 0o600)
+	unknown, notJSON := path("unknown.json", `{"colour":"x"}`, 0o600), path("not.json", "network = x", 0o600)
 	bounds := path("bounds.json", `{"heartbeat_ms":2000,"lost_after_ms":3000}`, 0o600)
 	missing := filepath.Join(dir, "missing")
 
@@ -128,7 +128,7 @@ func TestCommandLineFilesThatCannotBeUsed(t *testing.T) {
 	complains(t, 1, []string{garbage, "is not an identity file"}, "peer", "--identity", garbage)
 	complains(t, 1, []string{missing, "no such file"}, "peer", "--identity", filepath.Join(missing, "id"))
 	complains(t, 1, []string{missing, "no such file"}, "peer", "--config", missing)
-	complains(t, 1, []string{unknown, `"netwrok"`}, "peer", "--config", unknown)
+	complains(t, 1, []string{unknown, `"colour"`}, "peer", "--config", unknown)
 	complains(t, 1, []string{notJSON, "not JSON", "line 1"}, "peer", "--config", notJSON)
 	complains(t, 2, []string{"LostAfter"}, "peer", "--config", bounds)
 	complains(t, 1, []string{open, "exists already"}, "keygen", open)
