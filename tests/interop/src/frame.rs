@@ -99,9 +99,7 @@ impl Header {
     }
 
     pub fn decode(b: &[u8]) -> Result<Header> {
-        let b: [u8; 8] = b
-            .try_into()
-            .map_err(|_| "a header of another length".to_string())?;
+        let b: [u8; 8] = b.try_into().map_err(|_| "a header of another length".to_string())?;
         let h = Header {
             kind: b[0],
             priority: b[1],
@@ -168,9 +166,7 @@ pub fn frames(mut b: &[u8]) -> Result<Vec<(u8, Vec<u8>)>> {
                 return Err("a length that is too long".into());
             }
         }
-        let body = b
-            .get(at..at + n as usize)
-            .ok_or("a frame over the end of its record")?;
+        let body = b.get(at..at + n as usize).ok_or("a frame over the end of its record")?;
         out.push((b[0], body.to_vec()));
         b = &b[at + n as usize..];
     }
@@ -212,20 +208,13 @@ impl Info {
         if !keys::verify(&peer, &[INFO_CONTEXT, signed].concat(), signature) {
             return Err("the signature of the connection info does not hold".into());
         }
-        let mut info = Info {
-            peer,
-            expires: u64::from_be_bytes(b[33..41].try_into().unwrap()),
-            tcp: Vec::new(),
-        };
+        let mut info = Info { peer, expires: u64::from_be_bytes(b[33..41].try_into().unwrap()), tcp: Vec::new() };
         let mut rest = &signed[58..];
         for _ in 0..b[57] {
             let size = *rest.get(1).ok_or("an endpoint is cut short")? as usize;
             let all = rest.get(..4 + size).ok_or("an endpoint is cut short")?;
             if all[0] == 1 {
-                info.tcp.push((
-                    all[2..2 + size].to_vec(),
-                    u16::from_be_bytes([all[2 + size], all[3 + size]]),
-                ));
+                info.tcp.push((all[2..2 + size].to_vec(), u16::from_be_bytes([all[2 + size], all[3 + size]])));
             }
             rest = &rest[4 + size..];
         }

@@ -19,19 +19,12 @@ fn parse(doc: &str) -> Result<Vectors> {
     let mut texts: Vec<(String, String)> = Vec::new();
     for line in block.lines().filter(|l| !l.starts_with('#')) {
         match (line.strip_prefix("  "), line.split_once(':')) {
-            (Some(more), _) => texts
-                .last_mut()
-                .ok_or("an indented line comes first")?
-                .1
-                .push_str(more),
+            (Some(more), _) => texts.last_mut().ok_or("an indented line comes first")?.1.push_str(more),
             (None, Some((name, text))) => texts.push((name.into(), text.trim().into())),
             _ => return Err(format!("a line that is not understood: {line}")),
         }
     }
-    texts
-        .into_iter()
-        .map(|(k, v)| hex::decode(&v).map(|b| (k, b)).map_err(|e| e.to_string()))
-        .collect()
+    texts.into_iter().map(|(k, v)| hex::decode(&v).map(|b| (k, b)).map_err(|e| e.to_string())).collect()
 }
 
 /// Compares, and remembers what was compared.
@@ -42,63 +35,40 @@ struct Checker {
 
 impl Checker {
     fn get(&self, name: &str) -> Result<Vec<u8>> {
-        self.vectors
-            .get(name)
-            .cloned()
-            .ok_or(format!("no vector {name}"))
+        self.vectors.get(name).cloned().ok_or(format!("no vector {name}"))
     }
 
     fn same(&mut self, name: &str, ours: &[u8]) -> Result<()> {
         let theirs = self.get(name)?;
         self.checked += 1;
         if ours != theirs {
-            return Err(format!(
-                "{name}\n   ours {}\n theirs {}",
-                hex::encode(ours),
-                hex::encode(theirs)
-            ));
+            return Err(format!("{name}\n   ours {}\n theirs {}", hex::encode(ours), hex::encode(theirs)));
         }
         Ok(())
     }
 
     fn side(&mut self, name: &str, network: &Network) -> Result<Us> {
         let field = |c: &Checker, what: &str| c.get(&format!("{name} {what}"));
-        let seed: [u8; 32] = field(self, "seed")?
-            .try_into()
-            .map_err(|_| "a seed of another length")?;
+        let seed: [u8; 32] = field(self, "seed")?.try_into().map_err(|_| "a seed of another length")?;
         let identity = Identity::from_seed(&seed);
         self.same(&format!("{name} peer id"), &identity.id())?;
         self.same(&format!("{name} static secret"), &identity.secret())?;
-        self.same(
-            &format!("{name} static public"),
-            &montgomery(&identity.id()).ok_or("no key")?,
-        )?;
+        self.same(&format!("{name} static public"), &montgomery(&identity.id()).ok_or("no key")?)?;
         let hello = Hello {
             version: 1,
             peer: identity.id(),
             app_id: field(self, "app id")?,
             role: field(self, "role")?[0],
-            instance: u64::from_be_bytes(
-                field(self, "instance")?
-                    .try_into()
-                    .map_err(|_| "an instance of another length")?,
-            ),
+            instance: u64::from_be_bytes(field(self, "instance")?.try_into().map_err(|_| "an instance of another length")?),
             ciphers: 1,
             lost_after: 120_000,
         };
-        Ok(Us {
-            identity,
-            network: network.clone(),
-            hello,
-        })
+        Ok(Us { identity, network: network.clone(), hello })
     }
 
     fn flight(&mut self, i: u8, network: &Network, noise: &[u8]) -> Result<()> {
         self.same(&format!("noise {i}"), noise)?;
-        let nonce: [u8; 24] = self
-            .get(&format!("nonce {i}"))?
-            .try_into()
-            .map_err(|_| "a nonce of another length")?;
+        let nonce: [u8; 24] = self.get(&format!("nonce {i}"))?.try_into().map_err(|_| "a nonce of another length")?;
         let padding = self.get(&format!("padding {i}"))?;
         let flight = network.flight(&nonce, u16::from_be_bytes([padding[0], padding[1]]), noise);
         self.same(&format!("flight {i}"), &flight)
@@ -107,18 +77,12 @@ impl Checker {
 
 /// Checks every vector of the document. Returns how many there were.
 pub fn check_document(doc: &str) -> Result<usize> {
-    let mut c = Checker {
-        vectors: parse(doc)?,
-        checked: 0,
-    };
+    let mut c = Checker { vectors: parse(doc)?, checked: 0 };
     let network = Network::new(&c.get("network name")?);
     c.same("root", &network.root)?;
     c.same("psk", &network.psk)?;
     c.same("mask", &network.mask)?;
-    let (initiator, responder) = (
-        c.side("initiator", &network)?,
-        c.side("responder", &network)?,
-    );
+    let (initiator, responder) = (c.side("initiator", &network)?, c.side("responder", &network)?);
 
     let conversation = |c: &mut Checker| -> Result<_> {
         let mut a = initiator.noise(true, Some(&c.get("initiator ephemeral secret")?))?;
@@ -150,31 +114,15 @@ pub fn check_document(doc: &str) -> Result<usize> {
         Ok((a, b))
     };
     let (a, b) = conversation(&mut c)?;
-    records(
-        &mut c,
-        "cha",
-        Records::new(a, false)?,
-        Records::new(b, false)?,
-    )?;
+    records(&mut c, "cha", Records::new(a, false)?, Records::new(b, false)?)?;
     let (a, b) = conversation(&mut c)?;
-    records(
-        &mut c,
-        "aes",
-        Records::new(a, true)?,
-        Records::new(b, true)?,
-    )?;
+    records(&mut c, "aes", Records::new(a, true)?, Records::new(b, true)?)?;
 
     let info = c.get("connection info")?;
     let want = Info {
         peer: initiator.identity.id(),
         expires: 0x7000_0000,
-        tcp: vec![
-            (vec![203, 0, 113, 5], 5483),
-            (
-                hex::decode("20010db8000000000000000000000001").unwrap(),
-                5483,
-            ),
-        ],
+        tcp: vec![(vec![203, 0, 113, 5], 5483), (hex::decode("20010db8000000000000000000000001").unwrap(), 5483)],
     };
     if Info::decode(&info)? != want {
         return Err("the connection info says something else".into());
@@ -184,12 +132,7 @@ pub fn check_document(doc: &str) -> Result<usize> {
 }
 
 fn records(c: &mut Checker, cipher: &str, mut a: Records, mut b: Records) -> Result<()> {
-    let frames = |len: usize| Header {
-        kind: frame::FRAMES,
-        priority: 0,
-        len: len as u16,
-        left: 0,
-    };
+    let frames = |len: usize| Header { kind: frame::FRAMES, priority: 0, len: len as u16, left: 0 };
     let claim = frame::claim(1, &[]);
     c.same("header A", &frames(claim.len()).encode())?;
     c.same("body A (claim)", &claim)?;
@@ -199,34 +142,20 @@ fn records(c: &mut Checker, cipher: &str, mut a: Records, mut b: Records) -> Res
     if let Some(key) = b.out_key() {
         c.same(&format!("{cipher} key to initiator"), &key)?;
     }
-    c.same(
-        &format!("{cipher} to responder, nonces 0 and 1, record A"),
-        &a.seal(frames(claim.len()), &claim)?,
-    )?;
+    c.same(&format!("{cipher} to responder, nonces 0 and 1, record A"), &a.seal(frames(claim.len()), &claim)?)?;
     let mut chosen = Vec::new();
     frame::frame(&mut chosen, frame::CHOSEN, &[]);
     c.same("header B", &frames(chosen.len()).encode())?;
     c.same("body B (chosen)", &chosen)?;
-    c.same(
-        &format!("{cipher} to initiator, nonces 0 and 1, record B"),
-        &b.seal(frames(chosen.len()), &chosen)?,
-    )?;
+    c.same(&format!("{cipher} to initiator, nonces 0 and 1, record B"), &b.seal(frames(chosen.len()), &chosen)?)?;
     while a.sent < 1 << 16 {
         a.seal(frames(0), &[])?;
     }
     let piece = [0x5a; 20];
-    let header = Header {
-        kind: frame::PIECE,
-        priority: 3,
-        len: 20,
-        left: 20000,
-    };
+    let header = Header { kind: frame::PIECE, priority: 3, len: 20, left: 20000 };
     c.same("header C", &header.encode())?;
     c.same("body C (piece)", &piece)?;
-    c.same(
-        &format!("{cipher} to responder, nonces 65536 and 65537, record C"),
-        &a.seal(header, &piece)?,
-    )?;
+    c.same(&format!("{cipher} to responder, nonces 65536 and 65537, record C"), &a.seal(header, &piece)?)?;
     if let Some(key) = a.out_key() {
         c.same(&format!("{cipher} key to responder after the rekey"), &key)?;
     }
@@ -238,18 +167,8 @@ fn records(c: &mut Checker, cipher: &str, mut a: Records, mut b: Records) -> Res
 pub fn noise_vectors() -> Result<String> {
     let name = crate::link::NOISE;
     let mut all = Vec::new();
-    for (k, payloads) in [
-        [
-            "offer",
-            "hello of the responder",
-            "hello of the initiator",
-            "there",
-            "back",
-        ],
-        [""; 5],
-    ]
-    .iter()
-    .enumerate()
+    for (k, payloads) in
+        [["offer", "hello of the responder", "hello of the initiator", "there", "back"], [""; 5]].iter().enumerate()
     {
         let k = k as u8;
         let key = |i: u8| [i + 16 * k; 32];
@@ -259,24 +178,12 @@ pub fn noise_vectors() -> Result<String> {
                 .psk(0, &[0x77; 32])
                 .local_private_key(secret)
                 .fixed_ephemeral_key_for_testing_only(ephemeral);
-            if initiator {
-                b.build_initiator()
-            } else {
-                b.build_responder()
-            }
-            .map_err(|e| format!("{e:?}"))
+            if initiator { b.build_initiator() } else { b.build_responder() }.map_err(|e| format!("{e:?}"))
         };
-        let (mut a, mut b) = (
-            make(true, &key(1), &key(2))?,
-            make(false, &key(3), &key(4))?,
-        );
+        let (mut a, mut b) = (make(true, &key(1), &key(2))?, make(false, &key(3), &key(4))?);
         let mut messages = Vec::new();
         for (i, p) in payloads[..3].iter().enumerate() {
-            let (from, to) = if i % 2 == 0 {
-                (&mut a, &mut b)
-            } else {
-                (&mut b, &mut a)
-            };
+            let (from, to) = if i % 2 == 0 { (&mut a, &mut b) } else { (&mut b, &mut a) };
             let m = write(from, p.as_bytes())?;
             read(to, &m)?;
             messages.push((p, m));
@@ -287,19 +194,12 @@ pub fn noise_vectors() -> Result<String> {
         for (i, p) in payloads[3..].iter().enumerate() {
             let mut m = vec![0; p.len() + 16];
             let from = if i % 2 == 1 { &mut a } else { &mut b };
-            from.write_message(p.as_bytes(), &mut m)
-                .map_err(|e| format!("{e:?}"))?;
+            from.write_message(p.as_bytes(), &mut m).map_err(|e| format!("{e:?}"))?;
             messages.push((p, m));
         }
         let messages: Vec<String> = messages
             .iter()
-            .map(|(p, m)| {
-                format!(
-                    "    {{\"payload\": \"{}\", \"ciphertext\": \"{}\"}}",
-                    hex::encode(p),
-                    hex::encode(m)
-                )
-            })
+            .map(|(p, m)| format!("    {{\"payload\": \"{}\", \"ciphertext\": \"{}\"}}", hex::encode(p), hex::encode(m)))
             .collect();
         let h = hex::encode;
         all.push(format!(
@@ -308,8 +208,5 @@ pub fn noise_vectors() -> Result<String> {
             p = hex::encode("independent"), psk = hex::encode([0x77; 32]),
         ));
     }
-    Ok(format!(
-        "{{\n \"vectors\": [\n{}\n ]\n}}\n",
-        all.join(",\n")
-    ))
+    Ok(format!("{{\n \"vectors\": [\n{}\n ]\n}}\n", all.join(",\n")))
 }

@@ -29,11 +29,7 @@ pub struct Network {
 impl Network {
     pub fn new(name: &[u8]) -> Network {
         let root = blake2b_256(&[0; 32], &[b"libcrust/1 network\x00", name].concat());
-        Network {
-            root,
-            psk: blake2b_256(&root, b"psk"),
-            mask: blake2b_256(&root, b"mask"),
-        }
+        Network { root, psk: blake2b_256(&root, b"psk"), mask: blake2b_256(&root, b"mask") }
     }
 
     /// The stream that masks what stands behind a flight's nonce.
@@ -89,19 +85,11 @@ impl Identity {
 
 /// The X25519 form of a peer id.
 pub fn montgomery(id: &[u8; 32]) -> Option<[u8; 32]> {
-    Some(
-        VerifyingKey::from_bytes(id)
-            .ok()?
-            .to_montgomery()
-            .to_bytes(),
-    )
+    Some(VerifyingKey::from_bytes(id).ok()?.to_montgomery().to_bytes())
 }
 
 pub fn verify(id: &[u8; 32], message: &[u8], signature: &[u8]) -> bool {
-    let (Ok(key), Ok(signature)) = (
-        VerifyingKey::from_bytes(id),
-        Signature::from_slice(signature),
-    ) else {
+    let (Ok(key), Ok(signature)) = (VerifyingKey::from_bytes(id), Signature::from_slice(signature)) else {
         return false;
     };
     key.verify_strict(message, &signature).is_ok()

@@ -36,11 +36,7 @@ impl Us {
             ciphers: if aes { 3 } else { 1 },
             lost_after: 120_000,
         };
-        Us {
-            identity,
-            network: Network::new(network.as_bytes()),
-            hello,
-        }
+        Us { identity, network: Network::new(network.as_bytes()), hello }
     }
 
     pub fn noise(&self, initiator: bool, ephemeral: Option<&[u8]>) -> Result<HandshakeState> {
@@ -52,21 +48,14 @@ impl Us {
         if let Some(e) = ephemeral {
             b = b.fixed_ephemeral_key_for_testing_only(e);
         }
-        if initiator {
-            b.build_initiator()
-        } else {
-            b.build_responder()
-        }
-        .map_err(|e| format!("{e:?}"))
+        if initiator { b.build_initiator() } else { b.build_responder() }.map_err(|e| format!("{e:?}"))
     }
 }
 
 /// The noise message for a payload.
 pub fn write(state: &mut HandshakeState, payload: &[u8]) -> Result<Vec<u8>> {
     let mut out = vec![0; 2048];
-    let n = state
-        .write_message(payload, &mut out)
-        .map_err(|e| format!("{e:?}"))?;
+    let n = state.write_message(payload, &mut out).map_err(|e| format!("{e:?}"))?;
     out.truncate(n);
     Ok(out)
 }
@@ -74,9 +63,7 @@ pub fn write(state: &mut HandshakeState, payload: &[u8]) -> Result<Vec<u8>> {
 /// The payload of a noise message.
 pub fn read(state: &mut HandshakeState, message: &[u8]) -> Result<Vec<u8>> {
     let mut out = vec![0; 2048];
-    let n = state
-        .read_message(message, &mut out)
-        .map_err(|e| format!("{e:?}"))?;
+    let n = state.read_message(message, &mut out).map_err(|e| format!("{e:?}"))?;
     out.truncate(n);
     Ok(out)
 }
@@ -105,30 +92,19 @@ pub struct Wire {
 impl Wire {
     pub fn new(conn: TcpStream) -> Wire {
         conn.set_nodelay(true).expect("a socket");
-        conn.set_read_timeout(Some(Duration::from_secs(20)))
-            .expect("a socket");
-        Wire {
-            conn,
-            rest: Vec::new(),
-        }
+        conn.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
+        Wire { conn, rest: Vec::new() }
     }
 
     pub fn send(&mut self, b: &[u8]) -> Result<()> {
-        self.conn
-            .write_all(b)
-            .map_err(|e| format!("cannot write: {e}"))
+        self.conn.write_all(b).map_err(|e| format!("cannot write: {e}"))
     }
 
     pub fn take(&mut self, n: usize) -> Result<Vec<u8>> {
         let mut part = [0; 65536];
         while self.rest.len() < n {
             match self.conn.read(&mut part) {
-                Ok(0) => {
-                    return Err(format!(
-                        "the connection ended with {} bytes unread",
-                        self.rest.len()
-                    ))
-                }
+                Ok(0) => return Err(format!("the connection ended with {} bytes unread", self.rest.len())),
                 Ok(m) => self.rest.extend(&part[..m]),
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => return Err(format!("cannot read: {e}")),
@@ -140,9 +116,7 @@ impl Wire {
 
     /// How many bytes come until the other side closes or stays silent.
     pub fn drain(&mut self, patience: Duration) -> usize {
-        self.conn
-            .set_read_timeout(Some(patience))
-            .expect("a socket");
+        self.conn.set_read_timeout(Some(patience)).expect("a socket");
         let mut part = [0; 4096];
         let mut n = self.rest.len();
         while let Ok(m) = self.conn.read(&mut part) {
@@ -156,9 +130,7 @@ impl Wire {
 
     /// Whether the other side has closed, by an end or a reset, before time is up.
     pub fn closed(&mut self, patience: Duration) -> bool {
-        self.conn
-            .set_read_timeout(Some(patience))
-            .expect("a socket");
+        self.conn.set_read_timeout(Some(patience)).expect("a socket");
         let mut part = [0; 4096];
         loop {
             match self.conn.read(&mut part) {
@@ -174,14 +146,9 @@ impl Wire {
         let mut stream = network.stream(&nonce);
         let mut head = self.take(4)?;
         stream.apply_keystream(&mut head);
-        let (n, padding) = (
-            u16::from_be_bytes([head[0], head[1]]),
-            u16::from_be_bytes([head[2], head[3]]),
-        );
+        let (n, padding) = (u16::from_be_bytes([head[0], head[1]]), u16::from_be_bytes([head[2], head[3]]));
         if n == 0 || n > 1024 || padding > 1024 {
-            return Err(format!(
-                "a flight of {n} and {padding} bytes: another network name, or no libcrust"
-            ));
+            return Err(format!("a flight of {n} and {padding} bytes: another network name, or no libcrust"));
         }
         let mut noise = self.take(n as usize)?;
         stream.apply_keystream(&mut noise);
@@ -198,10 +165,7 @@ struct Gcm {
 
 impl Gcm {
     fn new(key: [u8; 32]) -> Gcm {
-        Gcm {
-            key,
-            aead: Aes256Gcm::new(&key.into()),
-        }
+        Gcm { key, aead: Aes256Gcm::new(&key.into()) }
     }
 
     fn nonce(n: u64) -> [u8; 12] {
@@ -211,9 +175,7 @@ impl Gcm {
     }
 
     fn seal(&self, n: u64, plain: &[u8]) -> Vec<u8> {
-        self.aead
-            .encrypt(&Gcm::nonce(n).into(), plain)
-            .expect("it fits")
+        self.aead.encrypt(&Gcm::nonce(n).into(), plain).expect("it fits")
     }
 
     fn rekey(&mut self) {
@@ -239,26 +201,13 @@ impl Records {
         let initiator = state.is_initiator();
         let (forth, back) = state.dangerously_get_raw_split();
         let cipher = if aes {
-            let (out, inward) = if initiator {
-                (forth, back)
-            } else {
-                (back, forth)
-            };
+            let (out, inward) = if initiator { (forth, back) } else { (back, forth) };
             let derive = |key| Gcm::new(blake2b_256(&key, b"libcrust/1 AES-256-GCM"));
-            Cipher::Aes {
-                out: derive(out),
-                inward: derive(inward),
-            }
+            Cipher::Aes { out: derive(out), inward: derive(inward) }
         } else {
-            Cipher::Snow(Box::new(
-                state.into_transport_mode().map_err(|e| format!("{e:?}"))?,
-            ))
+            Cipher::Snow(Box::new(state.into_transport_mode().map_err(|e| format!("{e:?}"))?))
         };
-        Ok(Records {
-            cipher,
-            sent: 0,
-            received: 0,
-        })
+        Ok(Records { cipher, sent: 0, received: 0 })
     }
 
     /// The key of what we send, where the cipher shows it.
@@ -279,8 +228,7 @@ impl Records {
                     t.rekey_outgoing();
                 }
                 let mut out = vec![0; plain.len() + 16];
-                t.write_message(plain, &mut out)
-                    .map_err(|e| format!("{e:?}"))?;
+                t.write_message(plain, &mut out).map_err(|e| format!("{e:?}"))?;
                 Ok(out)
             }
             Cipher::Aes { out, .. } => {
@@ -302,9 +250,7 @@ impl Records {
                     t.rekey_incoming();
                 }
                 let mut out = vec![0; sealed.len()];
-                let m = t
-                    .read_message(sealed, &mut out)
-                    .map_err(|e| format!("a record does not authenticate: {e:?}"))?;
+                let m = t.read_message(sealed, &mut out).map_err(|e| format!("a record does not authenticate: {e:?}"))?;
                 out.truncate(m);
                 Ok(out)
             }
@@ -313,10 +259,7 @@ impl Records {
                     inward.rekey();
                 }
                 let nonce = Gcm::nonce(n).into();
-                inward
-                    .aead
-                    .decrypt(&nonce, sealed)
-                    .map_err(|_| "a record does not authenticate".into())
+                inward.aead.decrypt(&nonce, sealed).map_err(|_| "a record does not authenticate".into())
             }
         }
     }
@@ -366,13 +309,7 @@ impl Link {
 
     fn finish(wire: Wire, state: HandshakeState, us: &Us, them: Hello) -> Result<Link> {
         let aes = us.hello.ciphers & them.ciphers & 2 != 0;
-        Ok(Link {
-            wire,
-            records: Records::new(state, aes)?,
-            them,
-            us: us.clone(),
-            aes,
-        })
+        Ok(Link { wire, records: Records::new(state, aes)?, them, us: us.clone(), aes })
     }
 
     /// Whether the choice between links is ours.
@@ -381,23 +318,23 @@ impl Link {
     }
 
     pub fn send_frames(&mut self, frames: &[u8]) -> Result<()> {
-        let header = Header {
-            kind: frame::FRAMES,
-            priority: 0,
-            len: frames.len() as u16,
-            left: 0,
-        };
+        let header = Header { kind: frame::FRAMES, priority: 0, len: frames.len() as u16, left: 0 };
         let record = self.records.seal(header, frames)?;
         self.wire.send(&record)
     }
 
+    /// Sends several records in one write.
+    pub fn send_frames_in_records(&mut self, records: &[&[u8]]) -> Result<()> {
+        let mut out = Vec::new();
+        for frames in records {
+            let header = Header { kind: frame::FRAMES, priority: 0, len: frames.len() as u16, left: 0 };
+            out.extend(self.records.seal(header, frames)?);
+        }
+        self.wire.send(&out)
+    }
+
     pub fn send_piece(&mut self, priority: u8, piece: &[u8], left: u32) -> Result<()> {
-        let header = Header {
-            kind: frame::PIECE,
-            priority,
-            len: piece.len() as u16,
-            left,
-        };
+        let header = Header { kind: frame::PIECE, priority, len: piece.len() as u16, left };
         let record = self.records.seal(header, piece)?;
         self.wire.send(&record)
     }

@@ -1,0 +1,507 @@
+//! Conversations with a libcrust peer, in both roles, with both ciphers and with
+//! the choice between links on either side.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64ct::{Base64UrlUnpadded, Encoding};
+
+use crate::frame::{self, Info, Result};
+use crate::keys::{self, Identity};
+use crate::link::{read, write, Us, Wire};
+use crate::peer::{text, Peer};
+use crate::session::{answer, Answer, Event, Session};
+
+/// How a conversation comes about.
+#[derive(Clone, Copy)]
+pub struct Way {
+    pub dial: bool,
+    pub decider: bool,
+    pub aes: bool,
+}
+
+impl Way {
+    pub fn all() -> Vec<Way> {
+        let both = [true, false];
+        let mut out = Vec::new();
+        for dial in both {
+            for decider in both {
+                out.extend(both.map(|aes| Way { dial, decider, aes }));
+            }
+        }
+        out
+    }
+
+    pub fn name(&self) -> String {
+        let cipher = if self.aes { "AES-256-GCM" } else { "ChaCha20-Poly1305" };
+        let role = if self.dial { "initiator" } else { "responder" };
+        let part = if self.decider { "decider" } else { "claimant" };
+        format!("{role}, {part}, {cipher}")
+    }
+
+    fn begin(&self, peer: &mut Peer) -> Result<(Us, Session)> {
+        let us = peer.neighbour(self.decider, self.aes);
+        let link = if self.dial { peer.dial(&us)? } else { peer.accept(&us)? };
+        expect(link.decider() == self.decider, "the wrong side decides")?;
+        expect(link.aes == (self.aes && link.them.ciphers & 2 != 0), "another cipher than both offer")?;
+        let session = Session::adopt(link, 1)?;
+        let connected = peer.event("connected")?;
+        expect(text(&connected, "peer") == hex::encode(us.identity.id()), "connected names another peer")?;
+        expect(text(&connected, "app_id") == "interop", "connected shows another app id")?;
+        let how = if self.dial { "accepted" } else { "dialed" };
+        expect(text(&connected, "how") == how, "connected tells another way")?;
+        Ok((us, session))
+    }
+}
+
+fn expect(good: bool, otherwise: &str) -> Result<()> {
+    if good {
+        Ok(())
+    } else {
+        Err(otherwise.into())
+    }
+}
+
+fn same<T: PartialEq + std::fmt::Debug>(got: T, want: T) -> Result<()> {
+    if got == want {
+        Ok(())
+    } else {
+        Err(format!("{got:?} instead of {want:?}"))
+    }
+}
+
+fn pattern(n: usize, k: usize) -> Vec<u8> {
+    (0..n).map(|i| (k * 31 + i * 7 + (i >> 8) * 13 + 3) as u8).collect()
+}
+
+/// Everything that two peers do with each other, with an echoing peer.
+pub fn conversation(program: &str, way: Way) -> Result<()> {
+    let mut peer = Peer::start(program, "interop", &["--echo", "--app-id", "the other", "--role", "client"])?;
+    let (us, mut s) = way.begin(&mut peer)?;
+    same(s.link.them.app_id.as_slice(), b"the other".as_slice())?;
+    same((s.link.them.version, s.link.them.role), (1, 1))?;
+    let id = hex::encode(us.identity.id());
+
+    s.ping(0x0102_0304_0506_0708)?;
+    // Frames that only a later version knows, and padding, are passed over.
+    let mut odd = Vec::new();
+    frame::frame(&mut odd, 200, &[1; 300]);
+    frame::frame(&mut odd, frame::PAD, &[0; 1000]);
+    frame::message(&mut odd, 0, b"behind them");
+    s.link.send_frames(&odd)?;
+    same(s.message()?, (0, b"behind them".to_vec()))?;
+    same(text(&peer.event("message")?, "text"), "behind them")?;
+    s.link.send_frames(&[])?;
+
+    // Small messages, many to a record, of every length of length.
+    let sizes = [0, 1, 125, 126, 127, 128, 500, 16381, 16382, 16383, 16384, 30000];
+    for chunk in sizes.chunks(3) {
+        let mut out = Vec::new();
+        chunk.iter().for_each(|&n| frame::message(&mut out, 1, &pattern(n, n)));
+        s.link.send_frames(&out)?;
+    }
+    for n in sizes {
+        same(s.message()?, (1, pattern(n, n)))?;
+        same(peer.event("message")?["len"].as_u64(), Some(n as u64))?;
+    }
+    for k in 0..50 {
+        s.link.send_message(1, format!("message {k}").as_bytes())?;
+    }
+    for k in 0..50 {
+        same(s.message()?, (1, format!("message {k}").into_bytes()))?;
+        same(text(&peer.event("message")?, "text"), &format!("message {k}"))?;
+    }
+    peer.command(&format!("send {id} a word from libcrust"))?;
+    same(s.message()?, (1, b"a word from libcrust".to_vec()))?;
+
+    large(&mut peer, &mut s, &id)?;
+    // Over the change of key in both directions: two nonces a record.
+    for k in 1..=33_000 {
+        s.ping(k)?;
+    }
+    let (sent, received) = (s.link.records.sent, s.link.records.received);
+    expect(sent > 65_536 && received > 65_536, "too few records for a change of key")?;
+    s.link.send_message(2, b"after the change of key")?;
+    same(s.message()?, (2, b"after the change of key".to_vec()))?;
+
+    s.close()?;
+    let lost = peer.event("lost")?;
+    same((text(&lost, "peer"), text(&lost, "code")), (id.as_str(), "disconnected"))?;
+    peer.quit()
+}
+
+/// Messages in pieces, overtaken by an urgent one.
+fn large(peer: &mut Peer, s: &mut Session, id: &str) -> Result<()> {
+    let (whole, other) = (pattern(2 << 20, 1), pattern(100_000, 2));
+    let half = whole.len() / 2;
+    for (at, piece) in whole[..half].chunks(65_519).scan(0, |at, p| Some((std::mem::replace(at, *at + p.len()), p))) {
+        s.link.send_piece(5, piece, (whole.len() - at) as u32)?;
+    }
+    s.link.send_message(0, b"urgent")?;
+    s.link.send_piece(7, &other[..1], other.len() as u32)?;
+    s.link.send_piece(7, &other[1..60_000], other.len() as u32 - 1)?;
+    for (at, piece) in whole[half..].chunks(9_999).scan(half, |at, p| Some((std::mem::replace(at, *at + p.len()), p))) {
+        s.link.send_piece(5, piece, (whole.len() - at) as u32)?;
+    }
+    s.link.send_piece(7, &other[60_000..], 40_000)?;
+    same(text(&peer.event("message")?, "text"), "urgent")?;
+    same(peer.event("message")?["len"].as_u64(), Some(whole.len() as u64))?;
+    same(peer.event("message")?["len"].as_u64(), Some(other.len() as u64))?;
+    let mut echoes = vec![s.message()?, s.message()?, s.message()?];
+    echoes.sort_by_key(|(priority, _)| *priority);
+    expect(echoes == [(0, b"urgent".to_vec()), (5, whole), (7, other)], "an echo of a large message differs")?;
+
+    peer.command(&format!("bulk {id} 20 100000 3"))?;
+    for _ in 0..20 {
+        let (priority, got) = s.message()?;
+        same((priority, got.len()), (3, 100_000))?;
+    }
+    Ok(())
+}
+
+/// The peer ends the session: what it has accepted comes before Close.
+pub fn closed_by_the_peer(program: &str, way: Way) -> Result<()> {
+    let mut peer = Peer::start(program, "interop", &[])?;
+    let (us, mut s) = way.begin(&mut peer)?;
+    let id = hex::encode(us.identity.id());
+    peer.command(&format!("bulk {id} 100 1000"))?;
+    peer.event("sent")?;
+    peer.command(&format!("disconnect {id}"))?;
+    for _ in 0..100 {
+        same(s.message()?.1.len(), 1000)?;
+    }
+    same(s.next()?, Event::Close(1))?;
+    // After Close the peer has nothing to say but the end of the stream.
+    same(s.link.wire.drain(Duration::from_millis(200)), 0)?;
+    drop(s);
+    same(text(&peer.event("lost")?, "code"), "disconnected")?;
+    peer.quit()
+}
+
+/// A service that stops says so.
+pub fn stopping(program: &str) -> Result<()> {
+    let mut peer = Peer::start(program, "interop", &[])?;
+    let (_, mut s) = Way { dial: true, decider: false, aes: true }.begin(&mut peer)?;
+    peer.command("quit")?;
+    same(s.next()?, Event::Close(2))?;
+    drop(s);
+    peer.event("stopped").map(|_| ())
+}
+
+/// A first flight of another network, and one that is replayed, get no byte.
+pub fn silence(program: &str) -> Result<()> {
+    let mut peer = Peer::start(program, "interop", &[])?;
+    let stranger = Us::new(Identity::from_seed(&keys::random()), "another network", false);
+    let flight = |us: &Us| -> Result<Vec<u8>> {
+        let m = write(&mut us.noise(true, None)?, &frame::offer())?;
+        Ok(us.network.flight(&keys::random(), 77, &m))
+    };
+    let patience = Duration::from_secs(2);
+    let mut w = Wire::new(peer.connect()?);
+    w.send(&flight(&stranger)?)?;
+    same(w.drain(patience), 0)?;
+
+    let us = peer.neighbour(false, false);
+    let first = flight(&us)?;
+    for (time, answered) in [(1, true), (2, false), (3, false)] {
+        let mut w = Wire::new(peer.connect()?);
+        w.send(&first)?;
+        let n = w.drain(patience);
+        expect((n > 0) == answered, &format!("time {time}: {n} bytes of answer"))?;
+    }
+    // A legitimate peer is not disturbed by any of this.
+    Way { dial: true, decider: true, aes: true }.begin(&mut peer)?.1.close()?;
+    peer.quit()
+}
+
+/// The peer dials us, and we are of another network.
+pub fn dialled_by_another_network(program: &str) -> Result<()> {
+    let mut peer = Peer::start(program, "interop", &[])?;
+    let us = Us::new(Identity::from_seed(&keys::random()), "another network", false);
+    let listener = peer.invite(&us.identity.id())?;
+    let (conn, _) = listener.accept().map_err(|e| e.to_string())?;
+    let mut w = Wire::new(conn);
+    let noise = match w.flight(&us.network) {
+        Ok(noise) => read(&mut us.noise(false, None)?, &noise).map(|_| ()),
+        Err(e) => Err(e),
+    };
+    expect(noise.is_err(), "a first flight of another network was understood")?;
+    drop(w);
+    same(text(&peer.event("connect_failed")?, "code"), "network_name")?;
+    peer.quit()
+}
+
+/// Somebody else than expected answers: the peer leaves without a third flight.
+pub fn somebody_else(program: &str) -> Result<()> {
+    let mut peer = Peer::start(program, "interop", &[])?;
+    let us = peer.neighbour(true, false);
+    let listener = peer.invite(&Identity::from_seed(&keys::random()).id())?;
+    let (conn, _) = listener.accept().map_err(|e| e.to_string())?;
+    let mut w = Wire::new(conn);
+    let mut state = us.noise(false, None)?;
+    let m = w.flight(&us.network)?;
+    read(&mut state, &m)?;
+    let m = write(&mut state, &us.hello.encode())?;
+    let flight = us.network.flight(&keys::random(), 0, &m);
+    w.send(&flight)?;
+    same(w.drain(Duration::from_secs(5)), 0)?;
+    same(text(&peer.event("connect_failed")?, "code"), "wrong_peer")?;
+    peer.quit()
+}
+
+/// A peer that claims an id which it does not hold is no peer.
+pub fn false_identity(program: &str) -> Result<()> {
+    let mut peer = Peer::start(program, "interop", &[])?;
+    let mut us = peer.neighbour(true, false);
+    let victim = Identity::from_seed(&keys::random()).id();
+    us.hello.peer = victim;
+    let listener = peer.invite(&victim)?;
+    let (conn, _) = listener.accept().map_err(|e| e.to_string())?;
+    expect(crate::link::Link::respond(conn, &us).is_err(), "as a responder it got a third flight")?;
+    same(text(&peer.event("connect_failed")?, "code"), "handshake")?;
+    let mut link = peer.dial(&us)?; // the initiator hears nothing of the refusal but the end
+    expect(link.wire.closed(Duration::from_secs(5)), "as an initiator it was not cut off")?;
+    expect(peer.event_within("connected", Duration::from_millis(200))?.is_none(), "it was connected")?;
+    peer.quit()
+}
+
+/// Nothing but a claim may come before the link is chosen.
+pub fn too_early(program: &str) -> Result<()> {
+    let mut peer = Peer::start(program, "interop", &[])?;
+    let us = peer.neighbour(false, true);
+    let mut large = Vec::new();
+    frame::frame(&mut large, frame::PAD, &[0; 4097]);
+    let mut message = Vec::new();
+    frame::message(&mut message, 0, b"too early");
+    for (what, frames) in [("a message", message), ("a Close", frame::reason(frame::CLOSE, 1)), ("a large record", large)] {
+        let mut link = peer.dial(&us)?;
+        link.send_frames(&frames)?;
+        expect(link.wire.closed(Duration::from_secs(5)), &format!("{what} before Chosen was accepted"))?;
+    }
+    let mut link = peer.dial(&us)?;
+    link.send_piece(0, b"x", 1)?;
+    expect(link.wire.closed(Duration::from_secs(5)), "a piece before Chosen was accepted")?;
+    // Pings and padding may come.
+    let mut link = peer.dial(&us)?;
+    let mut early = Vec::new();
+    frame::frame(&mut early, frame::PAD, &[1, 2, 3]);
+    frame::frame(&mut early, frame::PING, &9u64.to_be_bytes());
+    frame::frame(&mut early, 99, &[]);
+    link.send_frames(&early)?;
+    Session::adopt(link, 1)?.close()?;
+    peer.event("connected")?;
+    expect(peer.event_within("message", Duration::from_millis(100))?.is_none(), "a message of a refused link was delivered")?;
+    peer.quit()
+}
+
+/// A Ping may come right behind the claim: Chosen still ends its record.
+pub fn ping_behind_the_claim(program: &str) -> Result<()> {
+    let mut peer = Peer::start(program, "interop", &[])?;
+    for _ in 0..20 {
+        let mut link = peer.dial(&peer.neighbour(false, true))?;
+        let mut ping = Vec::new();
+        frame::frame(&mut ping, frame::PING, &9u64.to_be_bytes());
+        link.send_frames_in_records(&[&frame::claim(1, &[]), &ping])?;
+        same(answer(&mut link)?, Answer::Chosen)?;
+        peer.event("connected")?;
+    }
+    peer.quit()
+}
+
+/// We are the claimant and hold a session: a link that names it is refused, an
+/// older claim too, a later one that does not name it takes over.
+pub fn links_of_a_claimant(program: &str) -> Result<()> {
+    let mut peer = Peer::start(program, "interop", &["--echo"])?;
+    let us = peer.neighbour(false, true);
+    let mut first = Session::adopt(peer.dial(&us)?, 5)?;
+    peer.event("connected")?;
+    for (seq, held) in [(6, vec![5]), (4, vec![]), (7, vec![1, 2, 5, 6])] {
+        let mut link = peer.dial(&us)?;
+        link.send_frames(&frame::claim(seq, &held))?;
+        same(answer(&mut link)?, Answer::Refused(3))?;
+    }
+    first.link.send_message(1, b"still here")?;
+    same(first.message()?.1, b"still here".to_vec())?;
+    let mut second = Session::adopt(peer.dial(&us)?, 8)?;
+    expect(first.link.wire.closed(Duration::from_secs(5)), "the old link was not closed")?;
+    peer.event("lost")?;
+    peer.event("connected")?;
+    second.link.send_message(1, b"here now")?;
+    same(second.message()?.1, b"here now".to_vec())?;
+
+    // The same identity with another instance has restarted, whatever it claims.
+    let mut reborn = us.clone();
+    reborn.hello.instance ^= 1;
+    let third = Session::adopt(peer.dial(&reborn)?, 1)?;
+    expect(second.link.wire.closed(Duration::from_secs(5)), "the link before the restart was not closed")?;
+    peer.event("lost")?;
+    peer.event("connected")?;
+    third.close()?;
+    peer.quit()
+}
+
+/// We decide: the peer's claims count up and name the session that it holds.
+pub fn links_of_a_decider(program: &str) -> Result<()> {
+    let mut peer = Peer::start(program, "interop", &["--echo"])?;
+    let us = peer.neighbour(true, true);
+    let mut link = peer.dial(&us)?;
+    let Answer::Claim(first, held) = answer(&mut link)? else {
+        return Err("no claim".into());
+    };
+    same(held, vec![])?;
+    let mut chosen = Vec::new();
+    frame::frame(&mut chosen, frame::CHOSEN, &[]);
+    link.send_frames(&chosen)?;
+    peer.event("connected")?;
+
+    let mut other = peer.dial(&us)?;
+    let Answer::Claim(second, held) = answer(&mut other)? else {
+        return Err("no second claim".into());
+    };
+    expect(second > first, "the claims do not count up")?;
+    same(held, vec![first])?;
+    other.send_frames(&frame::reason(frame::REFUSED, 3))?;
+    expect(other.wire.closed(Duration::from_secs(5)), "a refused link was not closed")?;
+    link.send_message(1, b"still here")?;
+    let (_, body) = loop {
+        let (header, body) = link.record()?;
+        if frame::frames(&body)?.iter().any(|(kind, _)| *kind == frame::MESSAGE) {
+            break (header, body);
+        }
+    };
+    expect(body.ends_with(b"still here"), "another echo")?;
+
+    // Chosen on a further link says that we have given up the first.
+    let mut third = peer.dial(&us)?;
+    same(answer(&mut third)?, Answer::Claim(second + 1, vec![first]))?;
+    third.send_frames(&chosen)?;
+    expect(link.wire.closed(Duration::from_secs(5)), "the link that was given up is still open")?;
+    peer.event("lost")?;
+    peer.event("connected")?;
+    drop(third);
+    peer.quit()
+}
+
+/// A service that takes no sessions says so after the handshake.
+pub fn not_allowed(program: &str) -> Result<()> {
+    let mut peer = Peer::start(program, "interop", &["--no-accept"])?;
+    for decider in [true, false] {
+        let us = peer.neighbour(decider, true);
+        let mut link = peer.dial(&us)?;
+        if !decider {
+            link.send_frames(&frame::claim(1, &[]))?;
+        }
+        same(answer(&mut link)?, Answer::Refused(4))?;
+    }
+    // It may still begin one itself.
+    Way { dial: false, decider: true, aes: true }.begin(&mut peer)?.1.close()?;
+    peer.quit()
+}
+
+/// We refuse the peer, in either part.
+pub fn we_refuse(program: &str) -> Result<()> {
+    let mut peer = Peer::start(program, "interop", &[])?;
+    for (decider, reason, code) in [(true, 4, "not_allowed"), (false, 5, "limit"), (true, 7, "banned")] {
+        let us = peer.neighbour(decider, false);
+        let mut link = peer.accept(&us)?;
+        if decider {
+            answer(&mut link)?;
+        }
+        link.send_frames(&frame::reason(frame::REFUSED, reason))?;
+        same(text(&peer.event("connect_failed")?, "code"), code)?;
+        expect(link.wire.closed(Duration::from_secs(5)), "a refused link was not closed")?;
+    }
+    peer.quit()
+}
+
+/// Records that break the protocol end the session, and only that.
+pub fn broken_records(program: &str) -> Result<()> {
+    let mut peer = Peer::start(program, "interop", &[])?;
+    type Breach = fn(&mut Session) -> Result<()>;
+    let breaches: [(&str, Breach); 8] = [
+        ("a forged record", |s| s.link.wire.send(&[0x55; 100])),
+        ("a record of an unknown type", |s| {
+            let record = s.link.records.seal(frame::Header { kind: 3, priority: 0, len: 1, left: 0 }, b"x")?;
+            s.link.wire.send(&record)
+        }),
+        ("a message over 2 MiB", |s| s.link.send_piece(1, b"x", (2 << 20) + 1)),
+        ("a piece that does not go on", |s| {
+            s.link.send_piece(1, b"xx", 10)?;
+            s.link.send_piece(1, b"xx", 7)
+        }),
+        ("nine messages in pieces", |s| (0..9).try_for_each(|p| s.link.send_piece(p, b"x", 10))),
+        ("a frame over the end", |s| s.link.send_frames(&[1, 5, 0])),
+        ("a claim inside a session", |s| s.link.send_frames(&frame::claim(9, &[]))),
+        ("a ping of four bytes", |s| s.link.send_frames(&[2, 4, 0, 0, 0, 0])),
+    ];
+    for (what, breach) in breaches {
+        let (_, mut s) = Way { dial: true, decider: true, aes: true }.begin(&mut peer)?;
+        breach(&mut s)?;
+        expect(s.link.wire.closed(Duration::from_secs(5)), &format!("{what} was accepted"))?;
+        let lost = peer.event("lost")?;
+        expect(matches!(text(&lost, "code"), "protocol" | "crypto"), &format!("{what}: {lost}"))?;
+    }
+    // Eight messages in pieces are as many as there may be.
+    let (_, mut s) = Way { dial: true, decider: true, aes: false }.begin(&mut peer)?;
+    (0..8).try_for_each(|p| s.link.send_piece(p, b"x", 10))?;
+    s.link.send_message(9, b"and a small one")?;
+    same(text(&peer.event("message")?, "text"), "and a small one")?;
+    (0..8).try_for_each(|p| s.link.send_piece(p, b"123456789", 9))?;
+    for priority in 0..8u64 {
+        let m = peer.event("message")?;
+        same((m["priority"].as_u64(), text(&m, "text")), (Some(priority), "x123456789"))?;
+    }
+    // An end without Close is a loss, not an orderly end.
+    drop(s);
+    let lost = peer.event("lost")?;
+    expect(text(&lost, "code") != "disconnected", "an end without Close passed for an orderly one")?;
+    peer.quit()
+}
+
+/// Connection infos: theirs is read and its signature checked, ours is used.
+pub fn connection_info(program: &str) -> Result<()> {
+    let mut peer = Peer::start(program, "interop", &[])?;
+    peer.command("info")?;
+    let event = peer.event("info")?;
+    let info = Info::decode(&Base64UrlUnpadded::decode_vec(text(&event, "info")).map_err(|e| e.to_string())?)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|e| e.to_string())?.as_secs();
+    same(info.peer, peer.id)?;
+    expect(info.expires > now + 86_000 && info.expires <= now + 86_400, "it does not expire after a day")?;
+    expect(info.tcp.contains(&(vec![127, 0, 0, 1], peer.address.port())), "it does not name the listener")?;
+
+    let us = peer.neighbour(true, true);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").map_err(|e| e.to_string())?;
+    let port = listener.local_addr().map_err(|e| e.to_string())?.port();
+    let mut ours = Info { peer: us.identity.id(), expires: now + 60, tcp: vec![(vec![127, 0, 0, 1], port)] };
+    let mut forged = ours.encode(&us.identity);
+    forged[60] ^= 1;
+    peer.command(&format!("connect {}", Base64UrlUnpadded::encode_string(&forged)))?;
+    same(text(&peer.event("error")?, "code"), "bad_info")?;
+    ours.expires = now - 1;
+    peer.command(&format!("connect {}", Base64UrlUnpadded::encode_string(&ours.encode(&us.identity))))?;
+    same(text(&peer.event("error")?, "code"), "bad_info")?;
+    ours.expires = now + 60;
+    peer.command(&format!("connect {}", Base64UrlUnpadded::encode_string(&ours.encode(&us.identity))))?;
+    let (conn, _) = listener.accept().map_err(|e| e.to_string())?;
+    let s = Session::adopt(crate::link::Link::respond(conn, &us)?, 1)?;
+    peer.event("connected")?;
+    s.close()?;
+    peer.quit()
+}
+
+/// A silent peer is asked after, as often as its lost-after wants.
+pub fn heartbeat(program: &str) -> Result<()> {
+    let mut peer = Peer::start(program, "interop", &[])?;
+    let mut us = peer.neighbour(true, true);
+    us.hello.lost_after = 400;
+    let mut s = Session::adopt(peer.dial(&us)?, 1)?;
+    peer.event("connected")?;
+    let mut pings = 0;
+    let began = std::time::Instant::now();
+    while began.elapsed() < Duration::from_secs(2) {
+        let (_, body) = s.link.record()?;
+        pings += frame::frames(&body)?.iter().filter(|(kind, _)| *kind == frame::PING).count();
+    }
+    expect(pings >= 5, &format!("{pings} pings in 2 s, where one was due every 100 ms"))?;
+    s.close()?;
+    peer.quit()
+}
