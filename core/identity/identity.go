@@ -232,7 +232,7 @@ func Load(path string) (*Key, error) {
 	n, err := io.ReadFull(f, text)
 	if err == nil {
 		return nil, fmt.Errorf("identity: %s is not an identity file: it is longer than one", path)
-	} else if err != io.EOF && err != io.ErrUnexpectedEOF {
+	} else if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return nil, fmt.Errorf("identity: cannot read the identity file: %w", err)
 	}
 	k, err := parseFile(text[:n])

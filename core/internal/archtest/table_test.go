@@ -27,10 +27,10 @@ func (l *table) allows(subject, verb, object string) bool {
 
 // room returns the room of a directory, or "" where no room can be.
 func room(dir string) string {
-	switch {
-	case dir == "core":
+	switch dir {
+	case "core":
 		return "core"
-	case dir == "core/identity":
+	case "core/identity":
 		return "identity"
 	}
 	name, ok := strings.CutPrefix(dir, "core/internal/")

@@ -13,16 +13,16 @@ import (
 // ErrNoSteps is the error of a race without steps.
 var ErrNoSteps = errors.New("no endpoint to try")
 
-// Failure is the error of a race that nobody won: the cause for each step that
+// RaceError is the error of a race that nobody won: the cause for each step that
 // was tried and failed by itself, and, when the race was given up, why.
-type Failure struct {
+type RaceError struct {
 	GaveUp error   // of the context; nil when every step failed
 	Steps  []Step  // in the order of the plan
 	Errs   []error // one for each of Steps
 }
 
 // Error names every endpoint with its cause.
-func (f *Failure) Error() string {
+func (f *RaceError) Error() string {
 	var parts []string
 	switch {
 	case errors.Is(f.GaveUp, context.DeadlineExceeded):
@@ -37,21 +37,21 @@ func (f *Failure) Error() string {
 }
 
 // Unwrap returns GaveUp, if any, and the causes, the first step's first.
-func (f *Failure) Unwrap() []error {
+func (f *RaceError) Unwrap() []error {
 	if f.GaveUp != nil {
 		return append([]error{f.GaveUp}, f.Errs...)
 	}
 	return f.Errs
 }
 
-// Panic is the error of an attempt that panicked.
-type Panic struct {
+// PanicError is the error of an attempt that panicked.
+type PanicError struct {
 	Value any
 	Stack []byte
 }
 
 // Error says what was thrown; the stack is for logs.
-func (p *Panic) Error() string { return fmt.Sprintf("panic: %v", p.Value) }
+func (p *PanicError) Error() string { return fmt.Sprintf("panic: %v", p.Value) }
 
 // attempt is the outcome of one step.
 type attempt[T any] struct {
@@ -68,8 +68,8 @@ type attempt[T any] struct {
 // context is canceled: Race returns when every attempt has. What try returns
 // must outlive that context, which ends with the race.
 //
-// The error is ErrNoSteps or a *Failure. An attempt that panics has failed with
-// a *Panic.
+// The error is ErrNoSteps or a *RaceError. An attempt that panics has failed with
+// a *PanicError.
 func Race[T any](ctx context.Context, steps []Step, try func(context.Context, Step) (T, error), lose func(T)) (T, Step, error) {
 	var zero T
 	if len(steps) == 0 {
@@ -98,7 +98,7 @@ func Race[T any](ctx context.Context, steps []Step, try func(context.Context, St
 	if winner != nil {
 		return winner.value, steps[winner.index], nil
 	}
-	failure := &Failure{GaveUp: gaveUp}
+	failure := &RaceError{GaveUp: gaveUp}
 	for i, err := range errs {
 		if err != nil {
 			failure.Steps = append(failure.Steps, steps[i])
@@ -149,7 +149,7 @@ func run[T any](ctx context.Context, steps []Step, launch func(int), results <-c
 func guard[T any](ctx context.Context, step Step, try func(context.Context, Step) (T, error)) (value T, err error) {
 	defer func() {
 		if thrown := recover(); thrown != nil {
-			err = &Panic{Value: thrown, Stack: debug.Stack()}
+			err = &PanicError{Value: thrown, Stack: debug.Stack()}
 		}
 	}()
 	return try(ctx, step)

@@ -171,8 +171,8 @@ func TestRaceNamesEveryCause(t *testing.T) {
 		if err == nil || err.Error() != want {
 			t.Errorf("error %q\nwant  %q", err, want)
 		}
-		var failure *Failure
-		var thrown *Panic
+		var failure *RaceError
+		var thrown *PanicError
 		if !errors.Is(err, errRefused) || !errors.As(err, &failure) || failure.GaveUp != nil || len(failure.Steps) != 2 {
 			t.Errorf("%#v does not hold its causes", err)
 		}

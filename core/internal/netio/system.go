@@ -65,7 +65,7 @@ func Usable(addrs []netip.Addr) []netip.Addr {
 	out := addrs[:0]
 	for _, a := range addrs {
 		a = a.Unmap()
-		if scope(a) != endpoint.Unusable && !(a.Is6() && a.IsLinkLocalUnicast()) {
+		if scope(a) != endpoint.Unusable && (a.Is4() || !a.IsLinkLocalUnicast()) {
 			out = append(out, a)
 		}
 	}

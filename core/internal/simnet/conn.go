@@ -67,9 +67,6 @@ func newConn(h *Host, local, remote netip.AddrPort) *Conn {
 }
 
 func (c *Conn) fail(op string, err error) error {
-	if errno, ok := err.(syscall.Errno); ok {
-		err = os.NewSyscallError(op, errno)
-	}
 	return opError(op, c.name.local, c.name.remote, err)
 }
 

@@ -2,6 +2,7 @@ package simnet
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -24,21 +25,21 @@ func (h *Host) Listen(ctx context.Context, addr netip.AddrPort) (net.Listener, e
 	h.net.mu.Lock()
 	defer h.net.mu.Unlock()
 	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
-	fail := func(call string, err error) (net.Listener, error) {
-		return nil, opError("listen", netip.AddrPort{}, addr, os.NewSyscallError(call, err))
-	}
-	if err := ctx.Err(); err != nil {
+	fail := func(err error) (net.Listener, error) {
 		return nil, opError("listen", netip.AddrPort{}, addr, err)
 	}
+	if err := ctx.Err(); err != nil {
+		return fail(err)
+	}
 	if !addr.Addr().IsUnspecified() && !h.has(addr.Addr()) {
-		return fail("bind", syscall.EADDRNOTAVAIL)
+		return fail(syscall.EADDRNOTAVAIL)
 	}
 	if addr.Port() == 0 {
 		addr = netip.AddrPortFrom(addr.Addr(), h.freePort())
 	}
 	for other := range h.listeners {
 		if other.Port() == addr.Port() && (covers(other.Addr(), addr.Addr()) || covers(addr.Addr(), other.Addr())) {
-			return fail("bind", syscall.EADDRINUSE)
+			return fail(syscall.EADDRINUSE)
 		}
 	}
 	l := &listener{host: h, addr: addr, changed: sync.NewCond(&h.net.mu)}
@@ -125,9 +126,6 @@ func (l *listener) Close() error {
 func (h *Host) Dial(ctx context.Context, local, remote netip.AddrPort) (net.Conn, error) {
 	remote = netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port())
 	fail := func(err error) (net.Conn, error) {
-		if errno, ok := err.(syscall.Errno); ok {
-			err = os.NewSyscallError("connect", errno)
-		}
 		return nil, opError("dial", local, remote, err)
 	}
 	if err := ctx.Err(); err != nil {
@@ -252,6 +250,9 @@ func (h *Host) connect(peer *Host, from, to netip.AddrPort) (*Conn, error) {
 	return a, nil
 }
 
+// calls names the system call behind an operation that differs from it.
+var calls = map[string]string{"dial": "connect", "listen": "bind", "read": "read", "write": "write", "close": "shutdown"}
+
 // pause waits, or returns why ctx ended.
 func pause(ctx context.Context, d time.Duration) error {
 	if d <= 0 && ctx.Err() == nil {
@@ -264,13 +265,18 @@ func pause(ctx context.Context, d time.Duration) error {
 		return nil
 	case <-ctx.Done():
 	}
-	if cause := context.Cause(ctx); cause == syscall.ETIMEDOUT {
+	if cause := context.Cause(ctx); errors.Is(cause, syscall.ETIMEDOUT) {
 		return cause
 	}
 	return ctx.Err()
 }
 
+// opError dresses an error as package net does.
 func opError(op string, local, remote netip.AddrPort, err error) error {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		err = os.NewSyscallError(calls[op], errno)
+	}
 	e := &net.OpError{Op: op, Net: "tcp", Err: err}
 	if local.IsValid() {
 		e.Source = net.TCPAddrFromAddrPort(local)

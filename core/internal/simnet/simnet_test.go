@@ -207,7 +207,7 @@ func TestReadLazyAsksOnlyWhenThereIsSomething(t *testing.T) {
 		if n, err := read(); n != 5 || err != nil || asked != 1 {
 			t.Fatalf("ReadLazy = %d, %v after %d calls", n, err, asked)
 		}
-		if n, err := read(); n != 0 || err != io.EOF || asked != 1 {
+		if n, err := read(); n != 0 || !errors.Is(err, io.EOF) || asked != 1 {
 			t.Fatalf("at the end ReadLazy = %d, %v after %d calls", n, err, asked)
 		}
 	})
@@ -229,7 +229,7 @@ func TestCloseDeliversThenEnds(t *testing.T) {
 		}
 		mustWrite(t, b, "nobody reads this")
 		_, err = b.Read(make([]byte, 1)) // EOF was seen, but the reset comes later
-		if err != io.EOF {
+		if !errors.Is(err, io.EOF) {
 			t.Fatal(err)
 		}
 		time.Sleep(3 * time.Second)

@@ -3,6 +3,7 @@
 package tcp
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -90,7 +91,7 @@ func (c *Conn) ReadLazy(get func() []byte) (int, error) {
 	switch {
 	case err != nil:
 		return 0, err
-	case d.readErr == io.EOF:
+	case errors.Is(d.readErr, io.EOF):
 		return 0, io.EOF
 	case d.readErr != nil:
 		return 0, c.fault("read", d.readErr)
@@ -105,7 +106,7 @@ func (c *Conn) ReadLazy(get func() []byte) (int, error) {
 func (d *direct) receiveOnce(fd uintptr) bool {
 	n, err := ignoringInterrupts(int(fd), d.peeked[:], peek)
 	switch {
-	case err == syscall.EAGAIN:
+	case err == syscall.EAGAIN: // as the system call returns it, bare
 		return false
 	case err == nil && n == 0:
 		d.readErr = io.EOF
