@@ -346,3 +346,18 @@ func fullListener(t *testing.T) (int, netip.AddrPort) {
 	in4 := name.(*syscall.SockaddrInet4)
 	return fd, netip.AddrPortFrom(netip.AddrFrom4(in4.Addr), uint16(in4.Port))
 }
+
+// TestNoIPv6 takes the errors that systems without IPv6 give, and those of a
+// busy or forbidden port, where IPv4 alone would hide the trouble.
+func TestNoIPv6(t *testing.T) {
+	for err, want := range map[error]bool{
+		syscall.EAFNOSUPPORT: true, syscall.EPROTONOSUPPORT: true, syscall.EADDRNOTAVAIL: true,
+		&net.AddrError{Err: "no suitable address found", Addr: "::"}: true,
+		syscall.EADDRINUSE: false, syscall.EACCES: false, syscall.EMFILE: false, context.Canceled: false,
+	} {
+		wrapped := &net.OpError{Op: "listen", Err: err}
+		if got := noIPv6(wrapped); got != want {
+			t.Errorf("noIPv6(%v) = %v, want %v", err, got, want)
+		}
+	}
+}
