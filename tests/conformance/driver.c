@@ -1,3 +1,6 @@
+//go:build ignore
+// The line above keeps the Go package of this directory from compiling a C program.
+
 /*
  * driver.c - the conformance driver of the C ABI: poll mode, with the service's
  * descriptor and standard input in one poll(2).
