@@ -67,6 +67,17 @@ func (q *eventQueue) tail(n int) *chunk {
 	return c
 }
 
+// grow makes room for n more events. What has been handed out is the program's,
+// which may write to it, and is left where it is.
+func (c *chunk) grow(n int) {
+	if cap(c.events)-len(c.events) >= n {
+		return
+	}
+	left := c.events[c.taken:]
+	c.events = append(make([]Event, 0, max(2*len(left), len(left)+n, 16)), left...)
+	c.taken = 0
+}
+
 // signal wakes one who waits for events. mu is held; the returned function is to
 // be called without it.
 func (q *eventQueue) signal(before int) func() {
@@ -93,6 +104,7 @@ func (q *eventQueue) add(e Event) func() {
 	}
 	q.stopped = e.Type == EventStopped
 	c := q.tail(1)
+	c.grow(1)
 	c.events = append(c.events, e)
 	before := q.count
 	q.count++
@@ -136,12 +148,8 @@ func (q *eventQueue) deliver(peer PeerID, messages []session.Message, buffers []
 		return false
 	}
 	c := q.tail(len(messages))
+	c.grow(len(messages))
 	n := len(c.events)
-	if cap(c.events)-n < len(messages) {
-		grown := make([]Event, n, max(2*n, n+len(messages), 16))
-		copy(grown, c.events)
-		c.events = grown
-	}
 	c.events = c.events[:n+len(messages)]
 	for i := range messages {
 		e := &c.events[n+i]
