@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -162,31 +163,30 @@ func (f *peerFlags) check(cmd *cobra.Command, cfg *crust.Config) error {
 
 // readConfig reads the settings of a file.
 func readConfig(file string) (crust.Config, error) {
-	text, err := os.ReadFile(file)
+	f, err := os.Open(file)
+	if err != nil {
+		return crust.Config{}, fmt.Errorf("cannot read the settings: %w", err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, crust.MaxConfigJSON+1)) // what is longer is refused
 	if err != nil {
 		return crust.Config{}, fmt.Errorf("cannot read the settings: %w", err)
 	}
 	cfg, err := crust.ParseConfigJSON(text)
 	if err != nil {
-		return crust.Config{}, fileError{file, err}
+		return crust.Config{}, fmt.Errorf("%s: %w", file, err)
 	}
 	return cfg, nil
 }
-
-// fileError says in which file an error stands.
-type fileError struct {
-	file string
-	err  error
-}
-
-func (e fileError) Error() string { return e.file + ": " + e.err.Error() }
-func (e fileError) Unwrap() error { return e.err }
 
 // runPeer makes the service and serves events and commands until the end.
 func runPeer(cmd *cobra.Command, f *peerFlags) error {
 	cfg, err := f.settings(cmd)
 	if err != nil {
 		return err
+	}
+	if cfg.Identity != nil {
+		defer cfg.Identity.Zero()
 	}
 	out := newOutput(cmd.OutOrStdout(), f.json)
 	service, err := crust.New(cfg)
