@@ -186,7 +186,7 @@ impl Gcm {
 
 enum Cipher {
     Snow(Box<TransportState>),
-    Aes { out: Gcm, inward: Gcm },
+    Aes { out: Box<Gcm>, inward: Box<Gcm> },
 }
 
 /// The records of both directions.
@@ -202,7 +202,7 @@ impl Records {
         let (forth, back) = state.dangerously_get_raw_split();
         let cipher = if aes {
             let (out, inward) = if initiator { (forth, back) } else { (back, forth) };
-            let derive = |key| Gcm::new(blake2b_256(&key, b"libcrust/1 AES-256-GCM"));
+            let derive = |key| Box::new(Gcm::new(blake2b_256(&key, b"libcrust/1 AES-256-GCM")));
             Cipher::Aes { out: derive(out), inward: derive(inward) }
         } else {
             Cipher::Snow(Box::new(state.into_transport_mode().map_err(|e| format!("{e:?}"))?))
@@ -219,7 +219,7 @@ impl Records {
     }
 
     fn seal_part(&mut self, plain: &[u8]) -> Result<Vec<u8>> {
-        let due = self.sent > 0 && self.sent % REKEY == 0;
+        let due = self.sent > 0 && self.sent.is_multiple_of(REKEY);
         let n = self.sent;
         self.sent += 1;
         match &mut self.cipher {
@@ -241,7 +241,7 @@ impl Records {
     }
 
     pub fn open_part(&mut self, sealed: &[u8]) -> Result<Vec<u8>> {
-        let due = self.received > 0 && self.received % REKEY == 0;
+        let due = self.received > 0 && self.received.is_multiple_of(REKEY);
         let n = self.received;
         self.received += 1;
         match &mut self.cipher {

@@ -151,7 +151,7 @@ fn large(peer: &mut Peer, s: &mut Session, id: &str) -> Result<()> {
     expect(echoes == [(0, b"urgent".to_vec()), (5, whole), (7, other)], "an echo of a large message differs")?;
 
     peer.command(&format!("bulk {id} 20 100000 3"))?;
-    for _ in 0..20 {
+    for _ in 0..300 {
         let (priority, got) = s.message()?;
         same((priority, got.len()), (3, 100_000))?;
     }
@@ -296,10 +296,11 @@ pub fn too_early(program: &str) -> Result<()> {
 /// A Ping may come right behind the claim: Chosen still ends its record.
 pub fn ping_behind_the_claim(program: &str) -> Result<()> {
     let mut peer = Peer::start(program, "interop", &[])?;
-    for _ in 0..20 {
-        let mut link = peer.dial(&peer.neighbour(false, true))?;
-        let mut ping = Vec::new();
-        frame::frame(&mut ping, frame::PING, &9u64.to_be_bytes());
+    let mut ping = Vec::new();
+    frame::frame(&mut ping, frame::PING, &9u64.to_be_bytes());
+    for k in 0..200 {
+        let us = peer.neighbour(false, true);
+        let mut link = if k % 2 == 0 { peer.dial(&us)? } else { peer.accept(&us)? };
         link.send_frames_in_records(&[&frame::claim(1, &[]), &ping])?;
         same(answer(&mut link)?, Answer::Chosen)?;
         peer.event("connected")?;
