@@ -197,7 +197,9 @@ ensure_go() {
         dir=$(cd / && "$GO_OLD" env GOMODCACHE)/golang.org/toolchain@$version
         if [ ! -x "$dir/bin/go" ]; then
             say "Fetching Go $GO_TOOLCHAIN for $platform from the module proxy"
+            # An old Go cannot read the go.mod of the library, so it stands in one of its own.
             mkdir -p "$BUILD/toolchain"
+            printf 'module toolchain\n' >"$BUILD/toolchain/go.mod"
             (cd "$BUILD/toolchain" && GOTOOLCHAIN=local GOFLAGS='' "$GO_OLD" mod download "golang.org/toolchain@$version") ||
                 die "Go $GO_TOOLCHAIN could not be fetched; install Go $GO_MINIMUM or newer and run again"
             # Modules keep no execute bits; Go's own switching sets them the same way.
