@@ -3,8 +3,10 @@ package crust
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/libcrust/libcrust/core/internal/dial"
@@ -208,8 +210,22 @@ func joinCause(text string, err error) error {
 	if err == nil || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, CodeTimeout) {
 		return errors.New(text)
 	}
-	return errors.Join(errors.New(text), err)
+	return fmt.Errorf("%s: %w", text, err)
 }
+
+// sentences joins errors into one line.
+type sentences []error
+
+func (s sentences) Error() string {
+	parts := make([]string, len(s))
+	for i, err := range s {
+		parts[i] = err.Error()
+	}
+	return strings.Join(parts, "; ")
+}
+
+// Unwrap returns the errors.
+func (s sentences) Unwrap() []error { return s }
 
 // race dials endpoints until one has proved to be the peer.
 func (s *Service) race(a *attempt, endpoints []Endpoint) (*secure.Link, Endpoint, error) {
@@ -231,7 +247,45 @@ func (s *Service) race(a *attempt, endpoints []Endpoint) (*secure.Link, Endpoint
 			return s.try(ctx, step.Endpoint, expect)
 		},
 		func(link *secure.Link) { link.Conn.Close() })
-	return link, step.Endpoint, err
+	if err != nil {
+		return nil, Endpoint{}, s.raceError("connect", expect, err)
+	}
+	return link, step.Endpoint, nil
+}
+
+// telling is the order in which the codes of several causes are taken for the
+// whole: who answered wrongly says more than who did not answer.
+var telling = []Code{CodeWrongPeer, CodeSelf, CodeHandshake, CodeNetworkName}
+
+// raceError dresses the error of a race: one sentence with the cause for each
+// endpoint, and the code that tells most.
+func (s *Service) raceError(op string, id PeerID, err error) error {
+	var r *dial.RaceError
+	if !errors.As(err, &r) || len(r.Errs) == 0 {
+		return s.linkError(op, id, Endpoint{}, err)
+	}
+	e := &Error{Op: op, Peer: id, Err: r}
+	rank := len(telling)
+	for i, cause := range r.Errs {
+		var broke *dial.PanicError
+		if errors.As(cause, &broke) {
+			s.panicked(broke.Value, broke.Stack)
+		}
+		code := CodeOf(cause)
+		if k := slices.Index(telling, code); k >= 0 && k < rank {
+			e.Code, rank = code, k
+		} else if e.Code == CodeOK {
+			e.Code = code
+		}
+		var inner *Error
+		if errors.As(cause, &inner) && inner.Err != nil {
+			r.Errs[i] = inner.Err
+		}
+	}
+	if len(r.Errs) == 1 && r.GaveUp == nil {
+		e.Endpoint, e.Err = r.Steps[0].Endpoint, r.Errs[0]
+	}
+	return e
 }
 
 // try dials one endpoint and shakes hands, up to the point where we know the
@@ -318,9 +372,8 @@ func (s *Service) runBootstrap(a *attempt) {
 		contacts = slices.DeleteFunc(contacts, func(c Contact) bool { return c == won.contact })
 	}
 	e := &Error{Op: "bootstrap", Code: CodeNoEndpoint, Err: errors.New("there are no contacts to try")}
-	if len(a.contacts) > 0 {
-		e = &Error{Op: "bootstrap", Err: errors.Join(failures...)}
-		e.Code = CodeOf(e.Err)
+	if len(failures) > 0 {
+		e = &Error{Op: "bootstrap", Code: CodeOf(failures[0]), Err: sentences(failures)}
 	}
 	switch cause := context.Cause(a.ctx); {
 	case errors.Is(cause, CodeTimeout):
@@ -333,22 +386,44 @@ func (s *Service) runBootstrap(a *attempt) {
 
 // raceContacts returns the first contact that proves its identity.
 func (s *Service) raceContacts(a *attempt, contacts []Contact) (contactLink, error) {
-	steps := make([]dial.Step, len(contacts))
-	for i, c := range contacts {
-		steps[i] = dial.Step{Endpoint: c.Endpoint}
+	steps := make([]dial.Step, 0, len(contacts))
+	expected := make(map[Endpoint][]PeerID) // several contacts may share an endpoint
+	for _, c := range contacts {
+		if expected[c.Endpoint] == nil {
+			steps = append(steps, dial.Step{Endpoint: c.Endpoint})
+		}
+		expected[c.Endpoint] = append(expected[c.Endpoint], c.Peer)
 	}
 	won, _, err := dial.Race(a.ctx, steps,
 		func(ctx context.Context, step dial.Step) (contactLink, error) {
-			i := slices.IndexFunc(contacts, func(c Contact) bool { return c.Endpoint == step.Endpoint })
-			link, err := s.try(ctx, step.Endpoint, contacts[i].Peer)
-			if err == nil && link.Remote.Peer == s.ID() {
-				link.Conn.Close() //nolint:errcheck // it is our own
-				err = &Error{Op: "bootstrap", Endpoint: step.Endpoint, Code: CodeSelf, Err: errSelf}
+			ids := expected[step.Endpoint]
+			var expect PeerID
+			if len(ids) == 1 {
+				expect = ids[0]
 			}
-			return contactLink{link, contacts[i]}, err
+			link, err := s.try(ctx, step.Endpoint, expect)
+			if err != nil {
+				return contactLink{}, err
+			}
+			id := link.Remote.Peer
+			switch {
+			case id == s.ID():
+				err = &Error{Op: "bootstrap", Endpoint: step.Endpoint, Code: CodeSelf, Err: errSelf}
+			case slices.Contains(ids, id):
+				return contactLink{link, Contact{step.Endpoint, id}}, nil
+			case slices.Contains(ids, PeerID{}):
+				return contactLink{link, Contact{Endpoint: step.Endpoint}}, nil
+			default:
+				err = s.linkError("bootstrap", id, step.Endpoint, secure.ErrWrongPeer)
+			}
+			link.Conn.Close()
+			return contactLink{}, err
 		},
 		func(c contactLink) { c.link.Conn.Close() })
-	return won, err
+	if err != nil {
+		return contactLink{}, s.raceError("bootstrap", PeerID{}, err)
+	}
+	return won, nil
 }
 
 var _ session.Owner = (*owner)(nil)

@@ -32,10 +32,10 @@ func (s *Service) spawn(f func()) {
 		return
 	}
 	s.lives.running++
-	go s.live1(f)
+	go s.live(f)
 }
 
-func (s *Service) live1(f func()) {
+func (s *Service) live(f func()) {
 	defer func() {
 		s.lives.mu.Lock()
 		defer s.lives.mu.Unlock()
@@ -46,17 +46,17 @@ func (s *Service) live1(f func()) {
 	}()
 	defer func() {
 		if r := recover(); r != nil {
-			s.panicked(r)
+			s.panicked(r, debug.Stack())
 		}
 	}()
 	f()
 }
 
 // panicked stops the service after a fault in the library itself.
-func (s *Service) panicked(r any) {
+func (s *Service) panicked(r any, stack []byte) {
 	err := &Error{Op: "run", Code: CodePanicked, Err: fmt.Errorf("fault inside the library: %v", r)}
 	s.failure.CompareAndSwap(nil, err)
-	s.log.Error("fault inside the library", "panic", r, "stack", string(debug.Stack()))
+	s.log.Error("fault inside the library", "panic", r, "stack", string(stack))
 	s.Stop()
 }
 

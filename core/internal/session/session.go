@@ -15,6 +15,7 @@ package session
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -363,5 +364,5 @@ func broken(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return ErrBroken
 	}
-	return errors.Join(ErrBroken, err)
+	return fmt.Errorf("%w: %w", ErrBroken, err)
 }
