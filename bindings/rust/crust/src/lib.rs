@@ -51,7 +51,7 @@
 //!
 //! # Features
 //!
-//! - `stream`: [`Events::into_stream`], with `futures-core` for the trait.
+//! - `stream`: `Events::into_stream`, with `futures-core` for the trait.
 //! - `serde`: `Serialize` and `Deserialize` for [`PeerId`].
 //!
 //! # The library
@@ -59,8 +59,6 @@
 //! This crate calls `libcrust.so` (or `.dylib`, `.dll`), or links `libcrust.a`;
 //! `crust-sys` says how it is found. A program holds at most one library written
 //! in Go safely, and a child made by `fork` cannot use it.
-
-#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod config;
 mod error;
@@ -143,3 +141,21 @@ fn check_abi() -> Result<()> {
         ),
     ))
 }
+
+/// Which types cross threads is a promise; the compiler holds it.
+const _: () = {
+    const fn send_and_sync<T: Send + Sync + 'static>() {}
+    send_and_sync::<Config>();
+    send_and_sync::<Service>();
+    send_and_sync::<Handle>();
+    send_and_sync::<Events>();
+    send_and_sync::<Event>();
+    send_and_sync::<Message>();
+    send_and_sync::<Payload>();
+    send_and_sync::<Batch>();
+    send_and_sync::<Outgoing<'static>>();
+    send_and_sync::<Error>();
+    send_and_sync::<Seed>();
+    #[cfg(feature = "stream")]
+    send_and_sync::<EventStream>();
+};

@@ -26,35 +26,45 @@ impl Inner {
     /// Takes the events that wait together; `None` when there was none in time
     /// or somebody called for attention.
     pub(crate) fn poll(&self, timeout: Option<Duration>) -> Result<Option<Batch>> {
-        let mut batch = ptr::null_mut();
-        // SAFETY: room for the pointer.
-        check(unsafe { sys::crust_poll(self.0.raw(), timeout_ms(timeout), 0, &mut batch) })?;
-        if batch.is_null() {
-            return Ok(None);
-        }
-        // SAFETY: crust_poll has just given us this batch.
-        Ok(Some(unsafe { Batch::from_raw(batch) }))
+        poll(self.0, timeout)
     }
+}
+
+fn poll(service: Handle, timeout: Option<Duration>) -> Result<Option<Batch>> {
+    let mut batch = ptr::null_mut();
+    // SAFETY: room for the pointer.
+    check(unsafe { sys::crust_poll(service.raw(), timeout_ms(timeout), 0, &mut batch) })?;
+    if batch.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: crust_poll has just given us this batch.
+    Ok(Some(unsafe { Batch::from_raw(batch) }))
+}
+
+/// Closes a service, waits for its end and frees it.
+fn free(service: Handle) -> sys::crust_result {
+    service.close();
+    // Nobody can read its events any more. Unread ones would hold up peers that
+    // still send, and the end with them. The library says when there are no
+    // more, and at once when there is nothing to read: with a handler, inside
+    // one, in a child of a fork.
+    while poll(service, None).is_ok() {}
+    // SAFETY: the library checks the handle.
+    unsafe { sys::crust_service_free(service.raw()) }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        let service = self.0.raw();
-        // SAFETY: the library checks the handle; this is the one place that
-        // frees it. Failing otherwise means that there is nothing to free: the
-        // process is a child of a fork.
-        if unsafe { sys::crust_service_free(service) } != sys::CRUST_ERR_WOULD_DEADLOCK {
-            return;
+        let service = self.0;
+        // Failing otherwise means that there is nothing to free: the process is
+        // a child of a fork.
+        if free(service) == sys::CRUST_ERR_WOULD_DEADLOCK {
+            // Dropped inside a handler, whose end is what freeing waits for: a
+            // thread that may wait does it. Without a thread the closed service
+            // keeps its place in a table.
+            let thread = thread::Builder::new().name("crust-free".into());
+            drop(thread.spawn(move || free(service)));
         }
-        // Dropped inside a handler, whose end is what freeing waits for: close
-        // now, and let a thread that may wait do the rest.
-        self.0.close();
-        let free = move || {
-            // SAFETY: as above.
-            unsafe { sys::crust_service_free(service) };
-        };
-        // Without a thread the closed service keeps its place in a table.
-        drop(thread::Builder::new().name("crust-free".into()).spawn(free));
     }
 }
 
@@ -75,8 +85,8 @@ impl Drop for Closing {
 /// service closes in order, as by [`close`](Handle::close), and its [`Events`]
 /// give what remains up to [`Stopped`](Event::Stopped). The last of services and
 /// events to be dropped waits until everything of the service is gone, at most
-/// about [`close_timeout`](Config::close_timeout); inside a handler it does not
-/// wait.
+/// about [`close_timeout`](Config::close_timeout), and discards events that
+/// nobody has read; inside a handler it does not wait.
 ///
 /// Several services may live in one process. A child made by `fork` cannot use
 /// those of its parent.
