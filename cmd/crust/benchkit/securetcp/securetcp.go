@@ -165,7 +165,11 @@ func (s *server) run(serve func(benchkit.Conn)) {
 			s.node.next++
 			continue
 		}
-		serve(&conn{node: s.node, peer: event.Peer})
+		conn := &conn{node: s.node, peer: event.Peer}
+		serve(conn)
+		if err := conn.Close(); err != nil {
+			return // the service is closed
+		}
 	}
 }
 
@@ -206,6 +210,7 @@ func (c *client) Close() error { return (*node)(c).Close() }
 type conn struct {
 	node *node
 	peer crust.PeerID
+	lost bool // EventLost has been taken
 }
 
 func (c *conn) SendAll(count, size int) error {
@@ -289,6 +294,7 @@ func (c *conn) isMessage(event *crust.Event, size int) (bool, error) {
 		}
 		return true, nil
 	case event.Type == crust.EventLost && event.Peer == c.peer:
+		c.lost = true
 		return false, io.EOF
 	case event.Type == crust.EventStopped:
 		return false, io.EOF
@@ -321,11 +327,12 @@ func (c *conn) Receive(message []byte) error {
 // Close disconnects and waits until the session is over, since a service has
 // one session with a peer.
 func (c *conn) Close() error {
-	err := c.node.service.Disconnect(c.peer)
-	if errors.Is(err, crust.CodeUnknownPeer) {
-		return nil // the other end was faster
+	if c.lost {
+		return nil
 	}
-	if err != nil {
+	c.lost = true
+	err := c.node.service.Disconnect(c.peer)
+	if err != nil && !errors.Is(err, crust.CodeUnknownPeer) { // unknown when the other end was faster
 		return err
 	}
 	_, err = c.node.await(func(e *crust.Event) bool { return e.Type == crust.EventLost && e.Peer == c.peer })
