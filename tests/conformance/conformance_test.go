@@ -20,7 +20,6 @@ package conformance
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -36,11 +35,7 @@ type outcome struct {
 // second connects with it.
 func TestMatrix(t *testing.T) {
 	run := wanted(t)
-	root, err := filepath.Abs(filepath.Join("..", ".."))
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := workshop{root: root, bin: t.TempDir()}
+	w := newWorkshop(t)
 	programs := make(map[string]program)
 	for _, language := range run {
 		programs[language] = w.build(t, language)

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -56,6 +57,25 @@ type program struct {
 type workshop struct {
 	root string // of the repository
 	bin  string // for what is built here
+}
+
+func newWorkshop(t *testing.T) workshop {
+	t.Helper()
+	root, err := filepath.Abs(filepath.Join("..", ".."))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return workshop{root: root, bin: t.TempDir()}
+}
+
+// decode reads an info as drivers print it.
+func decode(t *testing.T, word string) []byte {
+	t.Helper()
+	info, err := base64.RawURLEncoding.DecodeString(word)
+	if err != nil {
+		t.Fatalf("the info %q is not base64url without padding: %v", word, err)
+	}
+	return info
 }
 
 // build makes the driver of a language.
