@@ -6,7 +6,8 @@
 //! 3. `build/lib` of the repository that this crate lies in.
 //!
 //! Dependants read `DEP_CRUST_LIB_DIR`, the directory of the library, to set a
-//! run path. `DOCS_RS` skips linking: documentation needs no library.
+//! run path, and `DEP_CRUST_STATIC`, which is 1 when the archive was asked for.
+//! `DOCS_RS` skips linking: documentation needs no library.
 
 use std::env;
 use std::fs;
@@ -42,6 +43,7 @@ fn main() {
 /// Links the first libcrust that it finds, or says where it looked.
 fn find() -> Result<(), String> {
     let statically = env::var("CRUST_STATIC").is_ok_and(|value| value != "0" && !value.is_empty());
+    println!("cargo::metadata=STATIC={}", u8::from(statically));
     if let Some(dir) = env::var_os("CRUST_LIB_DIR") {
         // Whoever names a directory wants that one and no other.
         return link_from(Path::new(&dir), statically)

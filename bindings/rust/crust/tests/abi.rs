@@ -1,5 +1,5 @@
 //! A library that speaks another ABI is refused before anything is made.
-#![cfg(target_os = "linux")]
+#![cfg(all(target_os = "linux", not(crust_static)))]
 
 use std::env;
 use std::fs;
