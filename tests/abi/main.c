@@ -34,6 +34,7 @@ static int child(const char *purpose) {
 
 int main(int argc, char **argv) {
     if (argc == 3 && strcmp(argv[1], "--child") == 0) return child(argv[2]);
+    tap_area("smoke", smoke_tests, smoke_count, argc, argv);
     tap_area("version", version_tests, version_count, argc, argv);
     tap_area("config", config_tests, config_count, argc, argv);
     tap_area("argument", argument_tests, argument_count, argc, argv);
