@@ -81,10 +81,8 @@ func refusalCode(r wire.Reason) Code {
 // be on this link. On an error the link is closed.
 func (s *Service) adopt(link *secure.Link, a adoption) (*peer, error) {
 	id := link.Remote.Peer
-	deadline := a.began.Add(s.cfg.HandshakeTimeout)
-	if a.how != Accepted {
-		deadline = time.Now().Add(s.cfg.HandshakeTimeout)
-		link.Conn.SetDeadline(deadline) //nolint:errcheck // a closed connection shows in the first write
+	if a.how != Accepted { // an accepted link has the deadline of its handshake
+		link.Conn.SetDeadline(time.Now().Add(s.cfg.HandshakeTimeout)) //nolint:errcheck // a closed connection shows in the first write
 	}
 	var p *peer
 	var err error

@@ -16,6 +16,9 @@ import (
 // Code says what went wrong, with the same number in Go, C, Rust and Python.
 // Codes are append-only. A receiver treats a code it does not know as
 // CodeInternal.
+//
+// A Code is an error too, so that errors.Is(err, CodeTooBig) works; String gives
+// the bare name, and Error, which the verbs of fmt prefer, "crust: " before it.
 type Code int32
 
 const (

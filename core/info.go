@@ -26,7 +26,7 @@ func ParseConnectionInfo(info []byte) (PeerID, []Endpoint, error) {
 		err = fmt.Errorf("connection info: it expired at %s", time.Unix(int64(min(i.Expires, 1<<40)), 0).UTC().Format(time.RFC3339))
 	}
 	if err != nil {
-		return PeerID{}, nil, &Error{Op: "parse connection info", Code: CodeBadInfo, Err: err}
+		return PeerID{}, nil, &Error{Op: "parse", Code: CodeBadInfo, Err: err}
 	}
 	return i.Peer, i.Endpoints, nil
 }
@@ -40,7 +40,7 @@ func ParseContact(text string) (Contact, error) {
 		c.Peer, err = identity.ParsePeerID(id)
 	}
 	if err != nil {
-		return Contact{}, &Error{Op: "parse contact", Code: CodeInvalid, Err: err}
+		return Contact{}, &Error{Op: "parse", Code: CodeInvalid, Err: err}
 	}
 	return c, nil
 }

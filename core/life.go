@@ -193,12 +193,12 @@ func (s *Service) notConnected(op string, id PeerID) error {
 }
 
 // sendError dresses what a session says to a message.
-func (s *Service) sendError(op string, id PeerID, err error) error {
+func (s *Service) sendError(op string, id PeerID, size int, err error) error {
 	switch {
 	case errors.Is(err, session.ErrWouldBlock):
 		return &Error{Op: op, Peer: id, Code: CodeWouldBlock}
 	case errors.Is(err, session.ErrTooBig):
-		return &Error{Op: op, Peer: id, Code: CodeTooBig, Err: err}
+		return &Error{Op: op, Peer: id, Code: CodeTooBig, Err: fmt.Errorf("the message has %d bytes, the limit is 2 MiB (%d bytes)", size, MaxMessage)}
 	case errors.Is(err, session.ErrEnded):
 		return s.notConnected(op, id)
 	}

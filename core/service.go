@@ -230,7 +230,7 @@ func (s *Service) Send(peer PeerID, data []byte, priority uint8) error {
 		return s.notConnected("send", peer)
 	}
 	if err := p.sess.Send(data, priority); err != nil {
-		return s.sendError("send", peer, err)
+		return s.sendError("send", peer, len(data), err)
 	}
 	return nil
 }
@@ -243,7 +243,7 @@ func (s *Service) SendWait(ctx context.Context, peer PeerID, data []byte, priori
 		return s.notConnected("send", peer)
 	}
 	if err := p.sess.SendWait(ctx, data, priority); err != nil {
-		return s.sendError("send", peer, err)
+		return s.sendError("send", peer, len(data), err)
 	}
 	return nil
 }
@@ -271,7 +271,7 @@ func (s *Service) SendBatch(messages []Message) (int, error) {
 		}
 		n, err := p.sess.SendRun(run-i, func(k int) ([]byte, uint8) { return messages[i+k].Data, messages[i+k].Priority })
 		if i += n; err != nil {
-			return i, s.sendError("send", id, err)
+			return i, s.sendError("send", id, len(messages[i].Data), err)
 		}
 	}
 	return len(messages), nil

@@ -12,7 +12,7 @@ import (
 // Sizes of the read buffer: it grows while reads fill it.
 const (
 	smallRead = 4 << 10
-	largeRead = 256 << 10
+	largeRead = 128 << 10
 )
 
 // partial is a large message of which pieces have come.
