@@ -177,7 +177,7 @@ unsafe extern "C" fn on_release(user: *mut c_void) {
 }
 
 /// What a panic says. Its payload may be anything, even something that panics
-/// when dropped, so that one is forgotten.
+/// when dropped; what that throws is forgotten.
 fn text_of(panic: Box<dyn Any + Send>) -> String {
     if let Some(text) = panic.downcast_ref::<&str>() {
         return (*text).to_owned();
@@ -185,7 +185,9 @@ fn text_of(panic: Box<dyn Any + Send>) -> String {
     match panic.downcast::<String>() {
         Ok(text) => *text,
         Err(other) => {
-            mem::forget(other);
+            if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(other))) {
+                mem::forget(again);
+            }
             "with a value that is no text".to_owned()
         }
     }
@@ -202,6 +204,13 @@ mod tests {
         assert_eq!(text(|| panic!("plain")), "plain");
         assert_eq!(text(|| panic!("with {}", 1)), "with 1");
         assert_eq!(text(|| panic_any(7)), "with a value that is no text");
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                panic!("tick");
+            }
+        }
+        assert_eq!(text(|| panic_any(Bomb)), "with a value that is no text");
     }
 
     #[test]
