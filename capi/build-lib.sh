@@ -104,12 +104,13 @@ if [[ -f $sodium ]]; then
     printf 'Name: libsodium\nDescription: the static library\nVersion: 1.0\nLibs: %s\nCflags: %s\n' \
         "$sodium" "$cflags" >"$obj/pc/libsodium.pc"
     export PKG_CONFIG_PATH=$obj/pc${PKG_CONFIG_PATH:+:$PKG_CONFIG_PATH}
-    export CGO_LDFLAGS="-O2 -g -L$(dirname "$sodium")"
+    CGO_LDFLAGS="-O2 -g -L$(dirname "$sodium")"
 else
     [[ $target == "$native" ]] || fail "there is no libsodium.a for $triple"
     sodium=
-    export CGO_LDFLAGS='-O2 -g'
+    CGO_LDFLAGS='-O2 -g'
 fi
+export CGO_LDFLAGS
 
 # What the build depends on. An unchanged stamp means an unchanged result.
 stamp() {

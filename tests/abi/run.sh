@@ -175,7 +175,7 @@ pkgconfig() {
     check "and that runs too" "$work/pc"
 }
 
-shared=(-L"$lib" -lcrust -Wl,-rpath,"$lib")
+shared=(-L"$lib" -lcrust "-Wl,-rpath,$lib")
 
 headers
 golden
