@@ -27,7 +27,7 @@ fn configurations_out_of_bounds_are_refused() {
     refused(Config::new().listen("smtp://127.0.0.1:25"), &["smtp"]);
     refused(
         Config::new().contact("127.0.0.1:1#abc"),
-        &["contact", "peer id"],
+        &["peer id has 3 characters"],
     );
     refused(Config::new().send_queue_bytes(1), &["2097152"]);
     refused(Config::new().json("{\"colour\":1}"), &["colour"]);
