@@ -18,6 +18,9 @@ const (
 	// message takes little memory, a flood goes in full records.
 	firstChunk = 1 << 10
 	nextChunk  = wire.MaxBody
+	// notSent is how much the kernel may hold that has not gone out: what waits
+	// there, no urgent message can overtake.
+	notSent = 256 << 10
 	// batchBytes is how much is sealed for one write.
 	batchBytes = 256 << 10
 )

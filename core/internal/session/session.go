@@ -189,6 +189,9 @@ func (s *Session) clock() int64 { return int64(time.Since(s.base)) }
 // nothing else to do, the calling goroutine becomes the first writer.
 func (s *Session) Start() {
 	s.link.Conn.SetDeadline(time.Time{}) //nolint:errcheck // a closed connection shows in the next read
+	if c, ok := s.link.Conn.(interface{ SetNotSentLowat(bytes int) error }); ok {
+		c.SetNotSentLowat(notSent) //nolint:errcheck // without it an urgent message waits for more that is in the kernel
+	}
 	now := s.clock()
 	s.lastSent.Store(now)
 	s.lastHeard.Store(now)
