@@ -12,6 +12,7 @@ import os
 import selectors
 import sys
 from collections import defaultdict, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -73,7 +74,7 @@ class Driver:
     def __init__(self, service: crust.Service) -> None:
         self.service = service
         self.peers: defaultdict[crust.PeerId, Peer] = defaultdict(Peer)
-        self.commands = {
+        self.commands: dict[str, Callable[..., None]] = {
             "info": self.info,
             "connect": self.connect,
             "pattern": self.pattern,

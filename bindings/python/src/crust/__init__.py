@@ -180,8 +180,8 @@ __all__ = [
     "version",
 ]
 
-# Names in messages and pickles are the public ones.
+# Tracebacks show the public names of exceptions.
 for _name in __all__:
-    if isinstance(globals()[_name], type):
+    if isinstance(globals()[_name], type) and issubclass(globals()[_name], Exception):
         globals()[_name].__module__ = __name__
 del _name

@@ -41,10 +41,15 @@ class Pump:
         if not self._watch():
             self._thread = threading.Thread(target=self._run, name="crust-events", daemon=True)
             self._thread.start()
-            inbox.pump_thread = self._thread.ident
-        else:
-            inbox.pump_thread = threading.get_ident()
+        self._loop_thread = threading.get_ident()
+        inbox.pumped_elsewhere = self._polls_elsewhere
         inbox.on_backlog = self.wake_soon
+
+    def _polls_elsewhere(self) -> bool:
+        """Whether another thread than the caller's reads events for this pump."""
+        if self._thread is not None:
+            return self._thread.is_alive()
+        return self.loop.is_running() and threading.get_ident() != self._loop_thread
 
     def _watch(self) -> bool:
         if self._fd < 0:
@@ -99,7 +104,7 @@ class Pump:
         """Stop reading and end what waits. It may be called again."""
         if not self._stopped:
             self._stopped = True
-            self._inbox.pump_thread = None
+            self._inbox.pumped_elsewhere = None
             self._inbox.on_backlog = None
             if self._thread is not None:
                 self._room.set()
@@ -138,7 +143,7 @@ class Pump:
                 if self._paused and len(self._inbox.backlog) <= _RESUME_AT:
                     self._resume()
                 return with_copy(event, copy)
-            if self._stopped:
+            if self._stopped or self._inbox.ended:
                 raise StopAsyncIteration
             waiter: asyncio.Future[None] = self.loop.create_future()
             self._waiters.append(waiter)

@@ -35,6 +35,12 @@ class Base:
         """Return the pump of the running event loop."""
         raise NotImplementedError
 
+    def _ensure_pump(self) -> None:
+        """Have some event loop read the events, the running one if no other does."""
+        pump = self._pump
+        if pump is None or not pump.loop.is_running():
+            self._attach()
+
     def _check(self, code: int, operation: str) -> None:
         """Raise the exception of a negative result; a stale handle means a closed service."""
         if code < 0:

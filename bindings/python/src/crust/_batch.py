@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from typing import Any, Callable, Generic, Optional, TypeVar, Union
 
 from . import _ffi
+from ._errors import known
 from ._events import (
     AlreadyConnected,
     BootstrapFailed,
@@ -222,6 +223,7 @@ class Reader:
         data = ctypes.string_at(data_at, length) if data_at else b""
         endpoint = _ffi.text(ctypes.string_at(endpoint_at)) if endpoint_at else ""
         text = _ffi.text(ctypes.string_at(text_at)) if text_at else ""
+        code = known(code)
         if kind == _ffi.EVENT_LISTENER_STARTED:
             return ListenerStarted(endpoint)
         if kind == _ffi.EVENT_LISTENER_FAILED:

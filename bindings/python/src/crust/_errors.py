@@ -52,7 +52,14 @@ __all__ = [
 ]
 
 
-class Code(enum.IntEnum):
+class NamedNumber(enum.IntEnum):
+    """A number with a name, shown by the name."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}.{self.name}"
+
+
+class Code(NamedNumber):
     """What went wrong. A number that is not here comes from a newer library."""
 
     OK = 0
@@ -99,6 +106,12 @@ class Code(enum.IntEnum):
 
 
 _NAMES = {int(code): code.name.lower() for code in Code}
+_CODES = {int(code): code for code in Code}
+
+
+def known(code: int) -> int:
+    """Return the `Code` of a number, or the number itself when it is newer than this binding."""
+    return _CODES.get(code, code)
 
 
 def code_name(code: int) -> str:
@@ -120,7 +133,7 @@ class CrustError(Exception):
 
     def __init__(self, message: str, code: int = Code.INTERNAL, accepted: int = 0) -> None:
         super().__init__(message, code, accepted)
-        self.code = code
+        self.code = known(code)
         self.accepted = accepted
 
     @property

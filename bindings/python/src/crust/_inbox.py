@@ -129,7 +129,7 @@ class Call(Generic[T]):
         import asyncio
 
         if not self._future.done():
-            self._service._attach()
+            self._service._ensure_pump()
         wrapped: asyncio.Future[T] = asyncio.wrap_future(self._future)
         return wrapped.__await__()
 
@@ -151,10 +151,11 @@ class Inbox:
         self._calls: dict[int, tuple[str, Call[Any]]] = {}
         self._writable: dict[PeerId, list[Callable[[], None]]] = {}
         self.backlog: deque[Event] = deque()
-        # Called after events went to the backlog from outside the pump.
+        # Called when the pump's waiters should look again: events went to the backlog from
+        # outside the pump, or no more will come.
         self.on_backlog: Optional[Callable[[], None]] = None
-        # The thread that polls for asyncio, while there is one.
-        self.pump_thread: Optional[int] = None
+        # Tells whether a pump polls on another thread, while there is a pump.
+        self.pumped_elsewhere: Optional[Callable[[], bool]] = None
         self.ended = False
 
     # Taking events.
@@ -174,6 +175,7 @@ class Inbox:
                 self._check_open()
                 wait = slice_ms(deadline)
                 events = self._poll(wait, limit, copy)
+                self._note(events)
                 if events or self._was_woken() or time.monotonic() >= deadline:
                     return events
         finally:
@@ -200,9 +202,9 @@ class Inbox:
                 except Closed:
                     self.end()
                     raise
+                self.backlog.extend(rest)
                 self._note(batch.events)
                 self._note(rest)
-                self.backlog.extend(rest)
                 if batch or self._was_woken() or time.monotonic() >= deadline:
                     return batch
         finally:
@@ -227,8 +229,9 @@ class Inbox:
         try:
             while not self.backlog:
                 self._check_open()
-                self.backlog.extend(self._poll(slice_ms(deadline), CHUNK, copy))
-                if not self.backlog and (self._was_woken() or time.monotonic() >= deadline):
+                if not self._to_backlog(self._poll(slice_ms(deadline), CHUNK, copy)) and (
+                    self._was_woken() or time.monotonic() >= deadline
+                ):
                     return False
             return True
         finally:
@@ -246,11 +249,9 @@ class Inbox:
             return False
         try:
             self._check_open()
-            events = self._poll(wait_ms, CHUNK, True)
-            self.backlog.extend(events)
+            return self._to_backlog(self._poll(wait_ms, CHUNK, True))
         finally:
             self._polling.release()
-        return bool(events)
 
     def full(self) -> bool:
         """Return whether no more events should be moved to the backlog."""
@@ -263,7 +264,7 @@ class Inbox:
     def wait_for(self, future: concurrent.futures.Future[Any], deadline: float) -> None:
         """Wait until a call is done, polling only if nobody else does."""
         while not future.done():
-            if self._takers or self.pump_thread not in (None, threading.get_ident()):
+            if self._takers or (self.pumped_elsewhere and self.pumped_elsewhere()):
                 self._wait_for_others(future, deadline)
             elif self.full():
                 raise error(Code.LIMIT, f"{len(self.backlog)} events wait unread: read them while waiting")
@@ -309,12 +310,17 @@ class Inbox:
 
     def _poll(self, wait_ms: int, limit: int, copy: bool) -> list[Event]:
         try:
-            events = self._reader.events(wait_ms, limit, copy)
+            return self._reader.events(wait_ms, limit, copy)
         except Closed:
             self.end()
             raise
+
+    def _to_backlog(self, events: list[Event]) -> bool:
+        """Keep events for any taker; return whether there were any."""
+        # Noted afterwards: who learns that Stopped has come must find it in the backlog.
+        self.backlog.extend(events)
         self._note(events)
-        return events
+        return bool(events)
 
     def _from_backlog(self, limit: int, copy: bool) -> list[Event]:
         taken: list[Event] = []
@@ -365,6 +371,8 @@ class Inbox:
                 call._future.set_exception(error(Code.CLOSED, f"{kind}: the service is closed"))
         for peer in list(self._writable):
             self._notify_writable(peer)
+        if self.on_backlog:
+            self.on_backlog()
 
     def _note(self, events: list[Event]) -> None:
         """Resolve what waits for these events. Once for each event that leaves the library."""
@@ -375,8 +383,7 @@ class Inbox:
             if isinstance(event, (Writable, Lost)):
                 self._notify_writable(event.peer)
             elif isinstance(event, Stopped):
-                for peer in list(self._writable):
-                    self._notify_writable(peer)
+                self.end()
             else:
                 token = token_of(event)
                 if token is not None and token in self._calls:

@@ -35,21 +35,21 @@ def pin(data: Buffer) -> tuple[Any, int]:
     """Return something ctypes passes as the address of data, and the length.
 
     Writable buffers are passed where they lie. Read-only views are copied, because ctypes
-    offers no address of theirs.
+    offers no address of theirs, and so are views with gaps.
     """
     if isinstance(data, bytes):
         return data, len(data)
+    view = _view(data)
+    if view.readonly or not view.nbytes or not view.c_contiguous:
+        return view.tobytes(), view.nbytes
+    return ctypes.byref(ctypes.c_char.from_buffer(view)), view.nbytes
+
+
+def _view(data: Any) -> memoryview:
     try:
-        view = memoryview(data).cast("B")
+        return memoryview(data)
     except TypeError:
-        raise error(Code.INVALID, f"a message is bytes-like and contiguous, not {_kind(data)}") from None
-    if view.readonly or not len(view):
-        return bytes(view), len(view)
-    return ctypes.byref(ctypes.c_char.from_buffer(view)), len(view)
-
-
-def _kind(data: object) -> str:
-    return "a view with gaps" if isinstance(data, memoryview) else type(data).__name__
+        raise error(Code.INVALID, f"a message is bytes-like, not {type(data).__name__}") from None
 
 
 def check_priority(priority: int) -> None:
@@ -99,7 +99,7 @@ def _pack(
 ) -> Any:
     """Fill the cells and return what must stay alive during the call."""
     if not set(map(type, payloads)) <= _PLAIN:
-        payloads = [data if isinstance(data, bytes) else _copy(data) for data in payloads]
+        payloads = [data if isinstance(data, bytes) else _view(data).tobytes() for data in payloads]
     lengths = array("Q", map(len, payloads))
     total = sum(lengths)
     unique = [peers[0]] if len(peers) == 1 else list(dict.fromkeys(peers))
@@ -131,13 +131,6 @@ def _pack(
 
 def _address(data: bytes) -> int:
     return ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
-
-
-def _copy(data: Any) -> bytes:
-    try:
-        return memoryview(data).tobytes()
-    except TypeError:
-        raise error(Code.INVALID, f"a message is bytes-like, not {type(data).__name__}") from None
 
 
 def _pinned(data: Any) -> Any:

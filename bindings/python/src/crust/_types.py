@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import enum
 import math
 import os
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Optional, Union
 
 from . import _ffi
-from ._errors import Code, error
+from ._errors import Code, NamedNumber, error
 
 Buffer = Union[bytes, bytearray, memoryview]
 """What can be sent: contiguous bytes."""
@@ -53,7 +52,7 @@ class PeerId(bytes):
         return f"PeerId('{self.hex()}')"
 
 
-class Role(enum.IntEnum):
+class Role(NamedNumber):
     """What a peer is to the network."""
 
     NODE = 0
@@ -64,7 +63,7 @@ class Role(enum.IntEnum):
         return cls.NODE
 
 
-class How(enum.IntEnum):
+class How(NamedNumber):
     """By which way a session came about."""
 
     UNKNOWN = 0
@@ -79,7 +78,7 @@ class How(enum.IntEnum):
         return cls.UNKNOWN
 
 
-class Cipher(enum.IntEnum):
+class Cipher(NamedNumber):
     """Which record ciphers a service offers."""
 
     AUTO = 0

@@ -1,0 +1,626 @@
+"""Services and their lives: connecting, events, closing."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import stat
+import tempfile
+import threading
+import time
+import unittest
+from pathlib import Path
+
+import crust
+from support import LOOPBACK, PATIENCE, TestCase, link, new_network, new_service, pair, receive, wait_for
+
+
+class Hello(TestCase):
+    def test_both_ways(self) -> None:
+        with pair() as (one, other):
+            one.send(other.id, b"hello")
+            self.assertEqual(wait_for(other, crust.Message), crust.Message(one.id, b"hello", 1))
+            other.send(one.id, b"hello too", priority=0)
+            self.assertEqual(wait_for(one, crust.Message), crust.Message(other.id, b"hello too", 0))
+
+    def test_connected_says_who_and_how(self) -> None:
+        network = new_network()
+        with (
+            new_service(network, app_id=b"app one", role=crust.Role.CLIENT) as one,
+            new_service(network) as other,
+        ):
+            info = other.prepare_connection_info().result(PATIENCE)
+            self.assertEqual(crust.connection_info_peer(info), other.id)
+            call = one.connect(info)
+            outcome = call.result(PATIENCE)
+            dialled = wait_for(one, crust.Connected)
+            accepted = wait_for(other, crust.Connected)
+            self.assertEqual(outcome, dialled)
+            self.assertEqual((dialled.peer, dialled.token), (other.id, call.token))
+            self.assertEqual(
+                (dialled.how, dialled.role, dialled.app_id), (crust.How.DIALED, crust.Role.NODE, b"")
+            )
+            self.assertEqual(dialled.endpoint, other.listeners()[0])
+            self.assertGreater(dialled.took, 0)
+            self.assertEqual((accepted.peer, accepted.token), (one.id, 0))
+            self.assertEqual((accepted.how, accepted.role), (crust.How.ACCEPTED, crust.Role.CLIENT))
+            self.assertEqual(accepted.app_id, b"app one")
+
+    def test_endpoint_without_and_with_peer(self) -> None:
+        network = new_network()
+        with new_service(network) as one, new_service(network) as other, new_service(network) as third:
+            wait_for(other, crust.ListenerStarted)
+            endpoint = other.listeners()[0]
+            self.assertEqual(one.connect_endpoint(endpoint).result(PATIENCE).peer, other.id)
+            self.assertEqual(third.connect_endpoint(f"{endpoint}#{other.id}").result(PATIENCE).peer, other.id)
+
+    def test_second_connect_finds_the_session(self) -> None:
+        with pair() as (one, other):
+            outcome = one.connect(other.prepare_connection_info().result(PATIENCE)).result(PATIENCE)
+            self.assertIsInstance(outcome, crust.AlreadyConnected)
+            self.assertEqual(outcome.peer, other.id)
+
+    def test_disconnect_is_seen_by_both(self) -> None:
+        with pair() as (one, other):
+            one.disconnect(other.id)
+            for service, peer in ((one, other), (other, one)):
+                lost = wait_for(service, crust.Lost)
+                self.assertEqual(
+                    (lost.peer, lost.code, lost.name), (peer.id, crust.Code.DISCONNECTED, "disconnected")
+                )
+                self.assertIsInstance(lost.error, crust.Disconnected)
+                self.assertTrue(lost.text)
+            self.assertEqual(one.peers(), [])
+
+
+class Connecting(TestCase):
+    def test_self(self) -> None:
+        with new_service(new_network()) as one:
+            info = one.prepare_connection_info().result(PATIENCE)
+            with self.fails(crust.SelfConnect, "our own service"):
+                one.connect(info).result(PATIENCE)
+            with self.fails(crust.SelfConnect):
+                one.connect_endpoint(one.listeners()[0]).result(PATIENCE)
+
+    def test_malformed_info(self) -> None:
+        with new_service(new_network()) as one:
+            info = one.prepare_connection_info().result(PATIENCE)
+            for bad in (b"", b"nonsense", info[:-1], bytes([info[0] ^ 1]) + info[1:], info + b"x"):
+                with self.subTest(bad=bad), self.fails(crust.BadInfo, "connection info"):
+                    one.connect(bad)
+                with self.subTest(bad=bad), self.fails(crust.BadInfo, "connection info"):
+                    crust.connection_info_peer(bad)
+            with self.assertRaises(TypeError):
+                one.connect("text")  # type: ignore[arg-type]
+
+    def test_wrong_network_name(self) -> None:
+        with new_service(new_network()) as one, new_service(new_network(), handshake_timeout=0.3) as other:
+            endpoint = one.listeners()[0]
+            with self.fails(crust.NetworkNameError, endpoint):
+                other.connect_endpoint(endpoint).result(PATIENCE)
+            failed = wait_for(other, crust.ConnectFailed)
+            self.assertEqual((failed.code, failed.name), (crust.Code.NETWORK_NAME, "network_name"))
+            self.assertEqual(one.peers(), [])
+
+    def test_wrong_peer(self) -> None:
+        network = new_network()
+        with new_service(network) as one, new_service(network) as other:
+            contact = f"{other.listeners()[0]}#{crust.generate_identity()[1]}"
+            call = one.connect_endpoint(contact)
+            with self.fails(crust.WrongPeer):
+                call.result(PATIENCE)
+
+    def test_nobody_listens(self) -> None:
+        with socket.socket() as reserved, new_service(new_network()) as one:
+            reserved.bind(("127.0.0.1", 0))
+            port = reserved.getsockname()[1]
+            with self.fails(crust.Refused, f"127.0.0.1:{port}"):
+                one.connect_endpoint(f"tcp://127.0.0.1:{port}").result(PATIENCE)
+
+    def test_malformed_endpoint(self) -> None:
+        with new_service(new_network()) as one:
+            for bad in (
+                "",
+                "nonsense",
+                "tcp://127.0.0.1",
+                "carrier-pigeon://127.0.0.1:1",
+                "tcp://1.2.3.4:5#zz",
+                "a\0b",
+            ):
+                with self.subTest(bad=bad), self.fails(crust.Invalid):
+                    one.connect_endpoint(bad)
+
+    def test_refused_by_the_peer(self) -> None:
+        network = new_network()
+        with new_service(network) as one, new_service(network) as other:
+            other.set_accept(False)
+            endpoint = other.listeners()[0]
+            with self.fails(crust.NotAllowed):
+                one.connect_endpoint(endpoint).result(PATIENCE)
+            other.set_accept(True)
+            self.assertEqual(one.connect_endpoint(endpoint).result(PATIENCE).peer, other.id)
+
+    def test_result_in_no_time(self) -> None:
+        # A listener of the system that never answers a handshake.
+        with socket.create_server(("127.0.0.1", 0)) as silent, new_service(new_network()) as one:
+            call = one.connect_endpoint(f"tcp://127.0.0.1:{silent.getsockname()[1]}")
+            with self.fails(crust.Timeout, "0.01 seconds"):
+                call.result(0.01)
+            self.assertFalse(call.done())
+
+    def test_closing_ends_a_call(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent, new_service(new_network()) as one:
+            call = one.connect_endpoint(f"tcp://127.0.0.1:{silent.getsockname()[1]}")
+            one.close()
+            with self.fails(crust.Closed):
+                call.result(PATIENCE)
+
+
+class Bootstrapping(TestCase):
+    def test_first_that_answers(self) -> None:
+        network = new_network()
+        with new_service(network) as seed, socket.socket() as reserved:
+            reserved.bind(("127.0.0.1", 0))
+            dead = f"tcp://127.0.0.1:{reserved.getsockname()[1]}"
+            contacts = [dead, f"{seed.listeners()[0]}#{seed.id}"]
+            with new_service(network, contacts=contacts) as one:
+                call = one.bootstrap()
+                outcome = call.result(PATIENCE)
+                self.assertEqual((outcome.peer, outcome.token), (seed.id, call.token))
+                self.assertEqual(outcome.endpoint, seed.listeners()[0])
+                self.assertEqual(wait_for(one, crust.Connected).peer, seed.id)
+                self.assertEqual(wait_for(one, crust.Bootstrapped), outcome)
+
+    def test_nobody_answers(self) -> None:
+        with socket.socket() as reserved:
+            reserved.bind(("127.0.0.1", 0))
+            endpoint = f"tcp://127.0.0.1:{reserved.getsockname()[1]}"
+            with new_service(new_network(), contacts=[endpoint]) as one:
+                with self.assertRaisesRegex(crust.CrustError, "127.0.0.1"):
+                    one.bootstrap().result(PATIENCE)
+                self.assertIn(endpoint, wait_for(one, crust.BootstrapFailed).text)
+
+    def test_no_contacts(self) -> None:
+        with new_service(new_network()) as one, self.fails(crust.NoEndpoint):
+            one.bootstrap().result(PATIENCE)
+
+    def test_given_up(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            contact = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+            with new_service(new_network(), contacts=[contact]) as one:
+                call = one.bootstrap()
+                with self.fails(crust.StateError):
+                    one.bootstrap()
+                one.stop_bootstrap()
+                with self.fails(crust.Canceled):
+                    call.result(PATIENCE)
+
+
+class Listening(TestCase):
+    def test_busy_port(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as busy:
+            endpoint = f"tcp://127.0.0.1:{busy.getsockname()[1]}"
+            with new_service(new_network(), listen=[endpoint]) as one:
+                failed = wait_for(one, crust.ListenerFailed)
+                self.assertEqual((failed.endpoint, failed.name), (endpoint, "address_in_use"))
+                self.assertIn(endpoint, failed.text)
+                with self.fails(crust.AddressInUse, endpoint):
+                    one.listen(endpoint)
+
+    def test_more_and_fewer(self) -> None:
+        with new_service(new_network(), listen=[]) as one:
+            self.assertEqual(one.listeners(), [])
+            one.listen(LOOPBACK)
+            endpoint = wait_for(one, crust.ListenerStarted).endpoint
+            self.assertEqual(one.listeners(), [endpoint])
+            one.stop_listening(endpoint)
+            self.assertEqual(one.listeners(), [])
+            with self.fails(crust.Invalid):
+                one.stop_listening(endpoint)
+
+    def test_default_listens(self) -> None:
+        with crust.Service(network_name=new_network()) as one:
+            self.assertTrue(wait_for(one, crust.ListenerStarted).endpoint.startswith("tcp://"))
+
+    def test_foreign_address(self) -> None:
+        with new_service(new_network(), listen=[]) as one, self.fails(crust.AddressError):
+            one.listen("tcp://192.0.2.1:0")
+
+
+class Identity(TestCase):
+    def setUp(self) -> None:
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.directory = Path(directory.name)
+
+    def test_file_is_made_and_kept(self) -> None:
+        path = self.directory / "identity"
+        with new_service(new_network(), identity_file=path) as one:
+            first = one.id
+        self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600)
+        with new_service(new_network(), identity_file=str(path)) as one:
+            self.assertEqual(one.id, first)
+
+    def test_unreadable_file(self) -> None:
+        garbage = self.directory / "garbage"
+        garbage.write_bytes(b"not an identity")
+        for path in (self.directory, garbage, self.directory / "no" / "directory"):
+            with self.subTest(path=path), self.assertRaises(crust.CrustError) as caught:
+                new_service(new_network(), identity_file=path)
+            self.assertIn(str(path), str(caught.exception))
+            self.assertNotIn("\n", str(caught.exception))
+
+    def test_seed(self) -> None:
+        seed, peer = crust.generate_identity()
+        with new_service(new_network(), identity_seed=seed) as one:
+            self.assertEqual(one.id, peer)
+        with self.fails(crust.Invalid):
+            new_service(new_network(), identity_seed=seed[:-1])
+
+    def test_seed_is_not_shown(self) -> None:
+        seed, _ = crust.generate_identity()
+        shown = repr(crust.Config(identity_seed=seed, network_name="n"))
+        self.assertEqual(shown, "Config(network_name='n', identity_seed=<secret>)")
+
+
+class Options(TestCase):
+    def test_out_of_bounds(self) -> None:
+        for options in (
+            {"network_name": "n" * 257},
+            {"network_name": "a\0b"},
+            {"app_id": b"a" * 257},
+            {"app_id": "text"},
+            {"heartbeat": 10.0, "lost_after": 11.0},
+            {"heartbeat": -1.0},
+            {"connect_timeout": float("nan")},
+            {"connect_timeout": float("inf")},
+            {"connect_timeout": "1"},
+            {"send_queue": 1},
+            {"max_peers": -1},
+            {"max_peers": 1.5},
+            {"role": 7},
+            {"cipher": 9},
+            {"listen": ["nonsense"]},
+            {"listen": LOOPBACK},
+            {"contacts": ["nonsense"]},
+            {"json": "{"},
+            {"json": '{"no_such_option": 1}'},
+        ):
+            with self.subTest(options=options), self.fails(crust.Invalid):
+                crust.Service(**options)
+
+    def test_unknown_keyword(self) -> None:
+        with self.assertRaisesRegex(TypeError, "no_such_option"):
+            crust.Service(no_such_option=1)  # type: ignore[call-arg]
+
+    def test_config_and_keywords(self) -> None:
+        config = crust.Config(network_name=new_network(), listen=[LOOPBACK], app_id=b"from config")
+        with crust.Service(config) as one, crust.Service(config, app_id=b"from keyword") as other:
+            link(one, other)
+            one.disconnect(other.id)
+            wait_for(one, crust.Lost)
+            self.assertEqual(one.connect_endpoint(other.listeners()[0]).result(PATIENCE).peer, other.id)
+            self.assertEqual(wait_for(one, crust.Connected).app_id, b"from keyword")
+
+    def test_cipher(self) -> None:
+        with pair(cipher=crust.Cipher.CHACHA20_POLY1305) as (one, other):
+            self.assertEqual(one.peer(other.id).cipher, "ChaCha20-Poly1305")
+
+
+class Looking(TestCase):
+    def test_peer_and_stats(self) -> None:
+        with pair() as (one, other):
+            one.send_many(other.id, [b"x" * 10] * 5)
+            receive(other, 5)
+            self.assertEqual((one.peers(), other.peers()), ([other.id], [one.id]))
+            sent, received = one.peer(other.id), other.peer(one.id)
+            self.assertEqual((sent.sent_messages, sent.sent_bytes), (5, 50))
+            self.assertEqual((received.received_messages, received.received_bytes), (5, 50))
+            self.assertEqual(
+                (sent.peer, sent.how, received.how), (other.id, crust.How.DIALED, crust.How.ACCEPTED)
+            )
+            self.assertEqual(sent.endpoint, other.listeners()[0])
+            self.assertIn(sent.cipher, ("AES-256-GCM", "ChaCha20-Poly1305"))
+            self.assertGreater(sent.age, 0)
+            counters = one.stats()
+            self.assertEqual((counters.peers, counters.listeners, counters.sessions_total), (1, 1, 1))
+            self.assertEqual((counters.sent_messages, counters.sent_bytes), (5, 50))
+            deadline = time.monotonic() + PATIENCE
+            while one.stats().wire_sent_bytes <= 50:  # counted a moment after the messages
+                self.assertLess(time.monotonic(), deadline)
+
+    def test_unknown_peer(self) -> None:
+        stranger = crust.generate_identity()[1]
+        with new_service(new_network()) as one:
+            self.assertEqual(one.peers(), [])
+            for call in (
+                lambda: one.peer(stranger),
+                lambda: one.disconnect(stranger),
+                lambda: one.send(stranger, b"x"),
+                lambda: one.send_wait(stranger, b"x"),
+                lambda: one.send_many(stranger, [b"x"]),
+                lambda: one.send_batch([(stranger, b"x", 1)]),
+            ):
+                with self.fails(crust.UnknownPeer, stranger.short):
+                    call()
+
+    def test_many_peers(self) -> None:
+        network = new_network()
+        with new_service(network) as hub:
+            others = [new_service(network, listen=[]) for _ in range(70)]
+            try:
+                for other in others:
+                    other.connect_endpoint(hub.listeners()[0]).result(PATIENCE)
+                for _ in others:
+                    wait_for(hub, crust.Connected)
+                self.assertEqual(hub.peers(), sorted(other.id for other in others))
+            finally:
+                for other in others:
+                    other.close()
+
+
+class Taking(TestCase):
+    def test_poll_takes_at_most(self) -> None:
+        with pair() as (one, other):
+            one.send_many(other.id, [bytes([n]) for n in range(10)])
+            taken: list[crust.Event] = []
+            while len(taken) < 10:
+                events = other.poll(PATIENCE, 3)
+                self.assertIn(len(events), (1, 2, 3))
+                taken += events
+            self.assertEqual(
+                [event.data[0] for event in taken if isinstance(event, crust.Message)], list(range(10))
+            )
+
+    def test_poll_does_not_wait(self) -> None:
+        with new_service(new_network(), listen=[]) as one:
+            self.assertEqual(one.poll(0), [])
+            self.assertEqual(one.poll(0.001), [])
+            self.assertEqual(list(one.events(0)), [])
+            self.assertFalse(one.receive_messages(0))
+
+    def test_bad_arguments(self) -> None:
+        with new_service(new_network()) as one:
+            for bad in (-1, float("nan"), "1"):
+                with self.subTest(timeout=bad), self.fails(crust.Invalid, "timeout"):
+                    one.poll(bad)  # type: ignore[arg-type]
+                with self.subTest(timeout=bad), self.fails(crust.Invalid, "timeout"):
+                    one.events(bad)  # type: ignore[arg-type]
+            for limit in (-1, 1 << 32):
+                with self.subTest(limit=limit), self.fails(crust.Invalid, "max_events"):
+                    one.poll(0, limit)
+
+    def test_leaving_the_loop_leaves_the_rest(self) -> None:
+        with pair() as (one, other):
+            one.send_many(other.id, [bytes([n]) for n in range(20)])
+            iterator = other.events(PATIENCE)
+            numbers = []
+            for _ in range(5):
+                event = next(iterator)
+                assert isinstance(event, crust.Message)
+                numbers.append(event.data[0])
+            while len(numbers) < 20:  # the suspended iterator holds nothing back
+                numbers += [data[0] for _, _, data in other.receive_messages(PATIENCE)]
+            self.assertEqual(numbers, list(range(20)))
+
+    def test_order_of_columns_and_events(self) -> None:
+        with pair() as (one, other):
+            one.send_many(other.id, [b"a", b"bb", b""], priority=2)
+            one.disconnect(other.id)
+            story: list[object] = []
+            while not any(isinstance(item, crust.Lost) for item in story):
+                batch = other.receive_messages(PATIENCE)
+                self.assertTrue(batch)
+                story += [*batch, *batch.events]
+            self.assertEqual(story[:3], [(one.id, 2, b"a"), (one.id, 2, b"bb"), (one.id, 2, b"")])
+            self.assertIsInstance(story[3], crust.Lost)
+
+    def test_views_outlive_the_service(self) -> None:
+        with pair() as (one, other):
+            contents = [bytes([n]) * 1000 for n in range(50)]
+            one.send_many(other.id, contents)
+            views: list[memoryview] = []
+            while len(views) < 25:
+                views += other.receive_messages(PATIENCE, 25 - len(views), copy=False).data
+            while len(views) < 50:
+                for event in other.poll(PATIENCE, copy=False):
+                    assert isinstance(event, crust.MessageView)
+                    self.assertEqual((event.peer, event.priority), (one.id, 1))
+                    views.append(event.data)
+        self.assertTrue(all(view.readonly for view in views))
+        self.assertEqual([bytes(view) for view in views], contents)
+
+    def test_wakeup(self) -> None:
+        with new_service(new_network(), listen=[]) as one:
+            one.wakeup()
+            self.assertEqual(one.poll(PATIENCE), [])
+            results: list[list[crust.Event]] = []
+            thread = threading.Thread(target=lambda: results.append(one.poll(None)))
+            thread.start()
+            one.wakeup()
+            thread.join(PATIENCE)
+            self.assertEqual(results, [[]])
+
+    def test_result_keeps_the_events(self) -> None:
+        with pair() as (one, other):
+            one.send_many(other.id, [b"before"] * 2)
+            self.assertEqual(wait_for(other, crust.Message).data, b"before")
+            other.prepare_connection_info().result(PATIENCE)
+            kinds = [type(other.poll(PATIENCE, 1)[0]) for _ in range(2)]
+            self.assertEqual(set(kinds), {crust.Message, crust.ConnectionInfo})
+
+    def test_results_beside_a_taker(self) -> None:
+        with pair() as (one, _):
+            stopped = threading.Event()
+
+            def take() -> None:
+                for event in one.events():
+                    if isinstance(event, crust.Stopped):
+                        stopped.set()
+
+            taker = threading.Thread(target=take)
+            taker.start()
+            infos = [one.prepare_connection_info() for _ in range(20)]
+            self.assertEqual({crust.connection_info_peer(call.result(PATIENCE)) for call in infos}, {one.id})
+            one.stop()
+            taker.join(PATIENCE)
+            self.assertTrue(stopped.is_set())
+
+    def test_fileno_is_readable_while_events_wait(self) -> None:
+        with pair() as (one, other):
+            while other.poll(0):
+                pass
+            self.assertEqual(select.select([other], [], [], 0)[0], [])
+            one.send(other.id, b"x")
+            self.assertEqual(select.select([other], [], [], PATIENCE)[0], [other])
+            self.assertEqual(len(other.poll(0)), 1)
+            # The descriptor may be readable once too often, but polling puts an end to that.
+            deadline = time.monotonic() + PATIENCE
+            while select.select([other], [], [], 0)[0]:
+                self.assertEqual(other.poll(0), [])
+                self.assertLess(time.monotonic(), deadline, "readable for ever though nothing waits")
+
+    def test_threads_share_the_events(self) -> None:
+        with pair() as (one, other):
+            shares: list[list[bytes]] = [[] for _ in range(4)]
+
+            def take(share: list[bytes]) -> None:
+                share.extend(e.data for e in other.events() if isinstance(e, crust.Message))
+
+            threads = [threading.Thread(target=take, args=(share,)) for share in shares]
+            for thread in threads:
+                thread.start()
+            contents = [n.to_bytes(4, "big") for n in range(5000)]
+            self.assertEqual(one.send_many(other.id, contents, timeout=PATIENCE), 5000)
+            one.disconnect(other.id)
+            wait_for(one, crust.Lost)  # the other side has got everything
+            other.stop()
+            for thread in threads:
+                thread.join(PATIENCE)
+            self.assertEqual(
+                sorted(b"".join(share)[i : i + 4] for share in shares for i in range(0, 4 * len(share), 4)),
+                contents,
+            )
+
+
+class Closing(TestCase):
+    def test_every_method_says_closed(self) -> None:
+        one = new_service(new_network())
+        peer = one.id
+        self.assertFalse(one.closed)
+        one.close()
+        one.close()
+        self.assertTrue(one.closed)
+        self.assertEqual(one.id, peer)
+        for call in (
+            lambda: one.poll(0),
+            lambda: one.receive_messages(0),
+            lambda: one.wakeup(),
+            lambda: one.fileno(),
+            lambda: one.send(peer, b""),
+            lambda: one.send_wait(peer, b""),
+            lambda: one.send_many(peer, [b""]),
+            lambda: one.send_batch([(peer, b"", 0)]),
+            lambda: one.prepare_connection_info(),
+            lambda: one.connect(b"x"),
+            lambda: one.connect_endpoint(LOOPBACK),
+            lambda: one.bootstrap(),
+            lambda: one.stop_bootstrap(),
+            lambda: one.disconnect(peer),
+            lambda: one.listen(LOOPBACK),
+            lambda: one.stop_listening(LOOPBACK),
+            lambda: one.listeners(),
+            lambda: one.set_accept(True),
+            lambda: one.peers(),
+            lambda: one.peer(peer),
+            lambda: one.stats(),
+            lambda: one.stop(),
+        ):
+            with self.fails(crust.Closed, "the service is closed"):
+                call()
+        self.assertEqual(list(one.events()), [])
+
+    def test_what_was_accepted_arrives(self) -> None:
+        network = new_network()
+        with new_service(network) as other:
+            with new_service(network) as one:
+                link(one, other)
+                self.assertEqual(one.send_many(other.id, [b"x"] * 1000), 1000)
+            received, codes = 0, []
+            for event in other.events(PATIENCE):
+                received += isinstance(event, crust.Message)
+                if isinstance(event, crust.Lost):
+                    codes.append(event.code)
+                    break
+            self.assertEqual((received, codes), (1000, [crust.Code.DISCONNECTED]))
+
+    def test_stop_then_the_remaining_events(self) -> None:
+        with pair() as (one, other):
+            one.stop()
+            one.stop()
+            events = list(one.events(PATIENCE))
+            self.assertIsInstance(events[-1], crust.Stopped)
+            self.assertEqual(events[-1], crust.Stopped(0, ""))
+            self.assertIn(other.id, [event.peer for event in events if isinstance(event, crust.Lost)])
+            with self.fails(crust.Closed):
+                one.poll(0)
+
+    def test_waiting_threads_end(self) -> None:
+        one = new_service(new_network(), listen=[])
+        waiting = threading.Barrier(4)
+        ended: list[str] = []
+
+        def poll() -> None:
+            waiting.wait()
+            try:
+                one.poll()
+            except crust.Closed:
+                ended.append("poll")
+
+        def iterate() -> None:
+            waiting.wait()
+            ended.extend("event" for _ in one.events())
+            ended.append("events")
+
+        def receive_messages() -> None:
+            waiting.wait()
+            try:
+                one.receive_messages()
+            except crust.Closed:
+                ended.append("receive_messages")
+
+        threads = [threading.Thread(target=target) for target in (poll, iterate, receive_messages)]
+        for thread in threads:
+            thread.start()
+        waiting.wait()
+        one.close()
+        for thread in threads:
+            thread.join(PATIENCE)
+        self.assertEqual(sorted(ended), ["events", "poll", "receive_messages"])
+
+    def test_forgotten_service_warns_and_is_closed(self) -> None:
+        network = new_network()
+        with new_service(network) as other:
+            one = new_service(network)
+            link(one, other)
+            with self.assertWarnsRegex(ResourceWarning, "unclosed <Service"):
+                del one
+            self.assertEqual(wait_for(other, crust.Lost).code, crust.Code.DISCONNECTED)
+
+    def test_nothing_is_left_open(self) -> None:
+        def descriptors() -> int:
+            return len(os.listdir("/proc/self/fd"))
+
+        with pair():
+            pass
+        before = descriptors()
+        for _ in range(10):
+            with pair() as (one, other):
+                one.send(other.id, b"x")
+                receive(other, 1)
+        self.assertLessEqual(descriptors(), before)
+
+
+if __name__ == "__main__":
+    unittest.main()
