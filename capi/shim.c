@@ -36,10 +36,13 @@ static crust_result fail(crust_result code, const char *function, const char *wh
     return code;
 }
 
-#define FORK_GUARD()                                                                                      \
-    do {                                                                                                  \
-        if (atomic_load_explicit(&forked, memory_order_relaxed))                                          \
-            return fail(CRUST_ERR_FORKED, __func__, "this process was forked after libcrust was loaded"); \
+static crust_result fail_forked(const char *function) {
+    return fail(CRUST_ERR_FORKED, function, "this process was forked after libcrust was loaded");
+}
+
+#define FORK_GUARD()                                                                              \
+    do {                                                                                          \
+        if (atomic_load_explicit(&forked, memory_order_relaxed)) return fail_forked(__func__);    \
     } while (0)
 #define BLOCK_GUARD()                                                                                        \
     do {                                                                                                     \
@@ -287,14 +290,21 @@ crust_result CRUST_CALL crust_send_wait(crust_service service, const crust_peer_
     return goCrustSendWait(service, (crust_peer_id *)peer, (void *)data, len, priority, timeout_ms, last_error);
 }
 
+static crust_result send_batch(crust_service service, const crust_message *messages, size_t n, crust_result *why) {
+    static const char fn[] = "crust_send_batch";
+    if (atomic_load_explicit(&forked, memory_order_relaxed)) return fail_forked(fn);
+    if (!messages && n > 0) return fail(CRUST_ERR_INVALID, fn, "messages is NULL but n is not 0");
+    if (n > INT32_MAX) return fail(CRUST_ERR_INVALID, fn, "n is larger than the result can count");
+    return goCrustSendBatch(service, (crust_message *)messages, n, why, last_error);
+}
+
 crust_result CRUST_CALL crust_send_batch(crust_service service, const crust_message *messages, size_t n, crust_result *why) {
-    crust_result ignored;
+    crust_result ignored, r;
     if (!why) why = &ignored;
     *why = CRUST_OK;
-    FORK_GUARD();
-    NEED_BYTES(messages, n);
-    if (n > INT32_MAX) return fail(CRUST_ERR_INVALID, __func__, "n is larger than the result can count");
-    return goCrustSendBatch(service, (crust_message *)messages, n, why, last_error);
+    r = send_batch(service, messages, n, why);
+    if (r < 0) *why = r;
+    return r;
 }
 
 /* ---- connecting ---- */

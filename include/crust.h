@@ -203,7 +203,9 @@ enum {                                          /* what; zero or unset means */
 CRUST_API CRUST_MUST_CHECK crust_result CRUST_CALL crust_config_new(crust_config **out);
 /* Frees it; NULL is fine. Secrets in it are overwritten. */
 CRUST_API void CRUST_CALL crust_config_free(crust_config *config);
-/* Set an option. INVALID: unknown option, wrong kind of value, out of bounds. */
+/* Set an option. Of IDENTITY_FILE and IDENTITY_SEED the later one counts.
+ * INVALID: unknown option, wrong kind of value, out of bounds. BAD_HANDLE, here
+ * and below: the configuration was freed. */
 CRUST_API crust_result CRUST_CALL crust_config_set_u64(crust_config *config, crust_option option, uint64_t value);
 CRUST_API crust_result CRUST_CALL crust_config_set_str(crust_config *config, crust_option option, const char *value);
 CRUST_API crust_result CRUST_CALL crust_config_set_bytes(crust_config *config, crust_option option, const void *value, size_t len);
@@ -211,14 +213,16 @@ CRUST_API crust_result CRUST_CALL crust_config_set_bytes(crust_config *config, c
 CRUST_API crust_result CRUST_CALL crust_config_add_listener(crust_config *config, const char *endpoint);
 /* Adds a contact for bootstrapping, "ENDPOINT" or "ENDPOINT#PEER". INVALID. */
 CRUST_API crust_result CRUST_CALL crust_config_add_contact(crust_config *config, const char *contact);
-/* Reads options from a JSON object; docs/CONFIG.md names its keys. Unknown keys are INVALID. */
+/* Reads options from a JSON object; docs/CONFIG.md names its keys. What the text
+ * does not set stays, its listeners and contacts are added, and its identity file
+ * is read or made now. Unknown keys are INVALID. IO, PERMISSION. */
 CRUST_API crust_result CRUST_CALL crust_config_load_json(crust_config *config, const char *json, size_t len);
 
 /* ---- events ---------------------------------------------------------------- */
 
 typedef uint32_t crust_event_type;
 enum {
-    CRUST_EVENT_MESSAGE           = 1,  /* peer, data, len, priority */
+    CRUST_EVENT_MESSAGE           = 1,  /* peer, data (not NULL, also when empty), len, priority */
     CRUST_EVENT_WRITABLE          = 2,  /* peer: a queue that refused has drained to half; once per refusal */
     CRUST_EVENT_LISTENER_STARTED  = 3,  /* endpoint, with the real port */
     CRUST_EVENT_LISTENER_FAILED   = 4,  /* endpoint as asked for, code, text */
@@ -273,27 +277,32 @@ typedef struct crust_callbacks {
 /* ---- life -------------------------------------------------------------------- */
 
 /* Makes a service. config NULL means all defaults; callbacks NULL means poll
- * mode. On failure on_release is not called. INVALID, ABI, IO, PERMISSION,
- * FORKED, INTERNAL. */
+ * mode. on_events may be called before this returns; *out is set by then. On
+ * failure on_release is not called. INVALID, BAD_HANDLE (config), ABI, IO,
+ * PERMISSION, LIMIT (65,536 services live), FORKED, INTERNAL. */
 CRUST_API CRUST_MUST_CHECK crust_result CRUST_CALL crust_service_new(const crust_config *config, const crust_callbacks *callbacks, crust_service *out);
 /* Begins to close and returns at once; see LIFE above. Again: CRUST_OK. BAD_HANDLE, FORKED. */
 CRUST_API crust_result CRUST_CALL crust_service_close(crust_service service);
 /* Closes, waits for the last callback and on_release, frees. In poll mode a
- * blocked crust_poll returns CLOSED. WOULD_DEADLOCK, BAD_HANDLE, FORKED. */
+ * blocked crust_poll returns CLOSED. Of several calls at once one frees, the
+ * others get BAD_HANDLE. PANICKED: a fault inside keeps it from closing, given up
+ * after 10 s. WOULD_DEADLOCK, BAD_HANDLE, FORKED. */
 CRUST_API crust_result CRUST_CALL crust_service_free(crust_service service);
 /* Who the service is. INVALID, BAD_HANDLE, FORKED. */
 CRUST_API crust_result CRUST_CALL crust_service_id(crust_service service, crust_peer_id *out);
 
 /* ---- poll mode ---------------------------------------------------------------- */
 
-/* A descriptor that is readable while events wait. Poll it, never read or close
- * it. UNSUPPORTED on Windows. STATE in callback mode. */
+/* A descriptor that is readable while events or a wakeup wait, and now and then
+ * once more after they were taken. Poll it, never read or close it; it lives until
+ * crust_service_free. UNSUPPORTED on Windows. STATE in callback mode. */
 CRUST_API crust_result CRUST_CALL crust_service_fd(crust_service service, intptr_t *out);
 /* Takes up to max_events (0: as many as come together) waiting at most timeout_ms
  * (0: not at all, < 0: for ever). Returns the number of events; with 0, *out is
  * NULL. CLOSED after STOPPED was taken. STATE in callback mode, WOULD_DEADLOCK. */
 CRUST_API CRUST_MUST_CHECK crust_result CRUST_CALL crust_poll(crust_service service, int32_t timeout_ms, uint32_t max_events, crust_batch **out);
-/* Makes the crust_poll that waits now, or else the next one, return 0. */
+/* Makes the crust_poll that waits now, or else the next one, return 0. STATE in
+ * callback mode. */
 CRUST_API crust_result CRUST_CALL crust_wakeup(crust_service service);
 /* The events of a batch, and how many. NULL gives NULL and 0. Pure. */
 CRUST_API const crust_event *CRUST_CALL crust_batch_events(const crust_batch *batch, size_t *n);
@@ -319,8 +328,10 @@ CRUST_API crust_result CRUST_CALL crust_send(crust_service service, const crust_
 /* The same, waiting at most timeout_ms (< 0: for ever) while the queue is full.
  * TIMEOUT, WOULD_DEADLOCK. */
 CRUST_API crust_result CRUST_CALL crust_send_wait(crust_service service, const crust_peer_id *peer, const void *data, size_t len, uint8_t priority, int32_t timeout_ms);
-/* Queues messages in order until one is refused. Returns how many were accepted;
- * when that is fewer than n, *why (unless NULL) is the code of the next one. */
+/* Queues messages in order until one is refused. Returns how many were accepted,
+ * which may be none; when fewer than n, *why (unless NULL) is the code of the next
+ * one and crust_last_error its text, otherwise *why is CRUST_OK. Negative, in *why
+ * too, only when the call itself is wrong: INVALID, BAD_HANDLE, PANICKED, FORKED. */
 CRUST_API crust_result CRUST_CALL crust_send_batch(crust_service service, const crust_message *messages, size_t n, crust_result *why);
 
 /* ---- connecting ------------------------------------------------------------------- */
@@ -347,7 +358,8 @@ CRUST_API crust_result CRUST_CALL crust_stop_bootstrap(crust_service service);
 CRUST_API crust_result CRUST_CALL crust_listen(crust_service service, const char *endpoint);
 CRUST_API crust_result CRUST_CALL crust_stop_listening(crust_service service, const char *endpoint);
 /* Writes the endpoints, one a line, NUL-terminated. *len is the size of buf on
- * entry and what is needed on return. BUFFER_TOO_SMALL; buf NULL asks the size. */
+ * entry and what is needed on return. BUFFER_TOO_SMALL. With buf NULL it returns
+ * CRUST_OK and only the size. */
 CRUST_API crust_result CRUST_CALL crust_listeners(crust_service service, char *buf, size_t *len);
 /* Accepts (1) or refuses (0) sessions that peers begin. */
 CRUST_API crust_result CRUST_CALL crust_set_accept(crust_service service, int accept);
@@ -371,9 +383,11 @@ typedef struct crust_peer_info {
 } crust_peer_info;
 
 /* Writes the ids of the peers in order. *n is the room in ids on entry and the
- * number of peers on return. BUFFER_TOO_SMALL; ids NULL asks the number. */
+ * number of peers on return. BUFFER_TOO_SMALL. With ids NULL it returns CRUST_OK
+ * and only the number. */
 CRUST_API crust_result CRUST_CALL crust_peers(crust_service service, crust_peer_id *ids, size_t *n);
-/* Describes one session. UNKNOWN_PEER, ABI. */
+/* Describes one session. The peer may lie in *io. Bytes beyond the library's own
+ * struct are set to 0. UNKNOWN_PEER; ABI when struct_size is smaller than 8. */
 CRUST_API crust_result CRUST_CALL crust_peer(crust_service service, const crust_peer_id *peer, crust_peer_info *io);
 
 typedef struct crust_stats {

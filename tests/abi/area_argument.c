@@ -67,6 +67,9 @@ static void null_pointers(void) {
     CHECK_CODE(CRUST_ERR_INVALID, crust_send_wait(s, &peer, NULL, 1, 0, 0));
     CHECK_CODE(CRUST_ERR_INVALID, crust_send_wait(s, &peer, &byte, SIZE_MAX, 0, 0));
     CHECK_CODE(CRUST_ERR_INVALID, crust_send_batch(s, NULL, 1, &why));
+    CHECK(why == CRUST_ERR_INVALID);
+    CHECK_CODE(CRUST_ERR_BAD_HANDLE, crust_send_batch(1, &m, 1, &why));
+    CHECK(why == CRUST_ERR_BAD_HANDLE);
     CHECK_CODE(CRUST_ERR_INVALID, crust_send_batch(s, &m, SIZE_MAX, &why));
     CHECK_CODE(CRUST_ERR_INVALID, crust_send_batch(s, &m, (size_t)INT32_MAX + 1, &why));
     CHECK(crust_send_batch(s, NULL, 0, &why) == 0 && why == CRUST_OK);
