@@ -122,6 +122,14 @@ func (s *source) pack(limit int) (b *C.crust_batch, n int, stopped bool, err err
 	return b, n, stopped, nil
 }
 
+// eventsOf returns where a batch's events are, and behind them all they point to.
+func eventsOf(b *C.crust_batch) unsafe.Pointer {
+	return unsafe.Add(unsafe.Pointer(b), C.sizeof_struct_crust_batch)
+}
+
+// freeBatch gives a batch back that no program has seen.
+func freeBatch(b *C.crust_batch) { C.crust_batch_free(b) }
+
 // rounded is the room that n bytes take: everything begins at a multiple of 8.
 func rounded(n int) int { return (n + 7) &^ 7 }
 
@@ -199,7 +207,7 @@ func (r *region) putString(text string) uintptr {
 
 // fill writes events into b, whose memory measure has found.
 func fill(b *C.crust_batch, events []crust.Event, size int) {
-	base := unsafe.Add(unsafe.Pointer(b), C.sizeof_struct_crust_batch)
+	base := eventsOf(b)
 	out := unsafe.Slice((*event)(base), len(events))
 	mem := region{bytes: unsafe.Slice((*byte)(base), size), base: uintptr(base), at: len(events) * eventSize}
 	var last *crust.PeerID
@@ -236,7 +244,7 @@ func packStopped(code crust.Code, text string) *C.crust_batch {
 	if b == nil {
 		return nil
 	}
-	base := unsafe.Add(unsafe.Pointer(b), C.sizeof_struct_crust_batch)
+	base := eventsOf(b)
 	mem := region{bytes: unsafe.Slice((*byte)(base), size), base: uintptr(base), at: eventSize}
 	*(*event)(base) = event{kind: uint32(crust.EventStopped), code: int32(code), text: mem.putString(text)}
 	b.events, b.used = 1, C.size_t(size)

@@ -45,8 +45,10 @@ func anyState(op string, handle C.uint64_t) (*service, error) {
 }
 
 // sound returns the service behind a handle unless a fault has closed it.
-func sound(op string, handle C.uint64_t) (*service, error) {
-	s, err := anyState(op, handle)
+func sound(op string, handle C.uint64_t) (*service, error) { return soundHandle(op, uint64(handle)) }
+
+func soundHandle(op string, handle uint64) (*service, error) {
+	s, err := anyState(op, C.uint64_t(handle))
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +75,7 @@ func (s *service) stopGuarded() {
 
 // newService makes a service in poll mode, or in callback mode when deliver is
 // not nil, and writes its handle to out before the first callback can run.
-func newService(c *config, deliver *callbacks, out *C.uint64_t) error {
+func newService(c *config, deliver *callbacks, out *uint64) error {
 	cfg, err := c.forService()
 	if err != nil {
 		return err
@@ -94,7 +96,7 @@ func newService(c *config, deliver *callbacks, out *C.uint64_t) error {
 		s.key.Zero()
 		return err
 	}
-	*out = C.uint64_t(s.handle)
+	*out = s.handle
 	if deliver != nil {
 		s.dispatch = newDispatcher(s, *deliver)
 		s.dispatch.start()
@@ -181,7 +183,7 @@ func goCrustServiceNew(p C.uintptr_t, cb *C.crust_callbacks, out *C.uint64_t, wh
 	if cb != nil {
 		deliver = &callbacks{onEvents: cb.on_events, onRelease: cb.on_release, user: cb.user}
 	}
-	return result(why, newService(c, deliver, out))
+	return result(why, newService(c, deliver, (*uint64)(out)))
 }
 
 //export goCrustServiceClose
