@@ -322,9 +322,10 @@ def as_batch(events: list[Event], copy: bool) -> tuple[MessageBatch[Any], list[E
 
 def with_copy(event: Event, copy: bool) -> Event:
     """Give a message the form that the program asked for."""
-    if copy and isinstance(event, MessageView):
-        return Message(event.peer, bytes(event.data), event.priority)
-    if not copy and isinstance(event, Message):
+    if copy:
+        if type(event) is MessageView:
+            return Message(event.peer, bytes(event.data), event.priority)
+    elif type(event) is Message:
         return MessageView(event.peer, memoryview(event.data), event.priority)
     return event
 

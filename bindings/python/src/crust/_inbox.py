@@ -210,20 +210,12 @@ class Inbox:
         finally:
             self._leave()
 
-    def next(self, deadline: float, copy: bool) -> Optional[Event]:
-        """Return one event, None when the time is over or `wake` was called.
+    def refill(self, deadline: float, copy: bool) -> bool:
+        """Wait until the backlog is not empty; False when the time is over or `wake` was called.
 
         Raises:
             Closed: the service is closed, or `Stopped` was taken.
         """
-        while True:
-            with contextlib.suppress(IndexError):
-                return with_copy(self.backlog.popleft(), copy)
-            if not self._refill(deadline, copy):
-                return None
-
-    def _refill(self, deadline: float, copy: bool) -> bool:
-        """Wait until the backlog is not empty."""
         if not self._enter(deadline):
             return bool(self.backlog)
         try:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Optional, Union, overload
 from . import _base, _ffi
 from ._aio import Pump
 from ._base import check_peer
-from ._batch import MessageBatch
+from ._batch import MessageBatch, with_copy
 from ._errors import Closed, Code, CrustError, error
 from ._events import AlreadyConnected, Bootstrapped, Connected, Event, Stopped
 from ._inbox import Call, Inbox, deadline_of
@@ -223,15 +223,19 @@ class Service(Sending):
         return self._events(timeout, copy)
 
     def _events(self, timeout: Optional[float], copy: bool) -> Iterator[Event]:
+        inbox = self._inbox
         while self._handle:
             try:
-                event = self._inbox.next(deadline_of(timeout), copy)
-            except Closed:
+                event = inbox.backlog.popleft()
+            except IndexError:
+                try:
+                    if inbox.refill(deadline_of(timeout), copy):
+                        continue
+                except Closed:
+                    pass
                 return
-            if event is None:
-                return
-            yield event
-            if isinstance(event, Stopped):
+            yield with_copy(event, copy)
+            if type(event) is Stopped:
                 return
 
     @overload
