@@ -74,6 +74,8 @@ run_library() {
 
 run_abi() { tests/abi/run.sh "$BUILD/lib"; }
 
+run_interop() { CRUST=$BUILD/bin/crust tests/interop/run.sh; }
+
 run_rust() {
     local log=$BUILD/log/rust.out
     (cd bindings/rust && cargo test --workspace --all-features --locked) 2>&1 | tee "$log"
@@ -95,9 +97,6 @@ run_go_tests() {
     grep -v '^ *=== ' "$log" || true
     printf '%d tests passed, %d skipped\n' "$(grep -c '^ *--- PASS' "$log")" "$(grep -c '^ *--- SKIP' "$log")"
 }
-
-# run_script NAME runs tests/NAME/run.sh.
-run_script() { "tests/$1/run.sh" "$BUILD"; }
 
 run_demo() { tests/demo/run.sh "$BUILD" --mib 16; }
 
@@ -133,7 +132,7 @@ run_suite() {
     if declare -F "run_$1" >/dev/null; then
         "run_$1"
     elif [ -x "tests/$1/run.sh" ]; then
-        run_script "$1"
+        "tests/$1/run.sh"
     else
         run_go_tests "$1"
     fi

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Installs the library and uses it as strangers' projects do: by find_package, by
 # add_subdirectory and by pkg-config, from an installed prefix, from one that was
-# moved, and from the build tree. tests/install/run.sh BUILD
+# moved, and from the build tree. tests/install/run.sh [BUILD]
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 root=$(cd "$here/../.." && pwd -P)
-build=$(cd "${1:?usage: tests/install/run.sh BUILD}" && pwd -P)
+build=$(cd "${1:-$root/build}" && pwd -P)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
