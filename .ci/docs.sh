@@ -1,0 +1,52 @@
+# shellcheck shell=bash
+# build.sh docs: reference documentation into build/docs. Sourced by build.sh.
+
+# make_docs writes a page for each Go package, the header, the Rust crates, the
+# Python package and the documents of docs/, and an index.
+make_docs() {
+    local out=$BUILD/docs
+    rm -rf "$out"
+    mkdir -p "$out/go"
+    say "Go"
+    local package name
+    for package in core core/identity cmd/crust; do
+        name=${package//\//-}
+        go doc -all "./$package" >"$out/go/$name.txt"
+        printf '    build/docs/go/%s.txt\n' "$name"
+    done
+    say "C"
+    page "crust.h" <include/crust.h >"$out/crust.h.html"
+    printf '    build/docs/crust.h.html\n'
+    say "Rust"
+    (cd bindings/rust && CRUST_LIB_DIR=$BUILD/lib RUSTDOCFLAGS='-D warnings' \
+        cargo doc --workspace --all-features --no-deps --locked --quiet --target-dir "$BUILD/rustdoc")
+    cp -r "$BUILD/rustdoc/doc" "$out/rust"
+    printf '    build/docs/rust/crust/index.html\n'
+    say "Python"
+    (cd "$out" && PYTHONPATH=$ROOT/bindings/python/src CRUST_LIBRARY=$BUILD/lib/libcrust.so.1 \
+        PYTHONDONTWRITEBYTECODE=1 python3 -m pydoc -w crust >/dev/null)
+    mv "$out/crust.html" "$out/python.html"
+    printf '    build/docs/python.html\n'
+    cp docs/*.md README.md CHANGELOG.md "$out/"
+    write_index >"$out/index.html"
+    say "Ready: build/docs/index.html"
+}
+
+# page TITLE makes a page of the text on standard input.
+page() {
+    printf '<!doctype html><meta charset="utf-8"><title>%s</title><pre>\n' "$1"
+    sed 's/&/\&amp;/g; s/</\&lt;/g; s/>/\&gt;/g'
+    printf '</pre>\n'
+}
+
+write_index() {
+    local file
+    printf '<!doctype html><meta charset="utf-8"><title>libcrust</title><h1>libcrust</h1><ul>\n'
+    printf '<li><a href="%s">%s</a>\n' go/core.txt "Go: package crust" go/core-identity.txt "Go: package identity" \
+        go/cmd-crust.txt "The command crust" crust.h.html "C: crust.h" rust/crust/index.html "Rust: crate crust" \
+        rust/crust_sys/index.html "Rust: crate crust-sys" python.html "Python: package crust"
+    for file in README.md CHANGELOG.md docs/*.md; do
+        printf '<li><a href="%s">%s</a>\n' "$(basename "$file")" "$(basename "$file" .md)"
+    done
+    printf '</ul>\n'
+}
