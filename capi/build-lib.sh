@@ -10,7 +10,8 @@
 #                     uses the library exits, Go's counters go to $GOCOVERDIR
 #                     and those of the C part to OUTDIR/obj/gcov, for
 #                     (cd capi && gcov -o OUTDIR/obj/gcov *.c)
-#   --test            with the fault injection that tests/abi uses; shared only
+#   --test            with the fault injection that tests/abi uses, and with Go's
+#                     dearest check of pointers; shared only
 #   --target OS-ARCH  linux-amd64, linux-arm64 or windows-amd64; needs that
 #                     cross compiler, and libsodium for it
 #
@@ -60,7 +61,7 @@ out=$(cd "$1" && pwd)
 for tool in go sed sha256sum nm; do
     command -v "$tool" >/dev/null || fail "$tool is not installed"
 done
-unset GOOS GOARCH GOARM
+unset GOOS GOARCH GOARM GOEXPERIMENT
 export GOFLAGS='' CGO_ENABLED=1
 native=$(go env GOHOSTOS)-$(go env GOHOSTARCH)
 target=${target:-$native}
@@ -178,7 +179,10 @@ cover)
     buildflags=(-buildvcs=false -cover -covermode=atomic "-coverpkg=./core/...,./capi")
     tags+=,crustcover
     ;;
-test) tags+=,crusttest ;;
+test)
+    tags+=,crusttest
+    export GOEXPERIMENT=cgocheck2 # every store of a Go pointer into memory of C is fatal
+    ;;
 esac
 buildflags+=(-tags "$tags")
 

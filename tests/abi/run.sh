@@ -192,6 +192,7 @@ tap "C99, static library" "$work/runner-static" smoke version config argument po
 "$root/capi/build-lib.sh" --test "$work/test" | sed 's/^/# /'
 build "$work/hooks" "$CC" -std=c99 -O1 -g -- -L"$work/test/lib" -lcrust -Wl,-rpath,"$work/test/lib" -- "${hook_sources[@]}"
 tap "injected faults" "$work/hooks"
+tap "pointers between Go and C" env LD_LIBRARY_PATH="$work/test/lib" "$work/runner" smoke config poll exchange callback
 
 build "$work/runner-asan" "$CC" -std=c99 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -- "${shared[@]}" -- "${sources[@]}"
 tap "host with AddressSanitizer" "$work/runner-asan" smoke version config argument life poll exchange callback
