@@ -128,6 +128,31 @@ class Common(TestCase):
 
         self.on_both(program)
 
+    def test_other_threads_take_too(self) -> None:
+        async def program() -> None:
+            network = new_network()
+            async with new_service(network) as one, new_service(network) as other:
+                await link(one, other)
+                taken: list[bytes] = []
+
+                def take() -> None:
+                    taken.extend(e.data for e in other.events() if isinstance(e, crust.Message))
+
+                thread = threading.Thread(target=take)
+                thread.start()
+                contents = [n.to_bytes(4, "big") for n in range(3000)]
+                self.assertEqual(one.send_many(other.id, contents), 3000)
+                one.disconnect(other.id)
+                await next_of(one, crust.Lost)
+                other.stop()
+                async for event in other:
+                    if isinstance(event, crust.Message):
+                        taken.append(event.data)
+                await asyncio.get_running_loop().run_in_executor(None, thread.join)
+                self.assertEqual(sorted(taken), contents)
+
+        self.on_both(program)
+
     def test_stop(self) -> None:
         async def program() -> None:
             network = new_network()

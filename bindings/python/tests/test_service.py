@@ -257,6 +257,8 @@ class Identity(TestCase):
             self.assertEqual(one.id, peer)
         with self.fails(crust.Invalid):
             new_service(new_network(), identity_seed=seed[:-1])
+        with self.fails(crust.Invalid, "identity_file", "identity_seed"):
+            new_service(new_network(), identity_seed=seed, identity_file=self.directory / "identity")
 
     def test_seed_is_not_shown(self) -> None:
         seed, _ = crust.generate_identity()

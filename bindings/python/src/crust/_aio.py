@@ -82,7 +82,7 @@ class Pump:
                 if self._inbox.full():
                     self._paused = True
                     self._room.wait()
-                elif self._inbox.fill(slice_ms(float("inf"))):
+                elif self._inbox.fill(slice_ms(float("inf")), patience=0.1):
                     self.loop.call_soon_threadsafe(self._wake)
         except Closed:
             with contextlib.suppress(RuntimeError):  # the loop is closed too

@@ -29,6 +29,7 @@ class Base:
     _id: PeerId
     _inbox: Inbox
     _guard: threading.Lock
+    _closing: threading.Lock
     _pump: Optional[Pump]
 
     def _attach(self) -> Pump:

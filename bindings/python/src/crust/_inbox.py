@@ -229,15 +229,15 @@ class Inbox:
         finally:
             self._leave()
 
-    def fill(self, wait_ms: int) -> bool:
+    def fill(self, wait_ms: int, patience: float = 0.0) -> bool:
         """Move events from the library to the backlog; return whether there were any.
 
-        Returns False at once when another thread is polling.
+        Returns False when another thread polls and goes on for that many seconds.
 
         Raises:
             Closed: the service is closed, or `Stopped` was taken.
         """
-        if not self._polling.acquire(blocking=False):
+        if not self._polling.acquire(timeout=patience):
             return False
         try:
             self._check_open()

@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 from . import _ffi, _send
 from ._base import Base, check_peer
-from ._errors import Code, CrustError, WouldBlock
+from ._errors import Code, CrustError, Timeout, WouldBlock
 from ._inbox import deadline_of, slice_ms
 from ._types import Buffer, PeerId
 
@@ -96,10 +96,10 @@ class Sending(Base):
         done = 0
         while done < len(items):
             chunk = items[done : done + _send.CHUNK]
-            accepted, why = self._send_chunk(peers, chunk, priority, done)
+            accepted = self._send_chunk(peers, chunk, priority, done)
             done += accepted
             if accepted < len(chunk):
-                if not self._send_refused(peer, items[done], priority, deadline, why, done):
+                if not self._send_refused(peer, items[done], priority, deadline, done):
                     break
                 done += 1
         return done
@@ -123,14 +123,14 @@ class Sending(Base):
             UnknownPeer, TooBig, Closed: as for `send_many`.
         """
         items = messages if isinstance(messages, (list, tuple)) else list(messages)
+        for peer, _, priority in items:
+            check_peer(peer)
+            _send.check_priority(priority)
         deadline = deadline_of(timeout)
         done = 0
         while done < len(items):
             chunk = items[done : done + _send.CHUNK]
-            for peer, _, priority in chunk:
-                check_peer(peer)
-                _send.check_priority(priority)
-            accepted, why = self._send_chunk(
+            accepted = self._send_chunk(
                 [peer for peer, _, _ in chunk],
                 [data for _, data, _ in chunk],
                 [priority for _, _, priority in chunk],
@@ -139,39 +139,35 @@ class Sending(Base):
             done += accepted
             if accepted < len(chunk):
                 peer, data, priority = items[done]
-                if not self._send_refused(peer, data, priority, deadline, why, done):
+                if not self._send_refused(peer, data, priority, deadline, done):
                     break
                 done += 1
         return done
 
     def _send_chunk(
         self, peers: Sequence[bytes], payloads: Sequence[Buffer], priorities: Any, done: int
-    ) -> tuple[int, int]:
+    ) -> int:
+        """Queue messages of one call; fewer are accepted than given only when a queue is full."""
         try:
-            return _send.send(self._handle, peers, payloads, priorities)
+            accepted, why = _send.send(self._handle, peers, payloads, priorities)
         except CrustError as failure:
             if not self._handle:
                 self._fail_closed("send")
             failure.accepted = done
             raise
+        if accepted < len(payloads) and why != Code.WOULD_BLOCK:
+            raise _ffi.failure(why, done + accepted)
+        return accepted
 
-    def _send_refused(
-        self, peer: bytes, data: Buffer, priority: int, deadline: float, why: int, done: int
-    ) -> bool:
-        """Send the message that a batch stopped at, alone; False when its queue stays full.
-
-        Alone, because then the library also says in a sentence what it has against it.
-        """
-        if why == Code.WOULD_BLOCK and not deadline:
+    def _send_refused(self, peer: bytes, data: Buffer, priority: int, deadline: float, done: int) -> bool:
+        """Send the message that a batch stopped at, waiting for room; False when there is none."""
+        if not deadline:
             return False
         try:
-            if why == Code.WOULD_BLOCK:
-                self._send_until(peer, data, priority, deadline)
-            else:
-                self.send(peer, data, priority)
+            self._send_until(peer, data, priority, deadline)
+        except Timeout:
+            return False
         except CrustError as failure:
-            if failure.code in (Code.TIMEOUT, Code.WOULD_BLOCK):
-                return False
             failure.accepted = done
             raise
         return True

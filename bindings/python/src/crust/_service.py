@@ -91,6 +91,7 @@ class Service(Sending):
         self._handle = _new(replace(config or Config(), **options))
         self._inbox = Inbox(self._handle)
         self._guard = threading.Lock()
+        self._closing = threading.Lock()
         _open.add(self)
         raw = ctypes.create_string_buffer(_ffi.PEER_ID_SIZE)
         _ffi.check(_ffi.crust_service_id(self._handle, raw))
@@ -120,19 +121,25 @@ class Service(Sending):
 
         Waits until queued messages are sent, at most `Config.close_timeout`. Threads that wait in
         a method of this service get `Closed`. It may be called again, from any thread.
+
+        Raises:
+            Panicked: a fault inside the library kept it from closing.
         """
-        if not hasattr(self, "_guard"):
+        if not hasattr(self, "_closing"):
             return  # construction failed
-        with self._guard:
-            handle, self._handle = self._handle, 0
-            pump, self._pump = self._pump, None
-        _open.discard(self)
-        if not handle:
-            return
-        if pump is not None:
-            pump.stop_soon()
-        _ffi.crust_service_free(handle)
-        self._inbox.end()
+        with self._closing:  # who comes second waits until the first is done
+            with self._guard:
+                handle, self._handle = self._handle, 0
+                pump, self._pump = self._pump, None
+            _open.discard(self)
+            if not handle:
+                return
+            if pump is not None:
+                pump.stop_soon()
+            code = _ffi.crust_service_free(handle)
+            self._inbox.end()
+        if code == Code.PANICKED:
+            raise _ffi.failure(code)
 
     async def aclose(self) -> None:
         """Do what `close` does without blocking the event loop."""
@@ -183,6 +190,7 @@ class Service(Sending):
         self._handle = 0
         self._pump = None
         self._guard = threading.Lock()
+        self._closing = threading.Lock()
         self._inbox.abandon()
 
     # Taking events.

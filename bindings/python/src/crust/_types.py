@@ -230,6 +230,8 @@ def apply_config(handle: ctypes.c_void_p, config: Config) -> None:
     if config.network_name:
         name_bytes = _ffi.c_string(config.network_name, "network_name")
         _ffi.check(_ffi.crust_config_set_str(handle, _NETWORK_NAME, name_bytes))
+    if config.identity_file is not None and config.identity_seed is not None:
+        raise error(Code.INVALID, "identity_file and identity_seed cannot both be given")
     if config.identity_file is not None:
         path = _ffi.c_string(os.fspath(config.identity_file), "identity_file")
         _ffi.check(_ffi.crust_config_set_str(handle, _IDENTITY_FILE, path))
