@@ -21,7 +21,8 @@
 # changed.
 #
 # libsodium is linked statically, and hidden, when the compiler finds
-# libsodium.a, dynamically otherwise. CC and CXX are respected.
+# libsodium.a, dynamically otherwise. CC and CXX are respected; CRUST_SODIUM names
+# a libsodium.a that the compiler would not find, beside ../include.
 set -euo pipefail
 
 usage() {
@@ -101,12 +102,13 @@ fi | LC_ALL=C sort >"$exports"
 # The archive of libsodium goes in whole by its name, so that the linker cannot
 # prefer the shared one. The flag in CGO_LDFLAGS only tells the build cache the
 # two ways apart: it does not look at what pkg-config answers.
-sodium=$($CC -print-file-name=libsodium.a)
+sodium=${CRUST_SODIUM:-$($CC -print-file-name=libsodium.a)}
 if [[ -f $sodium ]]; then
     sodium=$(cd "$(dirname "$sodium")" && pwd)/$(basename "$sodium")
     mkdir -p "$obj/pc"
     cflags=
-    [[ $target == windows-* ]] && cflags="-DSODIUM_STATIC=1 -I$(dirname "$(dirname "$sodium")")/include"
+    [[ $target == windows-* ]] && cflags='-DSODIUM_STATIC=1'
+    [[ -n ${CRUST_SODIUM:-} ]] && cflags+=" -I$(dirname "$(dirname "$sodium")")/include"
     printf 'Name: libsodium\nDescription: the static library\nVersion: 1.0\nLibs: %s\nCflags: %s\n' \
         "$sodium" "$cflags" >"$obj/pc/libsodium.pc"
     export PKG_CONFIG_PATH=$obj/pc${PKG_CONFIG_PATH:+:$PKG_CONFIG_PATH}
