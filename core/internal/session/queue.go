@@ -21,6 +21,8 @@ const (
 	// notSent is how much the kernel may hold that has not gone out: what waits
 	// there, no urgent message can overtake.
 	notSent = 256 << 10
+	// waitOver is how much is queued when SendWait waits, until half of it is gone.
+	waitOver = 512 << 10
 	// batchBytes is how much is sealed for one write.
 	batchBytes = 256 << 10
 )

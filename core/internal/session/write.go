@@ -83,11 +83,14 @@ func (s *Session) SendRun(n int, message func(k int) ([]byte, uint8)) (int, erro
 	return k, err
 }
 
-// SendWait is Send, but waits while the queue is full.
+// SendWait is Send, but waits while much is queued: more than waitOver, although
+// the queue may have a bound beyond that. What is in the caches is sealed faster
+// than what is not. When ctx ends, what Send would accept is accepted.
 func (s *Session) SendWait(ctx context.Context, data []byte, priority uint8) error {
+	bound := min(waitOver, s.cfg.SendQueue)
 	for {
 		s.mu.Lock()
-		full := s.state == live && s.queued > 0 && s.queued+len(data)+frameCost > s.cfg.SendQueue
+		full := s.state == live && s.queued > 0 && s.queued+len(data)+frameCost > bound
 		var room chan struct{}
 		if full {
 			room = s.waitRoom()
@@ -97,6 +100,9 @@ func (s *Session) SendWait(ctx context.Context, data []byte, priority uint8) err
 			select {
 			case <-room:
 			case <-ctx.Done():
+				if err := s.Send(data, priority); err != ErrWouldBlock { //nolint:errorlint // it is returned bare
+					return err
+				}
 				return context.Cause(ctx)
 			}
 			continue
@@ -220,8 +226,10 @@ func (s *Session) write() {
 		s.queued -= b.freed
 		b.freed = 0
 		writable := false
-		if s.queued <= s.cfg.SendQueue/2 {
+		if s.queued <= waitOver/2 {
 			s.signalRoom()
+		}
+		if s.queued <= s.cfg.SendQueue/2 {
 			writable, s.refused = s.refused && s.state == live, false
 		}
 		if err != nil || s.state == ended {
