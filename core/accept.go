@@ -95,7 +95,7 @@ func (s *Service) respond(g *guest, t endpoint.Transport) {
 	link, err := secure.Respond(g.conn, s.secure)
 	if err == nil {
 		admit := func() bool { return s.halls.admit(g) }
-		_, err = s.adopt(link, adoption{how: Accepted, began: began, endpoint: endpointOf(t, g.conn.RemoteAddr()), admit: admit})
+		_, err = s.adopt(link, adoption{how: Accepted, began: began, linked: began, endpoint: endpointOf(t, g.conn.RemoteAddr()), admit: admit})
 	} else {
 		if errors.Is(err, secure.ErrFirstFlight) {
 			swallow(g.conn)

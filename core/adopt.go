@@ -1,6 +1,7 @@
 package crust
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -28,10 +29,12 @@ import (
 // adoption is what is known about a link beside the link itself.
 type adoption struct {
 	how      How
-	began    time.Time
+	began    time.Time // the call, or the accepted connection
+	linked   time.Time // not after the link's connection was made
 	endpoint Endpoint
-	attempt  *attempt    // ours; nil for an accepted link
-	admit    func() bool // of an accepted link: leave the waiting room
+	within   context.Context // of a dialled link: bounds its adoption
+	attempt  *attempt        // ours; nil for an accepted link and for a bootstrap
+	admit    func() bool     // of an accepted link: leave the waiting room
 }
 
 const (
@@ -81,8 +84,8 @@ func refusalCode(r wire.Reason) Code {
 // be on this link. On an error the link is closed.
 func (s *Service) adopt(link *secure.Link, a adoption) (*peer, error) {
 	id := link.Remote.Peer
-	if a.how != Accepted { // an accepted link has the deadline of its handshake
-		link.Conn.SetDeadline(time.Now().Add(s.cfg.HandshakeTimeout)) //nolint:errcheck // a closed connection shows in the first write
+	if a.within != nil { // an accepted link has the deadline of its handshake
+		defer s.hurry(link, a.within)()
 	}
 	var p *peer
 	var err error
@@ -157,7 +160,7 @@ func (s *Service) decide(link *secure.Link, a adoption) (*peer, error) {
 		p := s.peers[link.Remote.Peer]
 		if p == nil {
 			err := s.refuses(a)
-			if over(a) || s.stale(link, claim) {
+			if over(a) || s.stale(link, claim, a) {
 				err = refusal{wire.ReasonDuplicate}
 			}
 			if err != nil {
@@ -208,10 +211,11 @@ func (s *Service) bury(p *peer) {
 }
 
 // stale reports whether a claim was made while a session lived that has ended
-// since. mu is held.
-func (s *Service) stale(link *secure.Link, c wire.Claim) bool {
+// since. When the link was begun after that end, the claimant has merely not
+// noticed it. mu is held.
+func (s *Service) stale(link *secure.Link, c wire.Claim, a adoption) bool {
 	t, ok := s.tombs[link.Remote.Peer]
-	return ok && knows(c, link, t.instance, t.claim)
+	return ok && a.linked.Before(t.at) && knows(c, link, t.instance, t.claim)
 }
 
 // toldError turns the peer's refusal into an error of the public kind.

@@ -40,17 +40,13 @@ func (s *Service) connect(a *attempt) error {
 		return &Error{Op: "connect", Peer: a.peer, Code: CodeSelf, Err: errSelf}
 	}
 	s.mu.Lock()
-	err := s.register(a, s.cfg.ConnectTimeout)
-	s.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	s.spawn(func() { s.runConnect(a) })
-	return nil
+	defer s.mu.Unlock()
+	return s.register(a, s.cfg.ConnectTimeout, s.runConnect)
 }
 
-// register puts an attempt into the table. mu is held.
-func (s *Service) register(a *attempt, timeout time.Duration) error {
+// register puts an attempt into the table and starts its goroutine, both before
+// the service can begin to stop. mu is held.
+func (s *Service) register(a *attempt, timeout time.Duration, run func(*attempt)) error {
 	switch {
 	case s.stopping:
 		return &Error{Op: "connect", Peer: a.peer, Code: CodeClosed}
@@ -65,6 +61,7 @@ func (s *Service) register(a *attempt, timeout time.Duration) error {
 	a.ctx, cancel = context.WithCancelCause(ctx)
 	a.cancel = func(cause error) { cancel(cause); stop() }
 	s.attempts[a] = struct{}{}
+	s.spawn(func() { run(a) })
 	return nil
 }
 
@@ -98,6 +95,21 @@ func (s *Service) finish(a *attempt, e Event) {
 	call()
 }
 
+// already ends an attempt whose peer has a session, and reports false when that
+// session has ended meanwhile: its loss must not come before.
+func (s *Service) already(a *attempt, p *peer) bool {
+	s.mu.Lock()
+	if done := a.resolved; done || s.peers[p.id] != p {
+		s.mu.Unlock()
+		return done
+	}
+	s.resolve(a)
+	call := s.events.add(Event{Type: EventAlreadyConnected, Peer: p.id, Token: a.token})
+	s.mu.Unlock()
+	call()
+	return true
+}
+
 // joined returns the attempts that a new session with id answers, own first,
 // then in the order of their beginning. Bootstraps have their own final event.
 // mu is held.
@@ -121,13 +133,16 @@ func (s *Service) joined(id PeerID, own *attempt) (list []*attempt) {
 func (s *Service) runConnect(a *attempt) {
 	for {
 		if p := s.settled(a); p != nil {
-			s.finish(a, Event{Type: EventAlreadyConnected, Peer: p.id})
-			return
+			if s.already(a, p) {
+				return
+			}
+			continue
 		}
 		if a.ctx.Err() != nil {
 			s.connectFailed(a, context.Cause(a.ctx))
 			return
 		}
+		dialled := time.Now()
 		link, step, err := s.race(a, a.endpoints)
 		if err != nil {
 			if s.settled(a) == nil {
@@ -143,11 +158,12 @@ func (s *Service) runConnect(a *attempt) {
 			link.Conn.Close() //nolint:errcheck // it carries nothing
 			continue
 		}
-		p, err := s.adopt(link, adoption{how: Dialed, began: a.began, endpoint: step, attempt: a})
+		p, err := s.adopt(link, adoption{how: Dialed, began: a.began, linked: dialled, endpoint: step, attempt: a, within: a.ctx})
 		switch {
 		case err == nil:
-			s.finish(a, Event{Type: EventAlreadyConnected, Peer: p.id}) // unless insert has resolved it
-			return
+			if s.already(a, p) { // unless insert has resolved it
+				return
+			}
 		case errors.Is(err, errDuplicate):
 			s.awaitOther(a)
 		default:
@@ -288,6 +304,23 @@ func (s *Service) raceError(op string, id PeerID, err error) error {
 	return e
 }
 
+// hurry bounds the adoption of a link that we have dialled: by HandshakeTimeout,
+// by the attempt's own deadline and, once the service stops, by CloseTimeout.
+// The returned function ends that.
+func (s *Service) hurry(link *secure.Link, within context.Context) func() {
+	deadline := time.Now().Add(s.cfg.HandshakeTimeout)
+	if d, ok := within.Deadline(); ok && d.Before(deadline) {
+		deadline = d
+	}
+	link.Conn.SetDeadline(deadline) //nolint:errcheck // a closed connection shows in the first write
+	stop := context.AfterFunc(s.ctx, func() {
+		if d := time.Now().Add(s.cfg.CloseTimeout); d.Before(deadline) {
+			link.Conn.SetDeadline(d) //nolint:errcheck // a closed connection shows in the next read
+		}
+	})
+	return func() { stop() }
+}
+
 // try dials one endpoint and shakes hands, up to the point where we know the
 // peer and it does not know us.
 func (s *Service) try(ctx context.Context, ep Endpoint, expect PeerID) (*secure.Link, error) {
@@ -321,18 +354,14 @@ func (s *Service) startBootstrap(token uint64) error {
 		a.contacts = []Contact{}
 	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.bootstrap != nil {
-		s.mu.Unlock()
 		return &Error{Op: "bootstrap", Code: CodeState, Err: errors.New("a bootstrap is running")}
 	}
-	err := s.register(a, s.cfg.BootstrapTimeout)
-	if err != nil {
-		s.mu.Unlock()
+	if err := s.register(a, s.cfg.BootstrapTimeout, s.runBootstrap); err != nil {
 		return err
 	}
 	s.bootstrap = a
-	s.mu.Unlock()
-	s.spawn(func() { s.runBootstrap(a) })
 	return nil
 }
 
@@ -349,12 +378,13 @@ func (s *Service) runBootstrap(a *attempt) {
 	contacts := slices.Clone(a.contacts)
 	var failures []error
 	for len(contacts) > 0 && a.ctx.Err() == nil {
+		dialled := time.Now()
 		won, err := s.raceContacts(a, contacts)
 		if err != nil {
 			failures = append(failures, err)
 			break
 		}
-		p, err := s.adopt(won.link, adoption{how: Dialed, began: a.began, endpoint: won.contact.Endpoint})
+		p, err := s.adopt(won.link, adoption{how: Dialed, began: a.began, linked: dialled, endpoint: won.contact.Endpoint, within: a.ctx})
 		if errors.Is(err, errDuplicate) {
 			s.mu.Lock()
 			a.peer = won.link.Remote.Peer

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -35,15 +37,32 @@ func (s *Service) spawn(f func()) {
 	go s.live(f)
 }
 
+// enter lets a caller of the public API count as a goroutine of the service
+// until it calls leave. It reports false when the service stops.
+func (s *Service) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopping {
+		return false
+	}
+	s.lives.mu.Lock()
+	s.lives.running++
+	s.lives.mu.Unlock()
+	return true
+}
+
+// leave is the end of a goroutine of the service.
+func (s *Service) leave() {
+	s.lives.mu.Lock()
+	defer s.lives.mu.Unlock()
+	if s.lives.running--; s.lives.running == 0 && s.lives.idle != nil {
+		close(s.lives.idle)
+		s.lives.idle = nil
+	}
+}
+
 func (s *Service) live(f func()) {
-	defer func() {
-		s.lives.mu.Lock()
-		defer s.lives.mu.Unlock()
-		if s.lives.running--; s.lives.running == 0 && s.lives.idle != nil {
-			close(s.lives.idle)
-			s.lives.idle = nil
-		}
-	}()
+	defer s.leave()
 	defer func() {
 		if r := recover(); r != nil {
 			s.panicked(r, debug.Stack())
@@ -78,11 +97,7 @@ func (s *Service) shutdown() {
 		p.sess.Disconnect(wire.ReasonStopping, session.ErrDisconnected)
 	}
 	s.join(s.cfg.CloseTimeout + s.cfg.HandshakeTimeout)
-	for _, p := range peers { // only after a panic is one of them left
-		if s.remove(p) {
-			s.events.push(Event{Type: EventLost, Peer: p.id, detail: &detail{err: &Error{Op: "session", Peer: p.id, Code: CodeCanceled}}})
-		}
-	}
+	s.clearTables()
 	var err error
 	if failure := s.failure.Load(); failure != nil {
 		err = failure
@@ -92,6 +107,23 @@ func (s *Service) shutdown() {
 	}
 	s.events.push(Event{Type: EventStopped, detail: &detail{err: err}})
 	close(s.stopped)
+}
+
+// clearTables gives what a panic has left in the tables its last event.
+func (s *Service) clearTables() {
+	s.mu.Lock()
+	peers, attempts := slices.Collect(maps.Values(s.peers)), slices.Collect(maps.Keys(s.attempts))
+	s.mu.Unlock()
+	for _, p := range peers {
+		s.lose(p, &Error{Op: "session", Peer: p.id, Code: CodeCanceled})
+	}
+	for _, a := range attempts {
+		e := Event{Type: EventConnectFailed, Peer: a.peer, detail: &detail{err: &Error{Op: "connect", Peer: a.peer, Code: CodeCanceled}}}
+		if a.contacts != nil {
+			e = Event{Type: EventBootstrapFailed, detail: &detail{err: &Error{Op: "bootstrap", Code: CodeCanceled}}}
+		}
+		s.finish(a, e)
+	}
 }
 
 // join waits until no goroutine runs. When the orderly end takes longer than
@@ -137,19 +169,22 @@ func (s *Service) find(id PeerID) *peer {
 	return p
 }
 
-// remove takes a session out of the table, and reports whether it was in.
-func (s *Service) remove(p *peer) bool {
+// lose takes a session out of the table and tells the program, at once: when
+// the peer may connect again, its loss is in the queue.
+func (s *Service) lose(p *peer, why *Error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.peers[p.id] != p {
-		return false
+		s.mu.Unlock()
+		return
 	}
 	s.lookup.Lock()
 	delete(s.peers, p.id)
 	s.lookup.Unlock()
 	addCounters(&s.past, p.sess.Counters())
 	s.bury(p)
-	return true
+	call := s.events.add(Event{Type: EventLost, Peer: p.id, detail: &detail{err: why}})
+	s.mu.Unlock()
+	call()
 }
 
 // The methods that session.Owner asks for are on owner, so that they are not
@@ -175,10 +210,8 @@ func (o *owner) Dropped(sess *session.Session, priority uint8, count, bytes uint
 func (o *owner) Ended(sess *session.Session, why error) {
 	s := (*Service)(o)
 	p := sess.Tag.(*peer)
-	if s.remove(p) {
-		s.events.push(Event{Type: EventLost, Peer: p.id, detail: &detail{err: s.linkError("session", p.id, p.endpoint, why)}})
-		s.events.trim()
-	}
+	s.lose(p, s.linkError("session", p.id, p.endpoint, why))
+	s.events.trim()
 }
 
 // Go runs f in a goroutine of the service.

@@ -36,7 +36,7 @@ type eventQueue struct {
 	chunks  []*chunk // not yet handed out completely
 	free    []*chunk
 	count   int           // events waiting
-	bytes   int           // of messages, until their batch is released
+	bytes   int           // what messages are charged with, until their batch is released
 	total   uint64        // events ever
 	pauses  uint64        // times that a reader had to wait
 	ready   chan struct{} // closed when the queue is not empty; nil when nobody waits
@@ -45,9 +45,15 @@ type eventQueue struct {
 	drained bool          // EventStopped has been handed out
 }
 
-// messageCost is the bookkeeping that a queued message is charged with, so that
-// a flood of empty messages has a bound too.
-const messageCost = 80
+const (
+	// messageCost is the bookkeeping that a queued message is charged with, so
+	// that a flood of empty messages has a bound too.
+	messageCost = 80
+	// bufferShare is the part of its buffers that a delivery is charged with at
+	// least. Buffers come in powers of four, so it matters only to messages that
+	// are much smaller than the smallest buffer and come one by one.
+	bufferShare = 4
+)
 
 // tail returns the chunk to append n events to. mu is held.
 func (q *eventQueue) tail(n int) *chunk {
@@ -115,10 +121,14 @@ func (q *eventQueue) add(e Event) func() {
 // deliver adds messages of a peer, after waiting for room; it gives up and
 // releases the buffers when quit is closed.
 func (q *eventQueue) deliver(peer PeerID, messages []session.Message, buffers []*session.Buffer, quit <-chan struct{}) bool {
-	bytes := 0
+	bytes, held := 0, 0
 	for i := range messages {
 		bytes += len(messages[i].Data) + messageCost
 	}
+	for _, b := range buffers {
+		held += len(b.B)
+	}
+	bytes = max(bytes, held/bufferShare)
 	q.mu.Lock()
 	for paused := false; q.bytes > 0 && q.bytes+bytes > q.limit && !q.stopped; {
 		if !paused {
@@ -257,11 +267,12 @@ func (q *eventQueue) wait(ctx context.Context) error {
 	}
 }
 
-// crowded reports whether so many events wait that no new session should come.
+// crowded reports whether so many events other than messages wait that no new
+// session should come. Of messages there are at most what their cost allows.
 func (q *eventQueue) crowded() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.count > controlReserve && q.bytes < q.limit
+	return q.count-q.bytes/messageCost > controlReserve
 }
 
 // pending reports whether an event waits.

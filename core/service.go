@@ -168,9 +168,10 @@ func (s *Service) SetAccept(accept bool) { s.accept.Store(accept) }
 // comes as EventConnectionInfo with the token. It is signed, holds for 24
 // hours, and is to be given to the other peer by any channel.
 func (s *Service) PrepareConnectionInfo(token uint64) error {
-	if s.isStopping() {
+	if !s.enter() {
 		return &Error{Op: "prepare connection info", Code: CodeClosed}
 	}
+	defer s.leave()
 	info, err := s.connectionInfo()
 	if err != nil {
 		return &Error{Op: "prepare connection info", Code: CodeOf(err), Err: err}
