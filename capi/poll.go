@@ -123,10 +123,10 @@ func (s *signal) descriptor() (fd C.int, made bool, err error) {
 		return s.fds[0], false, nil
 	}
 	if number := C.crust__signal_open(&s.fds[0]); number != 0 {
-		cause := syscall.Errno(number)
-		if cause == syscall.ENOSYS {
+		if number < 0 {
 			return -1, false, failure("crust_service_fd", crust.CodeUnsupported, "this system has no descriptor to wait on; use crust_poll in a thread")
 		}
+		cause := syscall.Errno(number)
 		return -1, false, &crust.Error{Op: "crust_service_fd", Code: crust.CodeOf(cause), Err: cause}
 	}
 	s.opened.Store(true)

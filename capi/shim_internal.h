@@ -40,7 +40,7 @@ void crust__release(crust_release_fn fn, void *user);
 
 /* The descriptor behind crust_service_fd: an eventfd on Linux, a pipe on other
  * Unix systems. fds[0] is read and given to the program, fds[1] is written; they
- * may be the same. Returns 0, or the errno, ENOSYS where there is neither. */
+ * may be the same. Returns 0, an errno, or -1 where there is neither. */
 int  crust__signal_open(int fds[2]);
 void crust__signal_set(const int fds[2]);
 void crust__signal_clear(const int fds[2]);

@@ -8,17 +8,16 @@
 #endif
 #include "shim_internal.h"
 
-#include <errno.h>
-
 #if defined(_WIN32)
 
-int  crust__signal_open(int fds[2]) { fds[0] = fds[1] = -1; return ENOSYS; }
+int  crust__signal_open(int fds[2]) { fds[0] = fds[1] = -1; return -1; }
 void crust__signal_set(const int fds[2]) { (void)fds; }
 void crust__signal_clear(const int fds[2]) { (void)fds; }
 void crust__signal_close(const int fds[2]) { (void)fds; }
 
 #else
 
+#  include <errno.h>
 #  include <fcntl.h>
 #  include <unistd.h>
 #  if defined(__linux__)
