@@ -263,6 +263,7 @@ var causes = []struct {
 	{secure.ErrNoAnswer, CodeNetworkName},
 	{secure.ErrWrongPeer, CodeWrongPeer},
 	{secure.ErrHandshake, CodeHandshake},
+	{session.ErrFault, CodeInternal},
 	{session.ErrBroken, CodeReset},
 	{context.DeadlineExceeded, CodeTimeout},
 }

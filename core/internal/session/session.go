@@ -37,6 +37,7 @@ var (
 	ErrBroken       = errors.New("the connection broke")
 	ErrProtocol     = errors.New("the peer broke the protocol")
 	ErrReplaced     = errors.New("the peer came back as a new session")
+	ErrFault        = errors.New("a fault inside the library")
 )
 
 // Message is one received message. Data lies in one of the buffers that are
@@ -141,7 +142,7 @@ type Session struct {
 	queued    int    // bytes in queues and in out
 	open      int    // messages of which some pieces are out
 	writing   bool
-	ticking   bool
+	ticking   int  // ticks that report drops
 	refused   bool // a Writable is owed
 	room      chan struct{}
 	written   int64 // session clock at the end of the last write
@@ -215,11 +216,17 @@ func (s *Session) Start() {
 
 // run is the session's own goroutine.
 func (s *Session) run() {
-	err := s.in.loop()
-	s.end(err)
+	defer s.finishRun()
+	s.end(s.in.loop())
 	s.in.free()
+}
+
+// finishRun waits for the writer and reports the end. It runs also when the
+// reader panics, whose memory is then left to the garbage collector.
+func (s *Session) finishRun() {
+	s.end(ErrFault)
 	s.mu.Lock()
-	for s.writing || s.ticking { // its connection is closed: it is on its way out
+	for s.writing || s.ticking > 0 { // its connection is closed: it is on its way out
 		room := s.waitRoom()
 		s.mu.Unlock()
 		<-room
@@ -315,11 +322,20 @@ func (s *Session) tick() {
 		s.mu.Unlock()
 		return
 	}
-	s.ticking = true
+	s.ticking++
+	defer func() {
+		s.mu.Lock()
+		s.ticking--
+		s.signalRoom()
+		s.mu.Unlock()
+	}()
 	drops := s.expire(now)
+	writable := s.owed()
 	if due := s.lastSent.Load() + int64(s.hb); now >= due || s.rtt.Load() == 0 && s.pingSent == 0 {
-		s.pingSent = uint64(now) + 1
-		s.control = wire.AppendPing(s.control, wire.FramePing, s.pingSent)
+		if len(s.control) == 0 { // else something is still to go out, which tells as much
+			s.pingSent = uint64(now) + 1
+			s.control = wire.AppendPing(s.control, wire.FramePing, s.pingSent)
+		}
 		s.lastSent.Store(now) // a stalled link gets one heartbeat each interval, not one each tick
 		if !s.writing {
 			s.startWriter()
@@ -330,10 +346,9 @@ func (s *Session) tick() {
 	for _, d := range drops {
 		s.owner.Dropped(s, d.priority, d.count, d.bytes)
 	}
-	s.mu.Lock()
-	s.ticking = false
-	s.signalRoom()
-	s.mu.Unlock()
+	if writable {
+		s.owner.Writable(s)
+	}
 }
 
 // schedule sets the timer to the next thing due. mu is held.

@@ -13,9 +13,16 @@ import (
 // a round trip, also on loopback, comes later.
 const quiet = 2 * time.Microsecond
 
+// directOver is the size in bytes above which a message is not written by the
+// caller: what the connection does not take at once, nothing can overtake.
+const directOver = 64 << 10
+
 // Send queues or writes one message. It never blocks. Errors: ErrTooBig,
 // ErrWouldBlock, ErrEnded.
-func (s *Session) Send(data []byte, priority uint8) error {
+func (s *Session) Send(data []byte, priority uint8) error { return s.send(data, priority, true) }
+
+// send is Send; when it refuses the message, notify says whether a Writable is owed.
+func (s *Session) send(data []byte, priority uint8, notify bool) error {
 	if len(data) > wire.MaxMessage {
 		return ErrTooBig
 	}
@@ -25,13 +32,13 @@ func (s *Session) Send(data []byte, priority uint8) error {
 		return ErrEnded
 	}
 	if s.queued > 0 && s.queued+len(data)+frameCost > s.cfg.SendQueue {
-		s.refused = true
+		s.refused = s.refused || notify
 		s.mu.Unlock()
 		return ErrWouldBlock
 	}
 	s.sent++
 	s.sentBytes += uint64(len(data))
-	if !s.writing && s.try != nil && len(s.control) == 0 && !s.pongDue && s.queued == 0 &&
+	if !s.writing && s.try != nil && len(data) <= directOver && len(s.control) == 0 && !s.pongDue && s.queued == 0 &&
 		s.clock()-s.written > int64(quiet) {
 		s.writing = true
 		s.queued = len(data) + frameCost
@@ -87,6 +94,9 @@ func (s *Session) SendRun(n int, message func(k int) ([]byte, uint8)) (int, erro
 // the queue may have a bound beyond that. What is in the caches is sealed faster
 // than what is not. When ctx ends, what Send would accept is accepted.
 func (s *Session) SendWait(ctx context.Context, data []byte, priority uint8) error {
+	if len(data) > wire.MaxMessage {
+		return ErrTooBig
+	}
 	bound := min(waitOver, s.cfg.SendQueue)
 	for {
 		s.mu.Lock()
@@ -100,17 +110,27 @@ func (s *Session) SendWait(ctx context.Context, data []byte, priority uint8) err
 			select {
 			case <-room:
 			case <-ctx.Done():
-				if err := s.Send(data, priority); err != ErrWouldBlock { //nolint:errorlint // it is returned bare
+				if err := s.send(data, priority, false); err != ErrWouldBlock { //nolint:errorlint // it is returned bare
 					return err
 				}
 				return context.Cause(ctx)
 			}
 			continue
 		}
-		if err := s.Send(data, priority); err != ErrWouldBlock { //nolint:errorlint // it is returned bare
+		if err := s.send(data, priority, false); err != ErrWouldBlock { //nolint:errorlint // it is returned bare
 			return err
 		}
 	}
+}
+
+// owed reports, once, whether it is time to tell that a queue which refused a
+// message has drained to half. mu is held.
+func (s *Session) owed() bool {
+	if !s.refused || s.queued > s.cfg.SendQueue/2 {
+		return false
+	}
+	s.refused = false
+	return s.state == live
 }
 
 // waitRoom returns a channel that is closed when there is room, the writer
@@ -156,6 +176,12 @@ func sealPiece(seal secure.Sealer, out, piece []byte, left int, priority uint8) 
 // writeDirect writes one message on the caller's goroutine without waiting.
 // What does not fit is left to the writer.
 func (s *Session) writeDirect(data []byte, priority uint8) {
+	defer func() {
+		if fault := recover(); fault != nil { // the caller is the program's: the owner's goroutines bear the blame
+			s.broke()
+			s.owner.Go(func() { panic(fault) })
+		}
+	}()
 	out := NewBuffer(wire.SealedHeader + wire.MessageFrameSize(len(data)) + wire.TagSize + (len(data)/wire.MaxBody+1)*(wire.SealedHeader+wire.TagSize))
 	b := out.B[:0]
 	if len(data) <= pieceOver {
@@ -180,6 +206,10 @@ func (s *Session) writeDirect(data []byte, priority uint8) {
 	if err == nil && n == len(b) {
 		out.Release()
 		s.queued -= len(data) + frameCost
+		if s.owed() { // the program is called from the owner's goroutines only
+			s.owner.Go(s.tellAndWrite)
+			return
+		}
 		s.writing = false
 		s.signalRoom()
 		if s.queued > 0 || len(s.control) > 0 || s.pongDue || s.state == draining {
@@ -199,8 +229,38 @@ type batch struct {
 	last  bool
 }
 
-// write is the writer goroutine: it lives while there is something to write.
+// write is the writer goroutine.
 func (s *Session) write() {
+	defer s.mend()()
+	s.writeAll()
+}
+
+// tellAndWrite is the writer goroutine after a direct write made room.
+func (s *Session) tellAndWrite() {
+	defer s.mend()()
+	s.owner.Writable(s)
+	s.writeAll()
+}
+
+// mend returns what is to be deferred by a goroutine that has the write side:
+// after a panic nobody waits for it.
+func (s *Session) mend() func() {
+	return func() {
+		if fault := recover(); fault != nil {
+			s.broke()
+			panic(fault)
+		}
+	}
+}
+
+// broke ends the session after a fault of who had the write side.
+func (s *Session) broke() {
+	s.end(ErrFault)
+	s.stopWriting()
+}
+
+// writeAll writes while there is something to write, and gives the write side up.
+func (s *Session) writeAll() {
 	mem := NewBuffer(batchBytes + 2*wire.MaxRecord)
 	defer mem.Release()
 	var b batch
@@ -225,13 +285,10 @@ func (s *Session) write() {
 		s.written = now
 		s.queued -= b.freed
 		b.freed = 0
-		writable := false
 		if s.queued <= waitOver/2 {
 			s.signalRoom()
 		}
-		if s.queued <= s.cfg.SendQueue/2 {
-			writable, s.refused = s.refused && s.state == live, false
-		}
+		writable := s.owed()
 		if err != nil || s.state == ended {
 			s.writing = false
 			s.signalRoom()
@@ -297,10 +354,8 @@ func (s *Session) take(b *batch, mem []byte) {
 		it := *q.first()
 		if !it.large {
 			q.pop()
-			s.mu.Unlock() // the write side is ours: nobody else seals
-			b.out = sealFrames(s.link.Seal, b.out, it.buf.B[:it.n])
+			s.unlocked(func() { b.out = sealFrames(s.link.Seal, b.out, it.buf.B[:it.n]) })
 			it.buf.Release()
-			s.mu.Lock()
 			b.freed += int(it.bytes) + int(it.count)*frameCost
 			continue
 		}
@@ -315,6 +370,14 @@ func (s *Session) take(b *batch, mem []byte) {
 		s.writing = false
 		s.signalRoom()
 	}
+}
+
+// unlocked runs f, which seals, without mu: the write side is ours, so nobody
+// else does. A panic of f finds mu held, as the deferred unlocking expects.
+func (s *Session) unlocked(f func()) {
+	s.mu.Unlock()
+	defer s.mu.Lock()
+	f()
 }
 
 // takePiece seals the next piece of the large message at the head of q. mu is
@@ -334,9 +397,7 @@ func (s *Session) takePiece(b *batch, q *queue, it item) {
 	} else {
 		q.first().off += n
 	}
-	s.mu.Unlock()
-	b.out = sealPiece(s.link.Seal, b.out, it.buf.B[it.off:it.off+n], left, q.priority)
-	s.mu.Lock()
+	s.unlocked(func() { b.out = sealPiece(s.link.Seal, b.out, it.buf.B[it.off:it.off+n], left, q.priority) })
 	if last {
 		it.buf.Release()
 		b.freed += int(it.bytes) + frameCost
@@ -344,13 +405,14 @@ func (s *Session) takePiece(b *batch, q *queue, it item) {
 }
 
 // next returns the most urgent queue that may go on: a further message in
-// pieces must wait while wire.MaxOpenPieces are under way. mu is held.
+// pieces, be it one piece, must wait while wire.MaxOpenPieces are under way. mu
+// is held.
 func (s *Session) next() *queue {
 	for _, q := range s.queues {
 		if q.empty() {
 			continue
 		}
-		if it := q.first(); it.large && it.off == 0 && s.open >= wire.MaxOpenPieces && it.n > wire.MaxBody {
+		if it := q.first(); it.large && it.off == 0 && s.open >= wire.MaxOpenPieces {
 			continue
 		}
 		return q
