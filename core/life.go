@@ -214,6 +214,11 @@ func (o *owner) Ended(sess *session.Session, why error) {
 	s.events.trim()
 }
 
+// Fault stops the service.
+func (o *owner) Fault(_ *session.Session, fault any) {
+	(*Service)(o).panicked(fault, debug.Stack())
+}
+
 // Go runs f in a goroutine of the service.
 func (o *owner) Go(f func()) { (*Service)(o).spawn(f) }
 

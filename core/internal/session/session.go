@@ -61,6 +61,8 @@ type Owner interface {
 	// Ended is the last call for a session, when all its goroutines but the
 	// calling one are gone.
 	Ended(s *Session, why error)
+	// Fault says that the library panicked in a call of the program: with what.
+	Fault(s *Session, fault any)
 	// Go runs f in a goroutine that the owner joins.
 	Go(f func())
 }
@@ -143,7 +145,8 @@ type Session struct {
 	open      int    // messages of which some pieces are out
 	writing   bool
 	ticking   int  // ticks that report drops
-	refused   bool // a Writable is owed
+	refused   bool // a Writable is owed when half of the queue is free
+	tell      bool // and it is: the next writer tells
 	room      chan struct{}
 	written   int64 // session clock at the end of the last write
 	sent      uint64

@@ -177,9 +177,9 @@ func sealPiece(seal secure.Sealer, out, piece []byte, left int, priority uint8) 
 // What does not fit is left to the writer.
 func (s *Session) writeDirect(data []byte, priority uint8) {
 	defer func() {
-		if fault := recover(); fault != nil { // the caller is the program's: the owner's goroutines bear the blame
+		if fault := recover(); fault != nil { // the caller is the program, which has done nothing wrong
 			s.broke()
-			s.owner.Go(func() { panic(fault) })
+			s.owner.Fault(s, fault)
 		}
 	}()
 	out := NewBuffer(wire.SealedHeader + wire.MessageFrameSize(len(data)) + wire.TagSize + (len(data)/wire.MaxBody+1)*(wire.SealedHeader+wire.TagSize))
@@ -206,13 +206,10 @@ func (s *Session) writeDirect(data []byte, priority uint8) {
 	if err == nil && n == len(b) {
 		out.Release()
 		s.queued -= len(data) + frameCost
-		if s.owed() { // the program is called from the owner's goroutines only
-			s.owner.Go(s.tellAndWrite)
-			return
-		}
+		s.tell = s.owed()
 		s.writing = false
 		s.signalRoom()
-		if s.queued > 0 || len(s.control) > 0 || s.pongDue || s.state == draining {
+		if s.tell || s.queued > 0 || len(s.control) > 0 || s.pongDue || s.state == draining {
 			s.startWriter()
 		}
 		return
@@ -229,28 +226,16 @@ type batch struct {
 	last  bool
 }
 
-// write is the writer goroutine.
+// write is the writer goroutine. After a panic nobody waits for it.
 func (s *Session) write() {
-	defer s.mend()()
-	s.writeAll()
-}
-
-// tellAndWrite is the writer goroutine after a direct write made room.
-func (s *Session) tellAndWrite() {
-	defer s.mend()()
-	s.owner.Writable(s)
-	s.writeAll()
-}
-
-// mend returns what is to be deferred by a goroutine that has the write side:
-// after a panic nobody waits for it.
-func (s *Session) mend() func() {
-	return func() {
-		if fault := recover(); fault != nil {
+	fault := true
+	defer func() {
+		if fault {
 			s.broke()
-			panic(fault)
 		}
-	}
+	}()
+	s.writeAll()
+	fault = false
 }
 
 // broke ends the session after a fault of who had the write side.
@@ -270,7 +255,12 @@ func (s *Session) writeAll() {
 	if len(rest) > 0 {
 		b.freed = s.queued - s.waiting()
 	}
+	tell := s.tell
+	s.tell = false
 	s.mu.Unlock()
+	if tell {
+		s.owner.Writable(s)
+	}
 	for {
 		if len(rest) > 0 {
 			b.out, rest = rest, nil
