@@ -2,7 +2,7 @@
 # build.sh check: everything that looks at the code without running it. Sourced
 # by build.sh.
 
-# shellcheck source=test.sh
+# shellcheck source=.ci/test.sh
 . "$ROOT/.ci/test.sh"
 
 need_to_check() {

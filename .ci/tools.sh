@@ -154,7 +154,7 @@ install_needs() {
     say "Installing: $command"
     refresh_lists
     if ! as_root env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -y -q --no-install-recommends --no-remove "${NEED_PACKAGES[@]}" >>"$BUILD/apt.log" 2>&1; then
+        apt-get install -y -q -o DPkg::Lock::Timeout=300 --no-install-recommends --no-remove "${NEED_PACKAGES[@]}" >>"$BUILD/apt.log" 2>&1; then
         tail -n 20 "$BUILD/apt.log" >&2
         die "apt-get could not install: ${NEED_PACKAGES[*]} (the whole log is $BUILD/apt.log)"
     fi
