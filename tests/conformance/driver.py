@@ -19,7 +19,7 @@ from typing import Optional
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bindings" / "python" / "src"))
 
-import crust  # noqa: E402 - found on the path just set
+import crust
 
 AT_ONCE = 4 << 20  # bytes of messages made for one send_many
 

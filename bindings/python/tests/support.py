@@ -9,8 +9,9 @@ import itertools
 import os
 import subprocess
 import sys
+import time
 import unittest
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -56,6 +57,14 @@ def receive(service: crust.Service, count: int) -> list[tuple[crust.PeerId, int,
             raise AssertionError(f"{len(messages)} of {count} messages within {PATIENCE} s")
         messages += batch
     return messages
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Look again and again until something is so."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not so within {PATIENCE} s")
 
 
 def link(dialler: crust.Service, acceptor: crust.Service) -> None:

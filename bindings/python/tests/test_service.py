@@ -13,7 +13,18 @@ import unittest
 from pathlib import Path
 
 import crust
-from support import LOOPBACK, PATIENCE, TestCase, link, new_network, new_service, pair, receive, wait_for
+from support import (
+    LOOPBACK,
+    PATIENCE,
+    TestCase,
+    link,
+    new_network,
+    new_service,
+    pair,
+    receive,
+    wait_for,
+    wait_until,
+)
 
 
 class Hello(TestCase):
@@ -328,9 +339,7 @@ class Looking(TestCase):
             counters = one.stats()
             self.assertEqual((counters.peers, counters.listeners, counters.sessions_total), (1, 1, 1))
             self.assertEqual((counters.sent_messages, counters.sent_bytes), (5, 50))
-            deadline = time.monotonic() + PATIENCE
-            while one.stats().wire_sent_bytes <= 50:  # counted a moment after the messages
-                self.assertLess(time.monotonic(), deadline)
+            wait_until(lambda: one.stats().wire_sent_bytes > 50)  # counted a moment after the messages
 
     def test_unknown_peer(self) -> None:
         stranger = crust.generate_identity()[1]
@@ -417,6 +426,66 @@ class Taking(TestCase):
                 story += [*batch, *batch.events]
             self.assertEqual(story[:3], [(one.id, 2, b"a"), (one.id, 2, b"bb"), (one.id, 2, b"")])
             self.assertIsInstance(story[3], crust.Lost)
+
+    def test_messages_of_many_peers_in_one_batch(self) -> None:
+        network = new_network()
+        with new_service(network) as hub, new_service(network) as one, new_service(network) as other:
+            link(hub, one)
+            link(hub, other)
+            before = hub.stats().events_total
+            for number in range(50):
+                for service in (one, other):
+                    service.send(hub.id, bytes([number]))
+                wait_until(lambda n=number: hub.stats().events_total == before + 2 * n + 2)  # type: ignore[misc]
+            batch = hub.receive_messages(PATIENCE)
+            self.assertEqual(len(batch), 100)
+            for service in (one, other):
+                mine = [data[0] for peer, _, data in batch if peer == service.id]
+                self.assertEqual(mine, list(range(50)))
+
+    def test_columns_stop_at_the_next_message_after_an_event(self) -> None:
+        for through_the_backlog in (False, True):
+            with pair() as (one, other):
+                while other.poll(0):
+                    pass
+                before = other.stats().events_total
+                one.send_many(other.id, [b"1", b"2"])
+                wait_until(lambda: other.stats().events_total == before + 2)  # noqa: B023 - called at once
+                other.listen(LOOPBACK)
+                wait_until(lambda: other.stats().events_total == before + 3)  # noqa: B023
+                one.send_many(other.id, [b"3", b"4", b"5"])
+                wait_until(lambda: other.stats().events_total == before + 6)  # noqa: B023
+                if through_the_backlog:
+                    other.prepare_connection_info().result(PATIENCE)
+                first, second = other.receive_messages(PATIENCE), other.receive_messages(PATIENCE)
+                self.assertEqual(first.data, [b"1", b"2"])
+                self.assertEqual([type(event) for event in first.events], [crust.ListenerStarted])
+                self.assertEqual(second.data, [b"3", b"4", b"5"])
+                self.assertEqual(second.peers, [one.id] * 3)
+                self.assertEqual(second.priorities, [1] * 3)
+                self.assertEqual(bool(second.events), through_the_backlog)  # the ConnectionInfo
+
+    def test_forms_do_not_depend_on_who_waited(self) -> None:
+        with pair() as (one, other):
+            for copy in (True, False):
+                one.send_many(other.id, [b"a", b"b", b"c"])
+                wait_until(lambda: other.stats().events_queued >= 3)
+                other.prepare_connection_info().result(PATIENCE)  # moves them to the backlog
+                (event,) = other.poll(PATIENCE, 1, copy=copy)
+                self.assertIs(type(event), crust.Message if copy else crust.MessageView)
+                self.assertIs(type(next(iter(other.events(PATIENCE, copy=copy)))), type(event))
+                (data,) = other.receive_messages(PATIENCE, 1, copy=copy).data
+                self.assertIs(type(data), bytes if copy else memoryview)
+                self.assertEqual(bytes(data), b"c")
+                wait_for(other, crust.ConnectionInfo)
+
+    def test_result_does_not_hoard(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent, pair() as (one, other):
+            call = other.connect_endpoint(f"tcp://127.0.0.1:{silent.getsockname()[1]}")
+            self.assertEqual(one.send_many(other.id, [b"x"] * 10_000), 10_000)
+            with self.fails(crust.Limit, "events wait unread"):
+                call.result(PATIENCE)
+            self.assertEqual(len(receive(other, 10_000)), 10_000)
 
     def test_views_outlive_the_service(self) -> None:
         with pair() as (one, other):

@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "bindings" / "python" / "src"))
 
-import crust  # noqa: E402 - found on the path just set
+import crust
 
 SIZE = 64
 RUNS = 5

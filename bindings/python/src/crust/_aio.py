@@ -78,11 +78,14 @@ class Pump:
         """Read in a thread of its own until the service or the loop is closed."""
         try:
             while not self._stopped:
+                # In this order: whoever makes room from here on sees that the pump is paused.
                 self._room.clear()
+                self._paused = True
                 if self._inbox.full():
-                    self._paused = True
                     self._room.wait()
-                elif self._inbox.fill(slice_ms(float("inf")), patience=0.1):
+                    continue
+                self._paused = False
+                if self._inbox.fill(slice_ms(float("inf")), patience=0.1):
                     self.loop.call_soon_threadsafe(self._wake)
         except Closed:
             with contextlib.suppress(RuntimeError):  # the loop is closed too
@@ -129,7 +132,7 @@ class Pump:
             self.loop.add_reader(self._fd, self._readable)
 
     async def next_event(self, copy: bool) -> Event:
-        """Wait for one event.
+        """Return the next event as soon as there is one.
 
         Raises:
             StopAsyncIteration: no more will come.
@@ -145,6 +148,8 @@ class Pump:
                 return with_copy(event, copy)
             if self._stopped or self._inbox.ended:
                 raise StopAsyncIteration
+            if self._paused:
+                self._resume()  # other threads have taken what was unread
             waiter: asyncio.Future[None] = self.loop.create_future()
             self._waiters.append(waiter)
             try:

@@ -170,8 +170,9 @@ class Inbox:
             return []
         try:
             while True:
-                if self.backlog:
-                    return self._from_backlog(limit, copy)
+                events = self._from_backlog(limit, copy)
+                if events:
+                    return events
                 self._check_open()
                 wait = slice_ms(deadline)
                 events = self._poll(wait, limit, copy)
@@ -191,8 +192,9 @@ class Inbox:
             return MessageBatch([], [], [], [])
         try:
             while True:
-                if self.backlog:
-                    batch, rest = as_batch(self._from_backlog(limit or CHUNK, copy), copy)
+                events = self._from_backlog(limit or CHUNK, copy)
+                if events:
+                    batch, rest = as_batch(events, copy)
                     self.backlog.extendleft(reversed(rest))
                     return batch
                 self._check_open()
@@ -284,12 +286,13 @@ class Inbox:
     def _enter(self, deadline: float) -> bool:
         """Become the one thread that polls."""
         self._takers.append(None)
-        if self._polling.acquire(blocking=False):
-            return True
-        rest = deadline - time.monotonic() if deadline else 0.0
-        entered = rest > 0 and self._polling.acquire(timeout=min(rest, threading.TIMEOUT_MAX))
-        if not entered:
-            self._takers.pop()
+        entered = False
+        try:
+            rest = max(deadline - time.monotonic(), 0) if deadline else 0
+            entered = self._polling.acquire(timeout=min(rest, threading.TIMEOUT_MAX))
+        finally:  # also when Ctrl-C ends the waiting
+            if not entered:
+                self._takers.pop()
         return entered
 
     def _leave(self) -> None:

@@ -256,6 +256,11 @@ class Service(Sending):
         self, timeout: Optional[float] = None, max_events: int = 0, *, copy: Literal[False]
     ) -> MessageBatch[memoryview]: ...
 
+    @overload
+    def receive_messages(
+        self, timeout: Optional[float] = None, max_events: int = 0, *, copy: bool
+    ) -> MessageBatch[Any]: ...
+
     def receive_messages(
         self, timeout: Optional[float] = None, max_events: int = 0, *, copy: bool = True
     ) -> MessageBatch[Any]:
