@@ -13,10 +13,10 @@ type Buffer struct {
 	refs atomic.Int32
 }
 
-// Buffers come in powers of four from 1 KiB to 4 MiB.
+// Buffers come in powers of four from 512 B to 8 MiB.
 const (
-	minClass = 10
-	classes  = 7
+	minClass = 9
+	classes  = 8
 )
 
 var pools [classes]sync.Pool
@@ -26,7 +26,7 @@ func classOf(n int) int {
 	return min(c, classes-1)
 }
 
-// NewBuffer returns a buffer of at least n bytes, at most 4 MiB, with one reference.
+// NewBuffer returns a buffer of at least n bytes, at most 8 MiB, with one reference.
 func NewBuffer(n int) *Buffer {
 	c := classOf(n)
 	b, _ := pools[c].Get().(*Buffer)

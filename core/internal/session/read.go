@@ -9,9 +9,11 @@ import (
 	"github.com/libcrust/libcrust/core/internal/wire"
 )
 
-// Sizes of the read buffer: it grows while reads fill it.
+// Sizes of the read buffer: it grows while reads fill it. A small one is held
+// while the link is quiet, because asking for it only when there is something to
+// read costs a system call; a larger one is not.
 const (
-	smallRead = 4 << 10
+	smallRead = 512
 	largeRead = 128 << 10
 )
 
@@ -126,13 +128,14 @@ func (in *inbox) loop() error {
 	}
 }
 
-// read reads once. While the link is quiet no buffer is held.
+// read reads once. While the link is quiet no large buffer is held.
 func (in *inbox) read() (n int, err error) {
-	if in.buf != nil && in.start == in.end && (in.lazy != nil || in.used) {
+	lazy := in.lazy != nil && in.want > smallRead
+	if in.buf != nil && in.start == in.end && (lazy || in.used || len(in.buf.B) > in.want) {
 		in.buf.Release()
 		in.buf, in.start, in.end, in.used = nil, 0, 0, false
 	}
-	if in.lazy != nil {
+	if lazy {
 		n, err = in.lazy.ReadLazy(in.get)
 	} else {
 		n, err = in.s.link.Conn.Read(in.get())
