@@ -63,6 +63,7 @@ type Config struct {
 	Network *Network
 	Hello   wire.Hello // Version, Peer are set by the handshake
 	Seen    *Seen      // for responders
+	images  images
 	// Random is the source of randomness; nil means crypto/rand.
 	Random io.Reader
 }
@@ -302,7 +303,7 @@ func (h *handshake) remote(payload []byte) (wire.Hello, error) {
 	if err != nil {
 		return wire.Hello{}, fmt.Errorf("%w: %w", ErrHandshake, err)
 	}
-	static, err := remote.Peer.Curve25519()
+	static, err := h.cfg.images.of(remote.Peer)
 	if err != nil || string(static[:]) != string(h.state.PeerStatic()) {
 		return wire.Hello{}, fmt.Errorf("%w: the peer claims an identity that it does not hold", ErrHandshake)
 	}
@@ -319,6 +320,37 @@ func (h *handshake) finish(remote wire.Hello, send, receive *noise.CipherState, 
 		Conn: h.conn, Remote: remote, Initiator: first != nil, Cipher: c, Seal: seal, Open: open,
 		First: first, Rest: append([]byte(nil), h.buf...),
 	}, nil
+}
+
+// images remembers the Curve25519 images of peers that have proved them. To
+// compute one, with the check that the key is in the main subgroup, costs more
+// than a key agreement, and peers come back.
+type images struct {
+	mu    sync.Mutex
+	known map[identity.PeerID][32]byte
+}
+
+// maxImages bounds the table, which begins anew when it is full.
+const maxImages = 1024
+
+func (i *images) of(id identity.PeerID) ([32]byte, error) {
+	i.mu.Lock()
+	image, ok := i.known[id]
+	i.mu.Unlock()
+	if ok {
+		return image, nil
+	}
+	image, err := id.Curve25519()
+	if err != nil {
+		return image, err
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.known == nil || len(i.known) >= maxImages {
+		i.known = make(map[identity.PeerID][32]byte)
+	}
+	i.known[id] = image
+	return image, nil
 }
 
 // Seen remembers the nonces of first flights that authenticated, so that a

@@ -162,6 +162,7 @@ func TestInsidersAgainstAService(t *testing.T) {
 			}
 		})
 	}
+	honest(t, s, network) // during the attack
 	wg.Wait()
 	t.Logf("count: %d records of badly behaved members of the network over sockets, in %d sessions of %d links", count.Load(), connected.Load(), attackers*sessions)
 	if connected.Load() < attackers*sessions/4 || count.Load() < attackers*sessions {

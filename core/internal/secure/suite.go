@@ -50,7 +50,7 @@ func (sodiumDH) DH(secret, public []byte) (shared []byte, err error) {
 
 type sodiumBLAKE2b struct{}
 
-func (sodiumBLAKE2b) Hash() hash.Hash  { return sodium.NewGenericHash(64) }
+func (sodiumBLAKE2b) Hash() hash.Hash  { return newBLAKE2b() }
 func (sodiumBLAKE2b) HashName() string { return "BLAKE2b" }
 
 type sodiumChaChaPoly struct{}

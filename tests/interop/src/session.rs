@@ -2,10 +2,11 @@
 //! messages, heartbeats and the end, on top of a link.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::frame::{self, Result};
 use crate::link::Link;
+use crate::peer::PATIENCE;
 
 /// What comes out of a session.
 #[derive(Debug, PartialEq)]
@@ -120,11 +121,16 @@ impl Session {
         Ok(())
     }
 
-    /// What comes next; Pings are answered.
+    /// What comes next; Pings are answered, and do not prolong the waiting.
     pub fn next(&mut self) -> Result<Event> {
+        let began = Instant::now();
         loop {
             if let Some(event) = self.events.pop_front() {
                 return Ok(event);
+            }
+            if began.elapsed() > PATIENCE {
+                let missing: Vec<_> = self.partial.iter().map(|(p, (have, left))| (p, have.len(), left)).collect();
+                return Err(format!("nothing came; incomplete (priority, bytes, left): {missing:?}"));
             }
             let (header, body) = self.link.record()?;
             if header.kind == frame::PIECE {
