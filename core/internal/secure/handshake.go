@@ -63,7 +63,7 @@ type Config struct {
 	Network *Network
 	Hello   wire.Hello // Version, Peer are set by the handshake
 	Seen    *Seen      // for responders
-	images  images
+	Images  *Images    // nil remembers none
 	// Random is the source of randomness; nil means crypto/rand.
 	Random io.Reader
 }
@@ -303,7 +303,7 @@ func (h *handshake) remote(payload []byte) (wire.Hello, error) {
 	if err != nil {
 		return wire.Hello{}, fmt.Errorf("%w: %w", ErrHandshake, err)
 	}
-	static, err := h.cfg.images.of(remote.Peer)
+	static, err := h.cfg.Images.of(remote.Peer)
 	if err != nil || string(static[:]) != string(h.state.PeerStatic()) {
 		return wire.Hello{}, fmt.Errorf("%w: the peer claims an identity that it does not hold", ErrHandshake)
 	}
@@ -322,10 +322,10 @@ func (h *handshake) finish(remote wire.Hello, send, receive *noise.CipherState, 
 	}, nil
 }
 
-// images remembers the Curve25519 images of peers that have proved them. To
+// Images remembers the Curve25519 images of peers that have proved them. To
 // compute one, with the check that the key is in the main subgroup, costs more
 // than a key agreement, and peers come back.
-type images struct {
+type Images struct {
 	mu    sync.Mutex
 	known map[identity.PeerID][32]byte
 }
@@ -333,7 +333,10 @@ type images struct {
 // maxImages bounds the table, which begins anew when it is full.
 const maxImages = 1024
 
-func (i *images) of(id identity.PeerID) ([32]byte, error) {
+func (i *Images) of(id identity.PeerID) ([32]byte, error) {
+	if i == nil {
+		return id.Curve25519()
+	}
 	i.mu.Lock()
 	image, ok := i.known[id]
 	i.mu.Unlock()
