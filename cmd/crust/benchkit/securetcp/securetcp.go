@@ -77,8 +77,15 @@ func (t transport) Listen(serve func(benchkit.Conn)) (benchkit.Server, error) {
 }
 
 func (t transport) NewClient() (benchkit.Client, error) {
-	n, err := t.newNode(false)
-	return (*client)(n), err
+	c := new(client)
+	for i := range c.nodes {
+		n, err := t.newNode(false)
+		if err != nil {
+			return nil, errors.Join(err, c.Close())
+		}
+		c.nodes[i] = n
+	}
+	return c, nil
 }
 
 // node is a service and the events taken from it but not yet looked at. One
@@ -92,6 +99,19 @@ type node struct {
 
 	batch crust.Batch
 	next  int // of batch.Events
+
+	closing crust.PeerID // of a session that is not yet known to be over
+}
+
+// settle waits until the session that was closed last is over.
+func (n *node) settle() error {
+	peer := n.closing
+	if peer.IsZero() {
+		return nil
+	}
+	n.closing = crust.PeerID{}
+	_, err := n.await(func(e *crust.Event) bool { return e.Type == crust.EventLost && e.Peer == peer })
+	return err
 }
 
 // peek returns the next event without taking it. It is valid until the one
@@ -181,10 +201,21 @@ func (s *server) Close() error {
 	return err
 }
 
-type client node
+// client dials from several services in turn. A service has one session with a
+// peer, so that a closing one must be over before the next: with one service the
+// end of each session would be measured too, which other transports leave to the
+// kernel.
+type client struct {
+	nodes [4]*node
+	turn  int
+}
 
 func (c *client) Dial(_ context.Context, address string) (benchkit.Conn, error) {
-	n := (*node)(c)
+	n := c.nodes[c.turn%len(c.nodes)]
+	c.turn++
+	if err := n.settle(); err != nil {
+		return nil, err
+	}
 	contact, err := crust.ParseContact(address)
 	if err != nil {
 		return nil, err
@@ -204,7 +235,14 @@ func (c *client) Dial(_ context.Context, address string) (benchkit.Conn, error) 
 	return &conn{node: n, peer: final.Peer}, nil
 }
 
-func (c *client) Close() error { return (*node)(c).Close() }
+func (c *client) Close() (err error) {
+	for _, n := range c.nodes {
+		if n != nil {
+			err = errors.Join(err, n.Close())
+		}
+	}
+	return err
+}
 
 // conn is the session with one peer.
 type conn struct {
@@ -324,17 +362,19 @@ func (c *conn) Receive(message []byte) error {
 	}
 }
 
-// Close disconnects and waits until the session is over, since a service has
-// one session with a peer.
+// Close begins to disconnect: the node's next session waits for the end.
 func (c *conn) Close() error {
 	if c.lost {
 		return nil
 	}
 	c.lost = true
+	if err := c.node.settle(); err != nil {
+		return err
+	}
 	err := c.node.service.Disconnect(c.peer)
 	if err != nil && !errors.Is(err, crust.CodeUnknownPeer) { // unknown when the other end was faster
 		return err
 	}
-	_, err = c.node.await(func(e *crust.Event) bool { return e.Type == crust.EventLost && e.Peer == c.peer })
-	return err
+	c.node.closing = c.peer
+	return nil
 }
