@@ -98,8 +98,9 @@ func (s *Session) enqueue(data []byte, priority uint8) {
 	if priority > mustArrive {
 		if q.empty() {
 			born = s.clock()
-			if due := born + int64(s.cfg.MaxAge); due < s.nextTick && s.state == live {
-				s.schedule(born)
+			if due := born + int64(s.cfg.MaxAge); due < s.nextTick && s.timer != nil {
+				s.nextTick = due
+				s.timer.Reset(s.cfg.MaxAge)
 			}
 		} else {
 			born = q.items[len(q.items)-1].born
