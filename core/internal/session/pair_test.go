@@ -83,6 +83,7 @@ type told struct {
 	data     []byte
 	priority uint8
 	count    uint64
+	bytes    uint64
 	why      error
 }
 
@@ -124,7 +125,7 @@ func (o *owner) Deliver(s *Session, messages []Message, buffers []*Buffer) bool 
 func (o *owner) Writable(*Session) { o.tell(told{what: "writable"}) }
 
 func (o *owner) Dropped(_ *Session, priority uint8, count, n uint64) {
-	o.tell(told{what: "dropped", priority: priority, count: count, data: make([]byte, n)})
+	o.tell(told{what: "dropped", priority: priority, count: count, bytes: n})
 }
 
 func (o *owner) Ended(_ *Session, why error) { o.tell(told{what: "ended", why: why}) }
