@@ -123,17 +123,16 @@ command_demo() {
 }
 
 command_bench() {
-    need_to_compile
-    need_python plain
-    install_needs
-    ensure_go
-    ensure_python
-    build_library
-    if [ -x tests/bench/run.sh ]; then
-        tests/bench/run.sh "$@"
-    else
-        "$BUILD/bin/crust" bench "$@"
-    fi
+    # Standard output is for the results, which may be JSON.
+    {
+        need_to_compile
+        need_python plain
+        install_needs
+        ensure_go
+        ensure_python
+        build_library
+    } >&2
+    tests/bench/run.sh "$@"
 }
 
 command_clean() {
