@@ -204,9 +204,18 @@ func (s *Service) awaitOther(a *attempt) {
 	}
 }
 
+// ended returns why an attempt must end, nil when it need not. The deadline of a
+// link in adoption is the attempt's own, and may show before that of ctx does.
+func (a *attempt) ended() error {
+	if d, ok := a.ctx.Deadline(); ok && a.ctx.Err() == nil && !time.Now().Before(d) {
+		return CodeTimeout
+	}
+	return context.Cause(a.ctx)
+}
+
 // connectFailed puts the failure of an attempt out.
 func (s *Service) connectFailed(a *attempt, err error) {
-	if cause := context.Cause(a.ctx); cause != nil {
+	if cause := a.ended(); cause != nil {
 		switch {
 		case errors.Is(cause, CodeTimeout):
 			err = &Error{Op: "connect", Peer: a.peer, Code: CodeTimeout, Err: joinCause("no answer within "+s.cfg.ConnectTimeout.String(), err)}
@@ -405,7 +414,7 @@ func (s *Service) runBootstrap(a *attempt) {
 	if len(failures) > 0 {
 		e = &Error{Op: "bootstrap", Code: CodeOf(failures[0]), Err: sentences(failures)}
 	}
-	switch cause := context.Cause(a.ctx); {
+	switch cause := a.ended(); {
 	case errors.Is(cause, CodeTimeout):
 		e.Code, e.Err = CodeTimeout, joinCause("no contact answered within "+s.cfg.BootstrapTimeout.String(), e.Err)
 	case cause != nil:
