@@ -183,8 +183,8 @@ func TestProbersGetSilence(t *testing.T) {
 	const (
 		network   = "probed"
 		total     = 10000
-		wave      = 2500
-		handshake = 1600 * time.Millisecond
+		wave      = 1250
+		handshake = 1500 * time.Millisecond
 	)
 	victim := start(t, crust.Config{
 		NetworkName: network, HandshakeTimeout: handshake, MaxHandshakes: 2 * wave, MaxHandshakesPerAddress: 2 * wave,
@@ -198,7 +198,7 @@ func TestProbersGetSilence(t *testing.T) {
 	seen := map[string][]outcome{}
 	for part := range slices.Chunk(all, wave) {
 		var wg sync.WaitGroup
-		gate := make(chan struct{}, 200) // as many dial at once
+		gate := make(chan struct{}, 50) // as many dial at once
 		for _, p := range part {
 			gate <- struct{}{}
 			wg.Go(func() {
