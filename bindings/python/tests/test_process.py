@@ -168,7 +168,7 @@ class Leaving(TestCase):
     def test_interrupt_while_waiting(self) -> None:
         result = run_python(
             "import os, signal, threading, time, crust, support\n"
-            "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in background\n"
             "with support.new_service('interrupt', listen=[]) as service:\n"
             "    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))\n"
             "    timer.start()\n"
