@@ -19,6 +19,8 @@ type witness struct {
 	name string
 	done chan struct{} // closed after EventStopped
 
+	onStopped func(error) // told why, if not nil; set before anything is stopped
+
 	mu       sync.Mutex
 	sessions map[crust.PeerID]map[uint8]uint64 // last number by priority
 	open     map[uint64]bool                   // tokens without final event: true for a bootstrap
@@ -124,6 +126,9 @@ func (w *witness) see(e *crust.Event) {
 	case crust.EventConnectionInfo:
 		w.final(e, false)
 	case crust.EventStopped:
+		if w.onStopped != nil {
+			w.onStopped(e.Err())
+		}
 		for peer := range w.sessions {
 			w.errorf("stopped with a session with %s", peer.Short())
 		}
