@@ -122,6 +122,9 @@ func (s *source) pack(limit int) (b *C.crust_batch, n int, stopped bool, err err
 	return b, n, stopped, nil
 }
 
+// batchPointer gives the type a name outside of cgo.
+type batchPointer = *C.crust_batch
+
 // eventsOf returns where a batch's events are, and behind them all they point to.
 func eventsOf(b *C.crust_batch) unsafe.Pointer {
 	return unsafe.Add(unsafe.Pointer(b), C.sizeof_struct_crust_batch)

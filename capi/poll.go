@@ -4,86 +4,96 @@ package main
 import "C"
 
 import (
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
-	"time"
 
 	crust "github.com/libcrust/libcrust/core"
 )
 
-// waiter is how programs in poll mode wait: inside crust_poll, or outside on the
-// descriptor.
-//
-// ready holds at most one token. Core's OnEvents puts it there when the queue
-// turns from empty to not empty; whoever takes only a part of what waits puts it
-// back for the others.
+// waiter is how programs in poll mode wait: threads inside crust_poll, in wait.c,
+// or programs outside on the descriptor. It is made before the service, whose
+// OnEvents is notify.
 type waiter struct {
-	ready   chan struct{}
-	wake    chan struct{} // crust_wakeup, for one poll
-	stopped chan struct{} // closed when STOPPED has been taken
-	freed   chan struct{} // closed when crust_service_free begins
-	stop    sync.Once
-	waiting atomic.Int32 // polls that are about to wait or do
+	threads *C.crust__waiter_head // lives as long as this does, and as threads wait there
+	wake    atomic.Bool           // crust_wakeup, for one poll
+	freed   atomic.Bool           // crust_service_free has begun
 	signal  signal
 }
 
-func (w *waiter) init() {
-	w.ready = make(chan struct{}, 1)
-	w.wake = make(chan struct{}, 1)
-	w.stopped = make(chan struct{})
-	w.freed = make(chan struct{})
+func newWaiter() (*waiter, error) {
+	threads := C.crust__waiter_new()
+	if threads == nil {
+		return nil, failure("crust_service_new", crust.CodeNoMemory, "no memory for a service")
+	}
+	w := &waiter{threads: threads}
+	// A call that began before the service was freed may still look there, so the
+	// memory goes when no call can know it any more.
+	runtime.AddCleanup(w, func(threads *C.crust__waiter_head) { C.crust__waiter_drop(threads) }, threads)
+	return w, nil
 }
 
-// notify says that events wait. It never blocks.
+// enter counts a thread in. What it finds out afterwards cannot be missed: a
+// change after it changes the returned number.
+func (w *waiter) enter() uint32 {
+	atomic.AddInt32((*int32)(&w.threads.refs), 1)
+	return atomic.LoadUint32((*uint32)(&w.threads.seq))
+}
+
+// leave takes back enter for a thread that does not wait.
+func (w *waiter) leave() { C.crust__waiter_drop(w.threads) }
+
+// waiting reports whether a thread waits or is about to, beside self of them.
+func (w *waiter) waiting(self int32) bool {
+	return atomic.LoadInt32((*int32)(&w.threads.refs)) > 1+self
+}
+
+// notify says that there is reason to look. It never blocks.
 func (w *waiter) notify() {
-	select {
-	case w.ready <- struct{}{}:
-	default:
+	if w.waiting(0) {
+		C.crust__waiter_wake(w.threads)
 	}
 	w.signal.set()
 }
 
 // wakeup makes one poll return.
 func (w *waiter) wakeup() {
-	select {
-	case w.wake <- struct{}{}:
-	default:
-	}
-	w.signal.set()
+	w.wake.Store(true)
+	w.notify()
 }
 
-// ended says that STOPPED has been taken, so that every poll returns.
-func (w *waiter) ended() { w.stop.Do(func() { close(w.stopped) }) }
-
 // settle is called, with the source's lock held, after events were looked for.
-// It leaves the descriptor readable exactly when something waits, and passes the
-// token on when there is more for others. pending is asked again after clearing,
-// because what came in between would otherwise go unseen.
-func (w *waiter) settle(pending func() bool) {
-	if w.waiting.Load() == 0 && !w.signal.opened.Load() {
+// It leaves the descriptor readable exactly when something waits, and wakes the
+// other threads when there is more for them. pending is asked again after
+// clearing, because what came in between would otherwise go unseen. self is 1 when
+// the calling thread is one of those counted in, else 0.
+func (w *waiter) settle(pending func() bool, self int32) {
+	if !w.waiting(self) && !w.signal.opened.Load() {
 		return
 	}
 	if pending() {
 		w.notify()
 		return
 	}
-	if len(w.wake) > 0 {
-		return
-	}
 	w.signal.clear()
-	if pending() || len(w.wake) > 0 {
+	if pending() {
 		w.signal.set()
 	}
 }
 
 // signal is the descriptor of crust_service_fd, made when it is first asked for.
 // A program that never asks pays nothing.
+//
+// Raising and clearing may run at once, so that the program's thread, which the
+// write wakes, never waits for the thread that is still inside the write. raised
+// is set before the write and taken back only after a read that found it: so at
+// most one write is under way, and raised means readable now or in a moment.
 type signal struct {
 	opened atomic.Bool // the descriptor exists
-	raised atomic.Bool // and is readable
+	raised atomic.Bool
 
-	mu     sync.Mutex // guards the descriptor and changes of all here
+	mu     sync.RWMutex // held for reading while the descriptor is used
 	fds    [2]C.int
 	closed bool
 }
@@ -92,22 +102,21 @@ func (s *signal) set() {
 	if !s.opened.Load() || s.raised.Load() {
 		return
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.opened.Load() && !s.closed && !s.raised.Load() {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if !s.closed && s.raised.CompareAndSwap(false, true) {
 		C.crust__signal_set(&s.fds[0])
-		s.raised.Store(true)
 	}
 }
 
+// clear is called by one goroutine at a time.
 func (s *signal) clear() {
 	if !s.raised.Load() {
 		return
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.closed && s.raised.Load() {
-		C.crust__signal_clear(&s.fds[0])
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if !s.closed && C.crust__signal_clear(&s.fds[0]) != 0 {
 		s.raised.Store(false)
 	}
 }
@@ -142,75 +151,57 @@ func (s *signal) close() {
 	s.closed = true
 }
 
-// poll takes a batch, waiting for timeout; negative means for ever.
-func (s *service) poll(timeout time.Duration, limit int) (*C.crust_batch, int, error) {
-	select {
-	case <-s.wait.freed:
-		return nil, 0, errFreed
-	case <-s.wait.wake:
-		s.events.mu.Lock()
-		s.wait.settle(s.pending)
-		s.events.mu.Unlock()
-		return nil, 0, nil
-	default:
+// poll takes a batch, or a wakeup, without waiting. self is 1 when the thread is
+// counted in as waiting, else 0.
+func (s *service) poll(limit int, self int32) (b *C.crust_batch, n int, woken bool, err error) {
+	if s.wait.freed.Load() {
+		return nil, 0, false, errFreed
 	}
-	batch, n, err := s.take(limit)
-	if n > 0 || err != nil || timeout == 0 {
-		return batch, n, err
-	}
-	s.wait.waiting.Add(1)
-	defer s.wait.waiting.Add(-1)
-	var expired <-chan time.Time
-	if timeout > 0 {
-		timer := time.NewTimer(timeout)
-		defer timer.Stop()
-		expired = timer.C
-	}
-	for {
-		if batch, n, err = s.take(limit); n > 0 || err != nil {
-			return batch, n, err
-		}
-		select {
-		case <-s.wait.ready:
-		case <-s.wait.stopped:
-		case <-s.wait.freed:
-			return nil, 0, errFreed
-		case <-expired:
-			return nil, 0, nil
-		case <-s.wait.wake:
-			s.events.mu.Lock()
-			s.wait.settle(s.pending)
-			s.events.mu.Unlock()
-			return nil, 0, nil
-		}
-	}
-}
-
-// take packs what waits, without waiting for it.
-func (s *service) take(limit int) (*C.crust_batch, int, error) {
 	s.events.mu.Lock()
 	defer s.events.mu.Unlock()
+	if s.wait.wake.CompareAndSwap(true, false) {
+		s.wait.settle(s.pending, self)
+		return nil, 0, true, nil
+	}
 	if s.events.empty() {
 		batch, err := s.core.TryNextBatch(fetchLimit(limit))
 		if err != nil {
-			if crust.CodeOf(err) == crust.CodeClosed {
-				s.wait.ended()
-				s.wait.signal.clear()
-			}
-			return nil, 0, err
+			s.wait.signal.clear()
+			return nil, 0, false, err
 		}
 		s.events.refill(batch)
 	}
-	batch, n, stopped, err := s.events.pack(limit)
+	b, n, stopped, err := s.events.pack(limit)
 	if stopped {
-		s.wait.ended()
+		s.wait.notify() // the others find CLOSED
 	}
-	s.wait.settle(s.pending)
-	return batch, n, err
+	s.wait.settle(s.pending, self)
+	return b, n, false, err
 }
 
-// pending reports whether an event waits. The source's lock is held.
-func (s *service) pending() bool { return !s.events.empty() || s.core.EventsPending() }
+// pollOrEnter is poll, but counts the thread in when there was nothing. It is
+// then to wait in C until the waiter's seq is not seen any more.
+func (s *service) pollOrEnter(limit int) (b *C.crust_batch, n int, seen uint32, entered bool, err error) {
+	b, n, woken, err := s.poll(limit, 0)
+	if n > 0 || woken || err != nil {
+		return b, n, 0, false, err
+	}
+	seen = s.wait.enter()
+	stays := false
+	defer func() {
+		if !stays {
+			s.wait.leave()
+		}
+	}()
+	b, n, woken, err = s.poll(limit, 1)
+	stays = n == 0 && !woken && err == nil
+	return b, n, seen, stays, err
+}
+
+// pending reports whether something waits. The source's lock is held.
+func (s *service) pending() bool {
+	return s.wait.wake.Load() || !s.events.empty() || s.core.EventsPending()
+}
 
 //export goCrustServiceFD
 func goCrustServiceFD(h C.uint64_t, out *C.intptr_t, why *C.char) (rc C.int32_t) {
@@ -227,22 +218,37 @@ func goCrustServiceFD(h C.uint64_t, out *C.intptr_t, why *C.char) (rc C.int32_t)
 	if made {
 		s.events.mu.Lock()
 		defer s.events.mu.Unlock()
-		if s.pending() || len(s.wait.wake) > 0 {
+		if s.pending() {
 			s.wait.signal.set()
 		}
 	}
 	return C.CRUST_OK
 }
 
+// goCrustPoll takes a batch. With wait, and when there is none, it gives back a
+// waiter that the calling thread waits on before it calls again.
+//
 //export goCrustPoll
-func goCrustPoll(h C.uint64_t, timeoutMS C.int32_t, maxEvents C.uint32_t, out **C.crust_batch, why *C.char) (rc C.int32_t) {
+func goCrustPoll(h C.uint64_t, wait C.int, maxEvents C.uint32_t, out **C.crust_batch, waiter **C.crust__waiter_head, seen *C.uint32_t, why *C.char) (rc C.int32_t) {
 	defer guard(h, why, &rc)
 	s, err := pollMode("crust_poll", h)
 	if err != nil {
 		return result(why, err)
 	}
-	timeout := time.Duration(timeoutMS) * time.Millisecond
-	batch, n, err := s.poll(timeout, int(min(maxEvents, maxBatchEvents)))
+	limit := int(min(maxEvents, maxBatchEvents))
+	if wait == 0 {
+		batch, n, _, err := s.poll(limit, 0)
+		return s.give(batch, n, err, out, why)
+	}
+	batch, n, change, entered, err := s.pollOrEnter(limit)
+	if entered {
+		*seen, *waiter = C.uint32_t(change), s.wait.threads
+	}
+	return s.give(batch, n, err, out, why)
+}
+
+// give hands what poll found to the program.
+func (s *service) give(batch *C.crust_batch, n int, err error, out **C.crust_batch, why *C.char) C.int32_t {
 	if err != nil {
 		return result(why, err)
 	}

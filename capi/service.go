@@ -20,7 +20,7 @@ type service struct {
 	id       crust.PeerID
 	key      *identity.Key
 	events   source
-	wait     waiter      // poll mode
+	wait     *waiter     // poll mode
 	dispatch *dispatcher // callback mode, else nil
 
 	freeing atomic.Bool
@@ -81,18 +81,19 @@ func newService(c *config, deliver *callbacks, out *uint64) error {
 		return err
 	}
 	s := &service{key: cfg.Identity, id: cfg.Identity.ID()}
-	s.wait.init()
-	if deliver == nil {
-		cfg.OnEvents = s.wait.notify
-	}
-	s.core, err = crust.New(cfg)
-	if err != nil {
+	if s.wait, err = newWaiter(); err != nil {
 		s.key.Zero()
 		return err
 	}
-	s.handle, err = services.add(s)
+	if deliver == nil {
+		cfg.OnEvents = s.wait.notify
+	}
+	if s.core, err = crust.New(cfg); err == nil {
+		if s.handle, err = services.add(s); err != nil {
+			_ = s.core.Close()
+		}
+	}
 	if err != nil {
-		_ = s.core.Close()
 		s.key.Zero()
 		return err
 	}
@@ -110,7 +111,8 @@ func (s *service) free() error {
 	if !s.freeing.CompareAndSwap(false, true) {
 		return failure("crust_service_free", crust.CodeBadHandle, "the service is being freed by another call")
 	}
-	close(s.wait.freed)
+	s.wait.freed.Store(true)
+	s.wait.notify()
 	closed := make(chan struct{})
 	go s.closeGuarded(closed)
 	if err := s.await(closed); err != nil {

@@ -13,6 +13,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #if !defined(_WIN32)
 #  include <pthread.h>
 #endif
@@ -261,11 +262,24 @@ crust_result CRUST_CALL crust_service_fd(crust_service service, intptr_t *out) {
 }
 
 crust_result CRUST_CALL crust_poll(crust_service service, int32_t timeout_ms, uint32_t max_events, crust_batch **out) {
+    struct timespec deadline;
+    int begun = 0;
     NEED(out);
     *out = NULL;
     FORK_GUARD();
     BLOCK_GUARD();
-    return goCrustPoll(service, timeout_ms, max_events, out, last_error);
+    for (;;) {
+        struct crust__waiter_head *waiter = NULL;
+        uint32_t seen = 0;
+        crust_result r = goCrustPoll(service, timeout_ms != 0, max_events, out, &waiter, &seen, last_error);
+        /* The service may have been freed between waking up and looking. */
+        if (r == CRUST_ERR_BAD_HANDLE && begun) return fail(CRUST_ERR_CLOSED, __func__, "the service was freed");
+        if (!waiter) return r;
+        if (timeout_ms > 0 && !begun) crust__deadline(&deadline, timeout_ms);
+        begun = 1;
+        /* Once more when the time is up, without waiting. */
+        if (!crust__waiter_wait(waiter, seen, timeout_ms > 0 ? &deadline : NULL)) timeout_ms = 0;
+    }
 }
 
 crust_result CRUST_CALL crust_wakeup(crust_service service) {

@@ -38,12 +38,28 @@ void crust__deliver(crust_events_fn fn, void *user, crust_service service, crust
 /* Calls on_release in the same way. */
 void crust__release(crust_release_fn fn, void *user);
 
+/* Where threads wait inside crust_poll, see wait.c. Go changes refs and reads seq
+ * with atomic operations; wait.c holds the rest behind this. */
+typedef struct crust__waiter_head {
+    int32_t  refs; /* the service, and each thread that is about to wait or does */
+    uint32_t seq;  /* changes when there is reason to look again */
+} crust__waiter_head;
+
+crust__waiter_head *crust__waiter_new(void); /* refs is 1; NULL when there is no memory */
+void crust__waiter_drop(crust__waiter_head *w);
+void crust__waiter_wake(crust__waiter_head *w);
+struct timespec;
+void crust__deadline(struct timespec *at, int32_t timeout_ms);
+/* Waits until seq is not seen any more, at most until deadline unless that is
+ * NULL. Returns whether it changed. Drops a reference. */
+int crust__waiter_wait(crust__waiter_head *w, uint32_t seen, const struct timespec *deadline);
+
 /* The descriptor behind crust_service_fd: an eventfd on Linux, a pipe on other
  * Unix systems. fds[0] is read and given to the program, fds[1] is written; they
  * may be the same. Returns 0, an errno, or -1 where there is neither. */
 int  crust__signal_open(int fds[2]);
 void crust__signal_set(const int fds[2]);
-void crust__signal_clear(const int fds[2]);
+int  crust__signal_clear(const int fds[2]); /* whether it was set */
 void crust__signal_close(const int fds[2]);
 
 #if defined(CRUST_TEST)

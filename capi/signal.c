@@ -12,7 +12,7 @@
 
 int  crust__signal_open(int fds[2]) { fds[0] = fds[1] = -1; return -1; }
 void crust__signal_set(const int fds[2]) { (void)fds; }
-void crust__signal_clear(const int fds[2]) { (void)fds; }
+int  crust__signal_clear(const int fds[2]) { (void)fds; return 0; }
 void crust__signal_close(const int fds[2]) { (void)fds; }
 
 #else
@@ -47,11 +47,12 @@ void crust__signal_set(const int fds[2]) {
     while (write(fds[1], &one, sizeof one) < 0 && errno == EINTR) {}
 }
 
-void crust__signal_clear(const int fds[2]) {
-    uint64_t count[8];
+int crust__signal_clear(const int fds[2]) {
+    uint64_t count;
     ssize_t n;
-    do n = read(fds[0], count, sizeof count);
-    while ((n < 0 && errno == EINTR) || n == (ssize_t)sizeof count);
+    do n = read(fds[0], &count, sizeof count);
+    while (n < 0 && errno == EINTR);
+    return n > 0; /* never is more than one write under way, see poll.go */
 }
 
 void crust__signal_close(const int fds[2]) {
