@@ -273,7 +273,7 @@ func TestNothingIsLeft(t *testing.T) {
 // done its last may take a moment to go.
 func eventually(t *testing.T, what string, complaint func() string) {
 	t.Helper()
-	for end := time.Now().Add(5 * time.Second); ; runtime.Gosched() {
+	for end := time.Now().Add(20 * time.Second); ; runtime.Gosched() {
 		text := complaint()
 		if text == "" {
 			return
