@@ -272,7 +272,7 @@ func TestStalledHeartbeats(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		time.Sleep(2 * time.Minute)
+		time.Sleep(15 * time.Second)
 		a.mu.Lock()
 		n := len(a.control)
 		a.mu.Unlock()
