@@ -4,7 +4,6 @@ package main
 import "C"
 
 import (
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -16,9 +15,12 @@ import (
 // or programs outside on the descriptor. It is made before the service, whose
 // OnEvents is notify.
 type waiter struct {
-	threads *C.crust__waiter_head // lives as long as this does, and as threads wait there
-	wake    atomic.Bool           // crust_wakeup, for one poll
-	freed   atomic.Bool           // crust_service_free has begun
+	freed atomic.Bool // crust_service_free has begun
+	wake  atomic.Bool // crust_wakeup, for one poll
+
+	mu      sync.RWMutex // held for writing by close only, for reading by all who use what follows
+	closed  bool
+	threads *C.crust__waiter_head
 	signal  signal
 }
 
@@ -27,31 +29,54 @@ func newWaiter() (*waiter, error) {
 	if threads == nil {
 		return nil, failure("crust_service_new", crust.CodeNoMemory, "no memory for a service")
 	}
-	w := &waiter{threads: threads}
-	// A call that began before the service was freed may still look there, so the
-	// memory goes when no call can know it any more.
-	runtime.AddCleanup(w, func(threads *C.crust__waiter_head) { C.crust__waiter_drop(threads) }, threads)
-	return w, nil
+	return &waiter{threads: threads}, nil
+}
+
+// close gives the descriptor and the memory back; threads that still wait there
+// hold it until they have left. Calls that come later find nothing.
+func (w *waiter) close() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return
+	}
+	w.closed = true
+	w.signal.close()
+	C.crust__waiter_drop(w.threads)
 }
 
 // enter counts a thread in. What it finds out afterwards cannot be missed: a
-// change after it changes the returned number.
-func (w *waiter) enter() uint32 {
+// change after it changes the returned number. It returns nil after close.
+func (w *waiter) enter() (threads *C.crust__waiter_head, seen uint32) {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	if w.closed {
+		return nil, 0
+	}
 	atomic.AddInt32((*int32)(&w.threads.refs), 1)
-	return atomic.LoadUint32((*uint32)(&w.threads.seq))
+	return w.threads, atomic.LoadUint32((*uint32)(&w.threads.seq))
 }
 
 // leave takes back enter for a thread that does not wait.
-func (w *waiter) leave() { C.crust__waiter_drop(w.threads) }
+func leave(threads *C.crust__waiter_head) { C.crust__waiter_drop(threads) }
 
-// waiting reports whether a thread waits or is about to, beside self of them.
-func (w *waiter) waiting(self int32) bool {
-	return atomic.LoadInt32((*int32)(&w.threads.refs)) > 1+self
-}
+// others reports whether a thread waits or is about to, beside self of them. mu
+// is held.
+func (w *waiter) others(self int32) bool { return atomic.LoadInt32((*int32)(&w.threads.refs)) > 1+self }
 
 // notify says that there is reason to look. It never blocks.
 func (w *waiter) notify() {
-	if w.waiting(0) {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	w.tell()
+}
+
+// tell is notify with mu held.
+func (w *waiter) tell() {
+	if w.closed {
+		return
+	}
+	if w.others(0) {
 		C.crust__waiter_wake(w.threads)
 	}
 	w.signal.set()
@@ -69,11 +94,13 @@ func (w *waiter) wakeup() {
 // clearing, because what came in between would otherwise go unseen. self is 1 when
 // the calling thread is one of those counted in, else 0.
 func (w *waiter) settle(pending func() bool, self int32) {
-	if !w.waiting(self) && !w.signal.opened.Load() {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	if w.closed || !w.others(self) && !w.signal.opened.Load() {
 		return
 	}
 	if pending() {
-		w.notify()
+		w.tell()
 		return
 	}
 	w.signal.clear()
@@ -82,8 +109,27 @@ func (w *waiter) settle(pending func() bool, self int32) {
 	}
 }
 
-// signal is the descriptor of crust_service_fd, made when it is first asked for.
-// A program that never asks pays nothing.
+// descriptor returns the descriptor, made when it is first asked for, readable
+// when something is pending.
+func (w *waiter) descriptor(pending func() bool) (C.int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return -1, errFreed
+	}
+	if !w.signal.opened.Load() {
+		if err := w.signal.open(); err != nil {
+			return -1, err
+		}
+		if pending() {
+			w.signal.set()
+		}
+	}
+	return w.signal.fds[0], nil
+}
+
+// signal is the descriptor of crust_service_fd. A program that never asks for it
+// pays nothing. The waiter's mu is held around all calls.
 //
 // Raising and clearing may run at once, so that the program's thread, which the
 // write wakes, never waits for the thread that is still inside the write. raised
@@ -92,63 +138,38 @@ func (w *waiter) settle(pending func() bool, self int32) {
 type signal struct {
 	opened atomic.Bool // the descriptor exists
 	raised atomic.Bool
-
-	mu     sync.RWMutex // held for reading while the descriptor is used
 	fds    [2]C.int
-	closed bool
+}
+
+func (s *signal) open() error {
+	switch number := C.crust__signal_open(&s.fds[0]); {
+	case number < 0:
+		return failure("crust_service_fd", crust.CodeUnsupported, "this system has no descriptor to wait on; use crust_poll in a thread")
+	case number > 0:
+		cause := syscall.Errno(number)
+		return &crust.Error{Op: "crust_service_fd", Code: crust.CodeOf(cause), Err: cause}
+	}
+	s.opened.Store(true)
+	return nil
 }
 
 func (s *signal) set() {
-	if !s.opened.Load() || s.raised.Load() {
-		return
-	}
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if !s.closed && s.raised.CompareAndSwap(false, true) {
+	if s.opened.Load() && s.raised.CompareAndSwap(false, true) {
 		C.crust__signal_set(&s.fds[0])
 	}
 }
 
 // clear is called by one goroutine at a time.
 func (s *signal) clear() {
-	if !s.raised.Load() {
-		return
-	}
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if !s.closed && C.crust__signal_clear(&s.fds[0]) != 0 {
+	if s.raised.Load() && C.crust__signal_clear(&s.fds[0]) != 0 {
 		s.raised.Store(false)
 	}
 }
 
-// descriptor returns the descriptor and whether this call made it.
-func (s *signal) descriptor() (fd C.int, made bool, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return -1, false, errFreed
-	}
-	if s.opened.Load() {
-		return s.fds[0], false, nil
-	}
-	if number := C.crust__signal_open(&s.fds[0]); number != 0 {
-		if number < 0 {
-			return -1, false, failure("crust_service_fd", crust.CodeUnsupported, "this system has no descriptor to wait on; use crust_poll in a thread")
-		}
-		cause := syscall.Errno(number)
-		return -1, false, &crust.Error{Op: "crust_service_fd", Code: crust.CodeOf(cause), Err: cause}
-	}
-	s.opened.Store(true)
-	return s.fds[0], true, nil
-}
-
 func (s *signal) close() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.opened.Load() && !s.closed {
+	if s.opened.Swap(false) {
 		C.crust__signal_close(&s.fds[0])
 	}
-	s.closed = true
 }
 
 // poll takes a batch, or a wakeup, without waiting. self is 1 when the thread is
@@ -166,7 +187,7 @@ func (s *service) poll(limit int, self int32) (b *C.crust_batch, n int, woken bo
 	if s.events.empty() {
 		batch, err := s.core.TryNextBatch(fetchLimit(limit))
 		if err != nil {
-			s.wait.signal.clear()
+			s.wait.settle(s.pending, self)
 			return nil, 0, false, err
 		}
 		s.events.refill(batch)
@@ -180,22 +201,26 @@ func (s *service) poll(limit int, self int32) (b *C.crust_batch, n int, woken bo
 }
 
 // pollOrEnter is poll, but counts the thread in when there was nothing. It is
-// then to wait in C until the waiter's seq is not seen any more.
-func (s *service) pollOrEnter(limit int) (b *C.crust_batch, n int, seen uint32, entered bool, err error) {
+// then to wait in C, where it leaves, until the number there is not seen any more.
+func (s *service) pollOrEnter(limit int) (b *C.crust_batch, n int, threads *C.crust__waiter_head, seen uint32, err error) {
 	b, n, woken, err := s.poll(limit, 0)
 	if n > 0 || woken || err != nil {
-		return b, n, 0, false, err
+		return b, n, nil, 0, err
 	}
-	seen = s.wait.enter()
-	stays := false
+	entered, seen := s.wait.enter()
+	if entered == nil {
+		return nil, 0, nil, 0, errFreed
+	}
 	defer func() {
-		if !stays {
-			s.wait.leave()
+		if threads == nil {
+			leave(entered)
 		}
 	}()
 	b, n, woken, err = s.poll(limit, 1)
-	stays = n == 0 && !woken && err == nil
-	return b, n, seen, stays, err
+	if n == 0 && !woken && err == nil {
+		threads = entered
+	}
+	return b, n, threads, seen, err
 }
 
 // pending reports whether something waits. The source's lock is held.
@@ -210,18 +235,13 @@ func goCrustServiceFD(h C.uint64_t, out *C.intptr_t, why *C.char) (rc C.int32_t)
 	if err != nil {
 		return result(why, err)
 	}
-	fd, made, err := s.wait.signal.descriptor()
+	s.events.mu.Lock()
+	defer s.events.mu.Unlock()
+	fd, err := s.wait.descriptor(s.pending)
 	if err != nil {
 		return result(why, err)
 	}
 	*out = C.intptr_t(fd)
-	if made {
-		s.events.mu.Lock()
-		defer s.events.mu.Unlock()
-		if s.pending() {
-			s.wait.signal.set()
-		}
-	}
 	return C.CRUST_OK
 }
 
@@ -240,10 +260,8 @@ func goCrustPoll(h C.uint64_t, wait C.int, maxEvents C.uint32_t, out **C.crust_b
 		batch, n, _, err := s.poll(limit, 0)
 		return s.give(batch, n, err, out, why)
 	}
-	batch, n, change, entered, err := s.pollOrEnter(limit)
-	if entered {
-		*seen, *waiter = C.uint32_t(change), s.wait.threads
-	}
+	batch, n, threads, change, err := s.pollOrEnter(limit)
+	*seen, *waiter = C.uint32_t(change), threads
 	return s.give(batch, n, err, out, why)
 }
 

@@ -85,9 +85,9 @@ func TestPollersShareEverything(t *testing.T) {
 	for i := range 4 {
 		group.Go(func() {
 			for {
-				batch, n, _, entered, err := a.pollOrEnter(1 + i*5)
-				if entered {
-					a.wait.leave() // what the C side does after waiting
+				batch, n, threads, _, err := a.pollOrEnter(1 + i*5)
+				if threads != nil {
+					leave(threads) // what the C side does after waiting
 				}
 				if err != nil {
 					if crust.CodeOf(err) != crust.CodeClosed {
@@ -114,7 +114,7 @@ func TestPollersShareEverything(t *testing.T) {
 			default:
 			}
 			a.wait.wakeup()
-			if _, _, err := a.wait.signal.descriptor(); err != nil {
+			if _, err := a.wait.descriptor(func() bool { return true }); err != nil {
 				t.Error(err)
 			}
 		}

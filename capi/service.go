@@ -94,6 +94,7 @@ func newService(c *config, deliver *callbacks, out *uint64) error {
 		}
 	}
 	if err != nil {
+		s.wait.close()
 		s.key.Zero()
 		return err
 	}
@@ -120,7 +121,7 @@ func (s *service) free() error {
 		return err
 	}
 	services.remove(s.handle)
-	s.wait.signal.close()
+	s.wait.close()
 	s.events.release()
 	s.key.Zero()
 	return nil
