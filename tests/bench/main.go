@@ -69,7 +69,8 @@ func parse(args []string, help io.Writer) (*settings, error) {
 	flags.BoolVar(&s.json, "json", false, "print one JSON object per result on standard output, and the goals on standard error")
 	flags.BoolVar(&s.strict, "strict", false, "fail when a goal is missed or was not measured")
 	flags.BoolVar(&s.quiet, "quiet", false, "do not tell the progress on standard error")
-	flags.StringVar(&s.transports, "transports", strings.Join(benchkit.TransportNames(transports()), ","), "what to measure")
+	flags.StringVar(&s.transports, "transports", "raw-tcp,tls,secure-tcp,secure-tcp-chacha,libp2p-noise,libp2p-tls",
+		"what to measure, of "+strings.Join(benchkit.TransportNames(transports()), ", "))
 	flags.StringVar(&s.tests, "tests", strings.Join(benchkit.TestNames(), ","), "which tests to run")
 	flags.Func("program", "`command` that makes one run by itself and prints results as this program does with -json; repeatable",
 		func(command string) error {

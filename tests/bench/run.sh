@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Measures libcrust beside raw TCP, Go's TLS and go-libp2p in one interleaved run,
 # and from C to C and from Python to Python, and tells which of its performance
-# goals it reaches here. Takes six minutes or so.
+# goals it reaches here. Takes about ten minutes, best on a machine that does nothing
+# else.
 #
 #   tests/bench/run.sh [OPTION...]
 #
