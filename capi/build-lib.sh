@@ -143,7 +143,9 @@ rm -f "$out/obj/stamp"
 # compilers by name: a name of its own keeps it from answering with objects whose
 # notes lie elsewhere.
 cover_compiler() {
-    local gcov=$out/obj/gcov wrapper
+    local gcov=$out/obj/gcov wrapper sources
+    sources=$(cd "$here" && printf '%s|' *.c)
+    sources=${sources%|}
     mkdir -p "$gcov"
     wrapper=$(find "$gcov" -name 'cc-cover-*' | head -n 1)
     if [[ -z $wrapper ]]; then
@@ -152,7 +154,7 @@ cover_compiler() {
 #!/bin/sh
 for word; do
     case \$word in
-    shim.c | batch.c | codes.c | signal.c) exec $CC "\$@" -O0 -g --coverage -fprofile-update=atomic -dumpdir '$gcov/' -dumpbase "\$word" -dumpbase-ext .c ;;
+    $sources) exec $CC "\$@" -O0 -g --coverage -fprofile-update=atomic -dumpdir '$gcov/' -dumpbase "\$word" -dumpbase-ext .c ;;
     esac
 done
 exec $CC "\$@"
