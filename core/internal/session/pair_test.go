@@ -87,9 +87,48 @@ type told struct {
 	why      error
 }
 
+// lives counts goroutines. A timer may start one while somebody waits, which a
+// sync.WaitGroup does not allow.
+type lives struct {
+	mu      sync.Mutex
+	running int
+	idle    chan struct{}
+}
+
+func (l *lives) Go(f func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.running++
+	go func() {
+		defer func() {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			if l.running--; l.running == 0 && l.idle != nil {
+				close(l.idle)
+				l.idle = nil
+			}
+		}()
+		f()
+	}()
+}
+
+func (l *lives) Wait() {
+	l.mu.Lock()
+	for l.running > 0 {
+		if l.idle == nil {
+			l.idle = make(chan struct{})
+		}
+		idle := l.idle
+		l.mu.Unlock()
+		<-idle
+		l.mu.Lock()
+	}
+	l.mu.Unlock()
+}
+
 // owner records what it is told.
 type owner struct {
-	wg   sync.WaitGroup
+	wg   lives
 	gate chan struct{} // nil, or Deliver waits until it is closed
 
 	mu     sync.Mutex

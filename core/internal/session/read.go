@@ -17,6 +17,10 @@ const (
 	largeRead = 128 << 10
 )
 
+// firstPartial is how much memory the first piece of a message gets: a peer that
+// announces much and sends little gets little.
+const firstPartial = 128 << 10
+
 // partial is a large message of which pieces have come.
 type partial struct {
 	priority uint8
@@ -213,11 +217,17 @@ func (in *inbox) piece(sealed []byte) error {
 		if i >= wire.MaxOpenPieces {
 			return protocol(fmt.Errorf("more than %d messages in pieces at once", wire.MaxOpenPieces))
 		}
-		in.partials = append(in.partials, partial{priority: h.Priority, buf: NewBuffer(h.Left), left: h.Left})
+		in.partials = append(in.partials, partial{priority: h.Priority, buf: NewBuffer(max(h.Len, min(h.Left, firstPartial))), left: h.Left})
 	}
 	p := &in.partials[i]
 	if p.left != h.Left {
 		return protocol(fmt.Errorf("a piece with %d bytes left where %d are missing", h.Left, p.left))
+	}
+	if p.have+h.Len > len(p.buf.B) {
+		whole := NewBuffer(p.have + h.Left)
+		copy(whole.B, p.buf.B[:p.have])
+		p.buf.Release()
+		p.buf = whole
 	}
 	if _, err := in.open.Body(p.buf.B[p.have:p.have], sealed); err != nil {
 		return protocol(err)

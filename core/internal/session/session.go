@@ -138,6 +138,7 @@ type Session struct {
 	reason    wire.Reason
 	queues    []*queue // by priority
 	control   []byte   // frames to go out before all messages
+	first     []byte   // the frames of New, a record of their own
 	pongDue   bool
 	pong      uint64
 	pingSent  uint64 // value of the outstanding ping, 0 when there is none
@@ -160,7 +161,7 @@ type Session struct {
 
 // New makes a session of a link. Frames in first go out before anything else.
 func New(link *secure.Link, cfg Config, owner Owner, first []byte) *Session {
-	s := &Session{cfg: cfg, owner: owner, link: link, base: time.Now(), control: first, quit: make(chan struct{}), done: make(chan struct{})}
+	s := &Session{cfg: cfg, owner: owner, link: link, base: time.Now(), first: first, quit: make(chan struct{}), done: make(chan struct{})}
 	s.try, _ = link.Conn.(tryWriter)
 	s.in.init(s, link)
 	s.hb = cfg.Heartbeat
@@ -205,7 +206,7 @@ func (s *Session) Start() {
 		s.nextTick = now + int64(first)
 		s.timer = time.AfterFunc(first, s.onTimer)
 	}
-	write := len(s.control) > 0 && !s.writing && s.state != ended
+	write := len(s.first) > 0 && !s.writing && s.state != ended
 	s.writing = s.writing || write
 	s.mu.Unlock()
 	s.owner.Go(s.run)

@@ -38,7 +38,7 @@ func (s *Session) send(data []byte, priority uint8, notify bool) error {
 	}
 	s.sent++
 	s.sentBytes += uint64(len(data))
-	if !s.writing && s.try != nil && len(data) <= directOver && len(s.control) == 0 && !s.pongDue && s.queued == 0 &&
+	if !s.writing && s.try != nil && len(data) <= directOver && len(s.first) == 0 && len(s.control) == 0 && !s.pongDue && s.queued == 0 &&
 		s.clock()-s.written > int64(quiet) {
 		s.writing = true
 		s.queued = len(data) + frameCost
@@ -209,7 +209,7 @@ func (s *Session) writeDirect(data []byte, priority uint8) {
 		s.tell = s.owed()
 		s.writing = false
 		s.signalRoom()
-		if s.tell || s.queued > 0 || len(s.control) > 0 || s.pongDue || s.state == draining {
+		if s.tell || s.queued > 0 || len(s.first) > 0 || len(s.control) > 0 || s.pongDue || s.state == draining {
 			s.startWriter()
 		}
 		return
@@ -327,6 +327,10 @@ func (s *Session) take(b *batch, mem []byte) {
 		s.writing = false
 		s.signalRoom()
 		return
+	}
+	if len(s.first) > 0 { // Chosen: it must end its record
+		b.out = sealFrames(s.link.Seal, b.out, s.first)
+		s.first = nil
 	}
 	if s.pongDue {
 		s.control = wire.AppendPing(s.control, wire.FramePong, s.pong)
