@@ -82,6 +82,7 @@ func (s *Service) panicked(r any, stack []byte) {
 // shutdown is what Stop starts.
 func (s *Service) shutdown() {
 	s.cancel()
+	s.events.close()
 	s.mu.Lock()
 	for ep, l := range s.listeners {
 		l.ln.Close() //nolint:errcheck // there is nothing to do about it

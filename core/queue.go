@@ -41,6 +41,7 @@ type eventQueue struct {
 	pauses  uint64        // times that a reader had to wait
 	ready   chan struct{} // closed when the queue is not empty; nil when nobody waits
 	room    chan struct{} // closed when there is room; nil when nobody waits
+	closing bool          // the service stops: see bound
 	stopped bool          // EventStopped is in
 	drained bool          // EventStopped has been handed out
 }
@@ -118,6 +119,27 @@ func (q *eventQueue) add(e Event) func() {
 	return q.signal(before)
 }
 
+// bound returns how many bytes of messages may wait. While the service stops it
+// is twice the limit: what peers had on their way when they were told then finds
+// room, and a program that reads no more does not delay the end. mu is held.
+func (q *eventQueue) bound() int {
+	if q.closing {
+		return 2 * q.limit
+	}
+	return q.limit
+}
+
+// close begins the time of the wider bound.
+func (q *eventQueue) close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closing = true
+	if q.room != nil {
+		close(q.room)
+		q.room = nil
+	}
+}
+
 // deliver adds messages of a peer, after waiting for room; it gives up and
 // releases the buffers when quit is closed.
 func (q *eventQueue) deliver(peer PeerID, messages []session.Message, buffers []*session.Buffer, quit <-chan struct{}) bool {
@@ -130,7 +152,7 @@ func (q *eventQueue) deliver(peer PeerID, messages []session.Message, buffers []
 	}
 	bytes = max(bytes, held/bufferShare)
 	q.mu.Lock()
-	for paused := false; q.bytes > 0 && q.bytes+bytes > q.limit && !q.stopped; {
+	for paused := false; q.bytes > 0 && q.bytes+bytes > q.bound() && !q.stopped; {
 		if !paused {
 			q.pauses++
 			paused = true

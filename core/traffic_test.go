@@ -283,3 +283,25 @@ func TestBootstrap(t *testing.T) {
 		t.Fatal(e.Err())
 	}
 }
+
+// TestCloseUnread: a program that reads no more closes at once, although its
+// queue is full and a peer goes on sending.
+func TestCloseUnread(t *testing.T) {
+	a, b := newNode(t, crust.Config{}), newNode(t, crust.Config{CloseTimeout: 20 * time.Second})
+	link(t, a, b)
+	go func() {
+		for a.SendWait(context.Background(), b.ID(), make([]byte, 50_000), 1) == nil {
+		}
+	}()
+	for b.Stats().BackpressurePauses == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	began := time.Now()
+	b.Close()
+	if took := time.Since(began); took > 10*time.Second {
+		t.Fatalf("closing took %v", took)
+	}
+	if e := a.next(crust.EventLost); e.Code() != crust.CodeDisconnected {
+		t.Fatal(e.Err())
+	}
+}
