@@ -98,7 +98,7 @@ func New(cfg Config) (*Service, error) {
 		return nil, &Error{Op: "new", Code: CodeInternal, Err: err}
 	}
 	s.secure = &secure.Config{
-		Key: s.key, Network: secure.NewNetwork(cfg.NetworkName), Seen: new(secure.Seen), Images: new(secure.Images),
+		Key: s.key, Network: secure.NewNetwork(cfg.NetworkName), Seen: new(secure.Seen), Images: new(secure.Images), Spare: new(secure.Spare),
 		Hello: wire.Hello{
 			AppID: bytes.Clone(cfg.AppID), Role: uint8(cfg.Role), Instance: binary.BigEndian.Uint64(instance[:]),
 			Ciphers: wire.CipherChaCha20Poly1305, LostAfter: uint32(cfg.LostAfter / time.Millisecond),

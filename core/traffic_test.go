@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -294,7 +295,7 @@ func TestCloseUnread(t *testing.T) {
 		}
 	}()
 	for b.Stats().BackpressurePauses == 0 {
-		time.Sleep(time.Millisecond)
+		runtime.Gosched()
 	}
 	began := time.Now()
 	b.Close()

@@ -64,6 +64,7 @@ type Config struct {
 	Hello   wire.Hello // Version, Peer are set by the handshake
 	Seen    *Seen      // for responders
 	Images  *Images    // nil remembers none
+	Spare   *Spare     // nil makes each key when it is needed
 	// Random is the source of randomness; nil means crypto/rand.
 	Random io.Reader
 }
@@ -90,6 +91,14 @@ type Link struct {
 	Rest []byte
 }
 
+// suite returns the functions for one handshake.
+func (c *Config) suite() noise.CipherSuite {
+	if c.Spare == nil {
+		return suite
+	}
+	return noise.NewCipherSuite(spareDH{spare: c.Spare}, sodiumChaChaPoly{}, sodiumBLAKE2b{})
+}
+
 // handshake is the state of one attempt.
 type handshake struct {
 	cfg   *Config
@@ -114,7 +123,7 @@ func start(conn net.Conn, cfg *Config, initiator bool) (*handshake, error) {
 	public := cfg.Key.StaticPublic()
 	secret := append([]byte(nil), static[:]...)
 	state, err := noise.NewHandshakeState(noise.Config{
-		CipherSuite: suite, Random: cfg.random(), Pattern: noise.HandshakeXX, Initiator: initiator,
+		CipherSuite: cfg.suite(), Random: cfg.random(), Pattern: noise.HandshakeXX, Initiator: initiator,
 		Prologue: []byte("libcrust/1"), PresharedKey: cfg.Network.psk[:], PresharedKeyPlacement: 0,
 		StaticKeypair: noise.DHKey{Private: secret, Public: public[:]},
 	})
@@ -214,6 +223,7 @@ func Initiate(conn net.Conn, cfg *Config, expect identity.PeerID) (*Link, error)
 	if _, err := conn.Write(flight); err != nil {
 		return nil, err
 	}
+	cfg.Spare.refill(cfg.random()) // while the other side works
 	if message, _, err = h.readFlight(); err != nil {
 		if len(h.buf) == 0 {
 			return nil, fmt.Errorf("%w (%w)", ErrNoAnswer, err)
@@ -276,6 +286,7 @@ func Respond(conn net.Conn, cfg *Config) (*Link, error) {
 	if _, err := conn.Write(flight); err != nil {
 		return nil, err
 	}
+	cfg.Spare.refill(cfg.random()) // while the other side works
 	if message, _, err = h.readFlight(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrHandshake, err)
 	}
