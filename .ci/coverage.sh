@@ -59,8 +59,8 @@ cover_go() {
 }
 
 cover_library() {
+    rm -rf "$COVER/lib" # notes of files that have changed would stay behind
     "$ROOT/capi/build-lib.sh" --cover "$COVER/lib"
-    find "$COVER/lib/obj/gcov" -name '*.gcda' -delete
     mkdir -p "$COVER/data/library"
 }
 
