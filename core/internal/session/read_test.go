@@ -67,11 +67,11 @@ func TestSplitAtEveryByte(t *testing.T) {
 // TestRestOfHandshake: what was read with the last flight counts as received.
 func TestRestOfHandshake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		la, lb := links(t, 0, nil)
-		stream, want := script(la.Seal, 1)
-		for i, cut := range []int{1, 24, 25, len(stream) / 2, len(stream)} {
-			la, lb = links(t, 0, nil)
-			stream, want = script(la.Seal, i)
+		sample, _ := links(t, 0, nil)
+		like, _ := script(sample.Seal, 1)
+		for i, cut := range []int{1, 24, 25, len(like) / 2, len(like)} {
+			la, lb := links(t, 0, nil)
+			stream, want := script(la.Seal, i)
 			lb.Rest = bytes.Clone(stream[:cut])
 			o := new(owner)
 			start(t, lb, usual, o)
