@@ -59,7 +59,7 @@ cover_go() {
 }
 
 cover_library() {
-    rm -rf "$COVER/lib" # notes of files that have changed would stay behind
+    rm -rf "${COVER:?}/lib" # notes of files that have changed would stay behind
     "$ROOT/capi/build-lib.sh" --cover "$COVER/lib"
     mkdir -p "$COVER/data/library"
 }
