@@ -49,9 +49,11 @@ for tool in debootstrap git chroot mount; do
     command -v "$tool" >/dev/null || fail "$tool is not installed"
 done
 
+# Debootstrap has one recipe for all Debians and one for all Ubuntus; it may be older
+# than a release and not know its name.
 case $suite in
-focal | jammy | noble | plucky | questing) distribution=ubuntu components=main,universe usual= ;;
-*) distribution=debian components=main usual= ;;
+focal | jammy | noble | plucky | questing) distribution=ubuntu components=main,universe script=gutsy usual= ;;
+*) distribution=debian components=main script=sid usual= ;;
 esac
 
 # machine_mirror prints the first archive of the distribution this machine uses.
@@ -78,9 +80,8 @@ make_system() {
     local log=$dir.log options=()
     echo "Making a minimal $suite from $mirror"
     # The keys of another distribution are not at hand; this system is thrown away.
-    [ -e "/usr/share/debootstrap/scripts/$suite" ] || fail "debootstrap does not know $suite"
     [ "$distribution" = debian ] || [ -e /usr/share/keyrings/ubuntu-archive-keyring.gpg ] || options=(--no-check-gpg)
-    debootstrap --variant=minbase --components="$components" "${options[@]+"${options[@]}"}" "$suite" "$dir" "$mirror" >"$log" 2>&1 || {
+    debootstrap --variant=minbase --components="$components" "${options[@]+"${options[@]}"}" "$suite" "$dir" "$mirror" "$script" >"$log" 2>&1 || {
         tail -n 5 "$log" >&2
         fail "debootstrap failed"
     }
