@@ -115,7 +115,8 @@ type Config struct {
 	// Zero means 5 s.
 	CloseTimeout time.Duration
 	// MessageMaxAge is the age at which messages above MustArrive are dropped
-	// from the queue of a link that does not move. Zero means 60 s.
+	// from the queue: because the link does not move, or because more urgent
+	// messages take all of it. Zero means 60 s.
 	MessageMaxAge time.Duration
 
 	// SendQueue bounds the bytes queued for one peer; at least MaxMessage.

@@ -451,7 +451,9 @@ func own(events []Event) {
 }
 
 // Batch is a run of events. Their Data is borrowed: it is valid until Release,
-// which gives the memory back. The zero Batch is empty.
+// which gives the memory back. What is not released counts against
+// Config.EventQueue, so a program that waits for events while it holds on to
+// batches may wait for ever. The zero Batch is empty.
 type Batch struct {
 	Events []Event
 	queue  *eventQueue
