@@ -92,14 +92,18 @@ func (s *Session) SendRun(n int, message func(k int) ([]byte, uint8)) (int, erro
 
 // SendWait is Send, but waits while much is queued: more than waitOver, although
 // the queue may have a bound beyond that. What is in the caches is sealed faster
-// than what is not. When ctx ends, what Send would accept is accepted.
+// than what is not. A message more urgent than all that is queued waits only for
+// the bound. When ctx ends, what Send would accept is accepted.
 func (s *Session) SendWait(ctx context.Context, data []byte, priority uint8) error {
 	if len(data) > wire.MaxMessage {
 		return ErrTooBig
 	}
-	bound := min(waitOver, s.cfg.SendQueue)
 	for {
 		s.mu.Lock()
+		bound := s.cfg.SendQueue
+		if !s.overtakes(priority) {
+			bound = min(bound, waitOver)
+		}
 		full := s.state == live && s.queued > 0 && s.queued+len(data)+frameCost > bound
 		var room chan struct{}
 		if full {
@@ -131,6 +135,17 @@ func (s *Session) owed() bool {
 	}
 	s.refused = false
 	return s.state == live
+}
+
+// overtakes reports whether a message would go before all that is queued. mu is
+// held.
+func (s *Session) overtakes(priority uint8) bool {
+	for _, q := range s.queues {
+		if !q.empty() {
+			return priority < q.priority
+		}
+	}
+	return false
 }
 
 // waitRoom returns a channel that is closed when there is room, the writer

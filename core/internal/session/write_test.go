@@ -371,3 +371,29 @@ func TestDisconnectDelivers(t *testing.T) {
 		})
 	}
 }
+
+// TestUrgentDoesNotWait: SendWait holds back a message behind much that is queued,
+// but not one that overtakes it.
+func TestUrgentDoesNotWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		la, lb := links(t, 10_000, nil)
+		a := start(t, la, usual, new(owner))
+		start(t, lb, usual, &owner{gate: make(chan struct{})})
+		for i := range 20 {
+			if err := a.Send(numbered(60_000, i), 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Second)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		began := time.Now()
+		if err := a.SendWait(ctx, []byte("urgent"), 0); err != nil || time.Since(began) > 0 {
+			t.Fatalf("urgent: %v after %v", err, time.Since(began))
+		}
+		time.AfterFunc(time.Minute, cancel)
+		if err := a.SendWait(ctx, []byte("late"), 1); err != nil || time.Since(began) < time.Minute {
+			t.Fatalf("late: %v after %v", err, time.Since(began))
+		}
+	})
+}
