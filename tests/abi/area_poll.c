@@ -19,6 +19,15 @@ static void drain(crust_service s) {
     while (crust_poll(s, 0, 0, &batch) > 0) crust_batch_free(batch);
 }
 
+/* With nothing left, the descriptor may be readable once more, because the notice
+ * of an event may come after the event was taken; a poll that finds nothing ends
+ * that. */
+static int falls_silent(crust_service s, intptr_t fd) {
+    crust_batch *batch = NULL;
+    if (readable(fd, 0) && crust_poll(s, 0, 0, &batch) != 0) return 0;
+    return !readable(fd, 0);
+}
+
 static int is_listening(void *arg) {
     crust_stats stats;
     memset(&stats, 0, sizeof stats);
@@ -92,7 +101,7 @@ static void descriptor_is_level_triggered(void) {
     CHECK_CODE(CRUST_OK, crust_service_fd(p.a.service, &again));
     CHECK(fd >= 0 && fd == again);
     drain(p.a.service);
-    CHECK(!readable(fd, 0));
+    CHECK(falls_silent(p.a.service, fd));
     for (i = 0; i < 100; i++) {
         crust_result got = 0;
         CHECK_CODE(CRUST_OK, crust_send(p.b.service, &p.id_a, "one", 3, 1));
@@ -108,7 +117,7 @@ static void descriptor_is_level_triggered(void) {
         }
     }
     while (crust_poll(p.a.service, 0, 0, &batch) > 0) crust_batch_free(batch);
-    CHECK(!readable(fd, 0));
+    CHECK(falls_silent(p.a.service, fd));
     CHECK_CODE(CRUST_OK, crust_service_close(p.a.service));
     for (;;) {
         crust_result r;
