@@ -7,7 +7,7 @@
 #
 #   --suite NAME    bookworm (default), trixie, jammy, noble, ...
 #   --mirror URL    default: the mirror of this machine, when it is of the same
-#                   distribution, or the distribution's own
+#                   distribution; needed when it is not
 #   --user          run as an unprivileged user without sudo: build.sh must name
 #                   what is missing and end with 3; that very command is then
 #                   given to root, and build.sh runs again
@@ -52,8 +52,8 @@ done
 # Debootstrap has one recipe for all Debians and one for all Ubuntus; it may be older
 # than a release and not know its name.
 case $suite in
-focal | jammy | noble | plucky | questing) distribution=ubuntu components=main,universe script=gutsy usual= ;;
-*) distribution=debian components=main script=sid usual= ;;
+focal | jammy | noble | plucky | questing) distribution=ubuntu components=main,universe script=gutsy ;;
+*) distribution=debian components=main script=sid ;;
 esac
 
 # machine_mirror prints the first archive of the distribution this machine uses.
@@ -63,7 +63,7 @@ machine_mirror() {
         grep "/$distribution/*\$" | head -n 1 || true
 }
 [ -n "$mirror" ] || mirror=$(machine_mirror)
-[ -n "$mirror" ] || mirror=$usual
+[ -n "$mirror" ] || fail "this machine uses no archive of $distribution: name one with --mirror"
 
 dir=$(mktemp -d "${TMPDIR:-/var/tmp}/libcrust-$suite.XXXXXX")
 chmod 755 "$dir"
