@@ -7,6 +7,8 @@ import (
 	"context"
 	"net"
 	"net/netip"
+
+	"github.com/libcrust/libcrust/core/internal/transport/udp"
 )
 
 // Network is where a service lives. All methods may be called from any
@@ -30,11 +32,60 @@ type Network interface {
 	// the same Network.
 	Dial(ctx context.Context, local, remote netip.AddrPort) (net.Conn, error)
 
+	// ListenPacket opens a UDP socket at addr, by the same rules as Listen. Its
+	// port is independent of those of TCP.
+	ListenPacket(ctx context.Context, addr netip.AddrPort) (PacketConn, error)
+
 	// Addrs returns the unicast addresses of the interfaces that are up: IPv4
 	// unmapped, IPv6 link-local addresses left out because they mean nothing
 	// without a zone, none twice. Those that reach farther come first: global,
 	// carrier's, private, link-local, loopback; then by value.
 	Addrs() ([]netip.Addr, error)
+}
+
+// Packets is a run of datagrams from or to one address: Buf[:N], cut every
+// Segment bytes; the last may be shorter. A Segment of 0, or of N and more, is
+// one datagram of N bytes, which may be 0.
+type Packets = udp.Packets
+
+const (
+	// MaxRun is the longest run of datagrams, and the longest datagram, in bytes.
+	MaxRun = udp.MaxRun
+	// ReadSize is the memory that each run needs when it is read, in bytes.
+	ReadSize = udp.ReadSize
+)
+
+// PacketConn is an unconnected UDP socket that is read and written in batches.
+// What it sends is never fragmented on the way: what is too long for the path
+// is lost. ReadBatch is for one goroutine at a time; the other methods may be
+// called from any.
+type PacketConn interface {
+	// LocalAddr returns where the socket listens, with the port it really got.
+	// The unspecified IPv6 address means both families.
+	LocalAddr() netip.AddrPort
+
+	// ReadBatch waits for datagrams and fills up to len(ps) runs, those of one
+	// sender in the order in which they came, using ps[i].Buf as memory, of which
+	// each must have ReadSize bytes. It sets N, Segment and Addr of the first n
+	// and never replaces or keeps Buf; n is at least 1 when err is nil, unless ps
+	// is empty. Peers of IPv4 have IPv4 addresses, whatever the socket. An error
+	// means that no more datagrams will come: net.ErrClosed after Close.
+	ReadBatch(ps []Packets) (n int, err error)
+
+	// WriteBatch sends runs in order and does not wait for the network: what
+	// cannot be sent now, or not to that address, or not at that length, counts
+	// as lost on the way. Runs may have any number of datagrams of up to MaxRun
+	// bytes; those of more than MaxSegments are sent in parts. An error means
+	// that the socket is of no more use: net.ErrClosed after Close. ps is neither
+	// changed nor kept.
+	WriteBatch(ps []Packets) error
+
+	// MaxSegments returns how many datagrams of one run are sent at the price of
+	// one: 1 where the system does not cut runs, 64 at most. It may fall to 1.
+	MaxSegments() int
+
+	// Close closes the socket and ends ReadBatch. It may be called again.
+	Close() error
 }
 
 // TryWriter is a connection that can be written without waiting. A net.Conn of

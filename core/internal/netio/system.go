@@ -10,10 +10,11 @@ import (
 
 	"github.com/libcrust/libcrust/core/internal/endpoint"
 	"github.com/libcrust/libcrust/core/internal/transport/tcp"
+	"github.com/libcrust/libcrust/core/internal/transport/udp"
 )
 
 // System is the kernel's network. Its connections are *tcp.Conn: on Unix they
-// are TryWriters and LazyReaders.
+// are TryWriters and LazyReaders. Its sockets for datagrams are *udp.Conn.
 var System Network = system{}
 
 type system struct{}
@@ -28,6 +29,14 @@ func (system) Listen(ctx context.Context, addr netip.AddrPort) (net.Listener, er
 
 func (system) Dial(ctx context.Context, local, remote netip.AddrPort) (net.Conn, error) {
 	c, err := tcp.Dial(ctx, local, remote)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func (system) ListenPacket(ctx context.Context, addr netip.AddrPort) (PacketConn, error) {
+	c, err := udp.Listen(ctx, addr)
 	if err != nil {
 		return nil, err
 	}

@@ -67,7 +67,7 @@ func newConn(h *Host, local, remote netip.AddrPort) *Conn {
 }
 
 func (c *Conn) fail(op string, err error) error {
-	return opError(op, c.name.local, c.name.remote, err)
+	return opError(op, "tcp", c.name.local, c.name.remote, err)
 }
 
 // Read implements net.Conn.
@@ -322,16 +322,8 @@ func (w *way) room() int { return w.link.buffer() - w.bytes - len(w.to.arrived) 
 
 // push sends a segment. Called with the lock held.
 func (w *way) push(s segment) {
-	now := time.Now()
-	start := now
-	if w.link.Bandwidth > 0 {
-		if free := w.link.free[w.from.host]; free.After(start) {
-			start = free
-		}
-		start = start.Add(time.Duration(float64(len(s.data)) / float64(w.link.Bandwidth) * float64(time.Second)))
-		w.link.free[w.from.host] = start
-	}
-	s.at = start.Add(w.from.host.net.delay(w.link))
+	leaves := w.link.transmit(w.from.host, len(s.data), time.Now())
+	s.at = leaves.Add(w.from.host.net.delay(w.link))
 	if s.at.Before(w.last) {
 		s.at = w.last
 	}

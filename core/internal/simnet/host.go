@@ -26,7 +26,7 @@ func (h *Host) Listen(ctx context.Context, addr netip.AddrPort) (net.Listener, e
 	defer h.net.mu.Unlock()
 	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
 	fail := func(err error) (net.Listener, error) {
-		return nil, opError("listen", netip.AddrPort{}, addr, err)
+		return nil, opError("listen", "tcp", netip.AddrPort{}, addr, err)
 	}
 	if err := ctx.Err(); err != nil {
 		return fail(err)
@@ -35,7 +35,7 @@ func (h *Host) Listen(ctx context.Context, addr netip.AddrPort) (net.Listener, e
 		return fail(syscall.EADDRNOTAVAIL)
 	}
 	if addr.Port() == 0 {
-		addr = netip.AddrPortFrom(addr.Addr(), h.freePort())
+		addr = netip.AddrPortFrom(addr.Addr(), h.freePort(h.uses))
 	}
 	for other := range h.listeners {
 		if other.Port() == addr.Port() && (covers(other.Addr(), addr.Addr()) || covers(addr.Addr(), other.Addr())) {
@@ -52,11 +52,11 @@ func covers(a, b netip.Addr) bool {
 	return a == b || a == netip.IPv6Unspecified() || a == netip.IPv4Unspecified() && b.Is4()
 }
 
-// freePort draws a port that nothing on the host uses.
-func (h *Host) freePort() uint16 {
+// freePort draws a port that is not in use.
+func (h *Host) freePort(used func(uint16) bool) uint16 {
 	for {
 		port := firstPort + uint16(h.net.random.IntN(lastPort-firstPort+1))
-		if !h.uses(port) {
+		if !used(port) {
 			return port
 		}
 	}
@@ -93,7 +93,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	defer l.host.net.mu.Unlock()
 	for len(l.waiting) == 0 {
 		if l.closed {
-			return nil, opError("accept", netip.AddrPort{}, l.addr, net.ErrClosed)
+			return nil, opError("accept", "tcp", netip.AddrPort{}, l.addr, net.ErrClosed)
 		}
 		l.changed.Wait()
 	}
@@ -110,7 +110,7 @@ func (l *listener) Close() error {
 	l.host.net.mu.Lock()
 	defer l.host.net.mu.Unlock()
 	if l.closed {
-		return opError("close", netip.AddrPort{}, l.addr, net.ErrClosed)
+		return opError("close", "tcp", netip.AddrPort{}, l.addr, net.ErrClosed)
 	}
 	l.closed = true
 	delete(l.host.listeners, l.addr)
@@ -126,7 +126,7 @@ func (l *listener) Close() error {
 func (h *Host) Dial(ctx context.Context, local, remote netip.AddrPort) (net.Conn, error) {
 	remote = netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port())
 	fail := func(err error) (net.Conn, error) {
-		return nil, opError("dial", local, remote, err)
+		return nil, opError("dial", "tcp", local, remote, err)
 	}
 	if err := ctx.Err(); err != nil {
 		return fail(err)
@@ -233,7 +233,7 @@ func (h *Host) source(peer *Host, to netip.Addr) netip.Addr {
 // connect makes both ends. Called with the lock held.
 func (h *Host) connect(peer *Host, from, to netip.AddrPort) (*Conn, error) {
 	if from.Port() == 0 {
-		from = netip.AddrPortFrom(from.Addr(), h.freePort())
+		from = netip.AddrPortFrom(from.Addr(), h.freePort(h.uses))
 	}
 	if h.conns[tuple{from, to}] != nil || peer.conns[tuple{to, from}] != nil {
 		return nil, syscall.EADDRNOTAVAIL // one end of an earlier connection is still there
@@ -272,17 +272,21 @@ func pause(ctx context.Context, d time.Duration) error {
 }
 
 // opError dresses an error as package net does.
-func opError(op string, local, remote netip.AddrPort, err error) error {
+func opError(op, network string, local, remote netip.AddrPort, err error) error {
 	var errno syscall.Errno
 	if errors.As(err, &errno) {
 		err = os.NewSyscallError(calls[op], errno)
 	}
-	e := &net.OpError{Op: op, Net: "tcp", Err: err}
-	if local.IsValid() {
-		e.Source = net.TCPAddrFromAddrPort(local)
+	e := &net.OpError{Op: op, Net: network, Err: err}
+	address := func(a netip.AddrPort) net.Addr {
+		switch {
+		case !a.IsValid():
+			return nil
+		case network == "udp":
+			return net.UDPAddrFromAddrPort(a)
+		}
+		return net.TCPAddrFromAddrPort(a)
 	}
-	if remote.IsValid() {
-		e.Addr = net.TCPAddrFromAddrPort(remote)
-	}
+	e.Source, e.Addr = address(local), address(remote)
 	return e
 }

@@ -1,6 +1,7 @@
 // Package simnet is an in-memory internet for tests: hosts with addresses,
-// links with latency and bandwidth that can be cut and healed, and streams that
-// behave as TCP connections do. A Host is a netio.Network.
+// links with latency and bandwidth that can be cut and healed, streams that
+// behave as TCP connections do, and datagrams that get lost, doubled and late. A
+// Host is a netio.Network.
 //
 // It uses no sockets, only locks, conditions and timers, so inside a
 // testing/synctest bubble hours of it pass in no time. Everything random comes
@@ -18,19 +19,36 @@ import (
 	"github.com/libcrust/libcrust/core/internal/netio"
 )
 
-// Link says how the way between two hosts behaves, in each direction.
+// Link says how the way between two hosts behaves, in each direction. Loss,
+// Duplicate, Reorder, MTU and Queue concern datagrams alone: streams are what
+// TCP makes of the same link.
 type Link struct {
 	// Latency is how long a byte travels one way. A dial takes twice as long.
 	Latency time.Duration
 	// Jitter is the most that is added to Latency at random. Bytes of one
-	// stream stay in order.
+	// stream stay in order, and datagrams do.
 	Jitter time.Duration
-	// Bandwidth bounds all streams of the link together, in bytes a second.
-	// Zero means no bound.
+	// Bandwidth bounds all streams and datagrams of the link together, in bytes
+	// a second. A datagram counts with its IP and UDP headers. Zero means no
+	// bound.
 	Bandwidth int
 	// Buffer is how many bytes of one stream may be sent and not yet read, as
 	// the buffers of two kernels hold them. Zero means 256 KiB.
 	Buffer int
+	// Loss is the part of the datagrams that get lost, from 0 to 1.
+	Loss float64
+	// Duplicate is the part of the datagrams that arrive twice, from 0 to 1.
+	Duplicate float64
+	// Reorder is the part of the datagrams, from 0 to 1, that are late by up to
+	// Latency and Jitter together, or by a millisecond if that is more, so that
+	// others overtake them.
+	Reorder float64
+	// MTU is the longest packet, in bytes with IP and UDP headers (28 of IPv4, 48
+	// of IPv6). Longer ones are lost, and nobody is told. Zero means no bound.
+	MTU int
+	// Queue is how many bytes of datagrams wait for the wire while Bandwidth
+	// holds them back; what comes then is lost. Zero means 256 KiB.
+	Queue int
 }
 
 const (
@@ -59,6 +77,9 @@ type Net struct {
 	count  int // of hosts
 	links  map[route]*link
 	usual  Link
+	seed   uint64
+	nats   map[netip.AddrPort]*nat // by visible address
+	watch  func(from, to netip.AddrPort, data []byte)
 }
 
 // route is a pair of hosts, the one made first in front.
@@ -69,7 +90,8 @@ type link struct {
 	Link
 	state linkState
 	free  map[*Host]time.Time // when the wire that leaves a host has sent what it was given
-	ways  map[*way]struct{}   // everything that travels here
+	ways  map[*way]struct{}   // every stream that travels here
+	airs  map[*Host]*air      // of datagrams, by where they come from
 }
 
 // linkState: up -Cut-> cut, up -Silence-> silent, cut and silent -Heal-> up.
@@ -88,6 +110,8 @@ func New(seed uint64) *Net {
 		random: rand.New(rand.NewPCG(seed, seed)),
 		hosts:  map[netip.Addr]*Host{},
 		links:  map[route]*link{},
+		seed:   seed,
+		nats:   map[netip.AddrPort]*nat{},
 	}
 }
 
@@ -112,7 +136,8 @@ func (n *Net) SetLink(a, b *Host, l Link) {
 }
 
 // Cut breaks the link between two hosts. Dials fail with EHOSTUNREACH.
-// Connections do not notice: what they send waits for Heal.
+// Connections do not notice: what they send waits for Heal. Datagrams are lost,
+// also those under way.
 func (n *Net) Cut(a, b *Host) { n.set(a, b, cut) }
 
 // Silence breaks the link as Cut does, but dials are not told either: they wait
@@ -152,7 +177,7 @@ func (n *Net) link(a, b *Host) *link {
 	}
 	l := n.links[r]
 	if l == nil {
-		l = &link{free: map[*Host]time.Time{}, ways: map[*way]struct{}{}}
+		l = &link{free: map[*Host]time.Time{}, ways: map[*way]struct{}{}, airs: map[*Host]*air{}}
 		if a != b {
 			l.Link = n.usual
 		}
@@ -169,6 +194,20 @@ func (n *Net) delay(l *link) time.Duration {
 	return l.Latency + time.Duration(n.random.Int64N(int64(l.Jitter)+1))
 }
 
+// transmit lets a host use the wire for size bytes after what it is busy with,
+// and returns when they have left. Called with the lock held.
+func (l *link) transmit(from *Host, size int, now time.Time) time.Time {
+	if l.Bandwidth <= 0 {
+		return now
+	}
+	if free := l.free[from]; free.After(now) {
+		now = free
+	}
+	now = now.Add(time.Duration(float64(size) / float64(l.Bandwidth) * float64(time.Second)))
+	l.free[from] = now
+	return now
+}
+
 func (l *link) buffer() int {
 	if l.Buffer > 0 {
 		return l.Buffer
@@ -183,6 +222,8 @@ type Host struct {
 	addrs     []netip.Addr
 	listeners map[netip.AddrPort]*listener
 	conns     map[tuple]*Conn
+	sockets   map[netip.AddrPort]*packetConn
+	visible   map[family]netip.AddrPort // what NATs make of its addresses
 }
 
 var _ netio.Network = (*Host)(nil)
@@ -195,7 +236,10 @@ type tuple struct{ local, remote netip.AddrPort }
 func (n *Net) Host(addrs ...string) *Host {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	h := &Host{net: n, number: n.count, listeners: map[netip.AddrPort]*listener{}, conns: map[tuple]*Conn{}}
+	h := &Host{
+		net: n, number: n.count, listeners: map[netip.AddrPort]*listener{}, conns: map[tuple]*Conn{},
+		sockets: map[netip.AddrPort]*packetConn{}, visible: map[family]netip.AddrPort{},
+	}
 	n.count++
 	for _, text := range addrs {
 		a := netip.MustParseAddr(text).Unmap()
