@@ -46,15 +46,16 @@ var (
 
 // Network is what follows from a network name.
 type Network struct {
-	psk  [32]byte // of the Noise handshake
-	mask [32]byte // of the flights
+	psk      [32]byte // of the Noise handshake
+	mask     [32]byte // of the flights in streams
+	datagram [32]byte // of the flights in datagrams
 }
 
 // NewNetwork derives the keys of a network. The empty name is the public
 // default network.
 func NewNetwork(name string) *Network {
 	root := keyed([32]byte{}, "libcrust/1 network\x00"+name)
-	return &Network{psk: keyed(root, "psk"), mask: keyed(root, "mask")}
+	return &Network{psk: keyed(root, "psk"), mask: keyed(root, "mask"), datagram: keyed(root, "datagram")}
 }
 
 // Config is how a service shakes hands. It is shared by all its handshakes.
@@ -118,19 +119,28 @@ func (h *handshake) erase() {
 var buffers = sync.Pool{New: func() any { b := make([]byte, 0, flightBuffer); return &b }}
 
 func start(conn net.Conn, cfg *Config, initiator bool) (*handshake, error) {
+	h, err := begin(cfg, initiator, "libcrust/1")
+	if err == nil {
+		h.conn = conn
+	}
+	return h, err
+}
+
+// begin prepares the Noise handshake, whose prologue says what carries it.
+func begin(cfg *Config, initiator bool, prologue string) (*handshake, error) {
 	static := cfg.Key.Static()
 	defer clear(static[:])
 	public := cfg.Key.StaticPublic()
 	secret := append([]byte(nil), static[:]...)
 	state, err := noise.NewHandshakeState(noise.Config{
 		CipherSuite: cfg.suite(), Random: cfg.random(), Pattern: noise.HandshakeXX, Initiator: initiator,
-		Prologue: []byte("libcrust/1"), PresharedKey: cfg.Network.psk[:], PresharedKeyPlacement: 0,
+		Prologue: []byte(prologue), PresharedKey: cfg.Network.psk[:], PresharedKeyPlacement: 0,
 		StaticKeypair: noise.DHKey{Private: secret, Public: public[:]},
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &handshake{cfg: cfg, conn: conn, state: state, secret: secret}, nil
+	return &handshake{cfg: cfg, state: state, secret: secret}, nil
 }
 
 // mask applies the stream of a flight's nonce.
@@ -367,8 +377,8 @@ func (i *Images) of(id identity.PeerID) ([32]byte, error) {
 	return image, nil
 }
 
-// Seen remembers the nonces of first flights that authenticated, so that a
-// recorded one gets no second answer. It holds the last 32,768 to 65,536.
+// Seen remembers the nonces of first flights that authenticated, for datagrams
+// their ephemeral keys, so that a recorded one gets no second answer. It holds the last 32,768 to 65,536.
 type Seen struct {
 	mu       sync.Mutex
 	now, old map[[16]byte]struct{}
@@ -376,16 +386,13 @@ type Seen struct {
 
 const seenGeneration = 1 << 15
 
-// Add reports whether nonce is new, and remembers it.
+// Add reports whether nonce is new, and remembers it. The first 16 bytes count.
 func (s *Seen) Add(nonce []byte) bool {
 	var key [16]byte
 	copy(key[:], nonce)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := s.now[key]; ok {
-		return false
-	}
-	if _, ok := s.old[key]; ok {
+	if s.holds(key) {
 		return false
 	}
 	if s.now == nil || len(s.now) >= seenGeneration {
@@ -393,4 +400,19 @@ func (s *Seen) Add(nonce []byte) bool {
 	}
 	s.now[key] = struct{}{}
 	return true
+}
+
+// Has reports whether nonce is remembered.
+func (s *Seen) Has(nonce []byte) bool {
+	var key [16]byte
+	copy(key[:], nonce)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.holds(key)
+}
+
+func (s *Seen) holds(key [16]byte) bool {
+	_, now := s.now[key]
+	_, old := s.old[key]
+	return now || old
 }
