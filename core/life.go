@@ -194,9 +194,12 @@ func (s *Service) lose(p *peer, why *Error) {
 type owner Service
 
 // Deliver puts messages into the event queue.
-func (o *owner) Deliver(sess *session.Session, messages []session.Message, buffers []*session.Buffer) bool {
-	return o.events.deliver(sess.Link().Remote.Peer, messages, buffers, sess.Quit())
+func (o *owner) Deliver(sess *session.Session, messages []session.Message, buffers []*session.Buffer, wait bool) bool {
+	return o.events.deliver(sess, messages, buffers, wait)
 }
+
+// Lend lets the program that waits for events read.
+func (o *owner) Lend(t *session.Turn) bool { return o.events.lend(t) }
 
 // Writable tells the program that there is room.
 func (o *owner) Writable(sess *session.Session) {

@@ -42,14 +42,22 @@ type eventQueue struct {
 	ready   chan struct{} // closed when the queue is not empty; nil when nobody waits
 	room    chan struct{} // closed when there is room; nil when nobody waits
 	closing bool          // the service stops: see bound
-	stopped bool          // EventStopped is in
-	drained bool          // EventStopped has been handed out
+
+	turn    *session.Turn    // lent to who waits; may have been taken back
+	reading bool             // somebody waits at the connection of turn
+	streak  int              // lone messages of one session that somebody waited for
+	lone    *session.Session // which
+	stopped bool             // EventStopped is in
+	drained bool             // EventStopped has been handed out
 }
 
 const (
 	// messageCost is the bookkeeping that a queued message is charged with, so
 	// that a flood of empty messages has a bound too.
 	messageCost = 80
+	// lendAfter is how many messages of one session must have come one by one,
+	// each to a program that waited, before it may read by itself.
+	lendAfter = 8
 	// bufferShare is the part of its buffers that a delivery is charged with at
 	// least. Buffers come in powers of four, so it matters only to messages that
 	// are much smaller than the smallest buffer and come one by one.
@@ -92,10 +100,21 @@ func (q *eventQueue) signal(before int) func() {
 		close(q.ready)
 		q.ready = nil
 	}
-	if before == 0 && q.onEvents != nil {
-		return q.onEvents
+	interrupt, call := q.turn, q.onEvents
+	if !q.reading {
+		interrupt = nil
 	}
-	return func() {}
+	if before > 0 {
+		call = nil
+	}
+	return func() {
+		if interrupt != nil {
+			interrupt.Interrupt()
+		}
+		if call != nil {
+			call()
+		}
+	}
 }
 
 // push adds an event that must not be refused.
@@ -140,9 +159,10 @@ func (q *eventQueue) close() {
 	}
 }
 
-// deliver adds messages of a peer, after waiting for room; it gives up and
-// releases the buffers when quit is closed.
-func (q *eventQueue) deliver(peer PeerID, messages []session.Message, buffers []*session.Buffer, quit <-chan struct{}) bool {
+// deliver adds messages of a session. It waits for room, and gives up and
+// releases the buffers when the session quits. Without wait, which is for who
+// reads by a turn, it takes nothing when there is no room.
+func (q *eventQueue) deliver(sess *session.Session, messages []session.Message, buffers []*session.Buffer, wait bool) bool {
 	bytes, held := 0, 0
 	for i := range messages {
 		bytes += len(messages[i].Data) + messageCost
@@ -153,6 +173,10 @@ func (q *eventQueue) deliver(peer PeerID, messages []session.Message, buffers []
 	bytes = max(bytes, held/bufferShare)
 	q.mu.Lock()
 	for paused := false; q.bytes > 0 && q.bytes+bytes > q.bound() && !q.stopped; {
+		if !wait {
+			q.mu.Unlock()
+			return false
+		}
 		if !paused {
 			q.pauses++
 			paused = true
@@ -164,7 +188,7 @@ func (q *eventQueue) deliver(peer PeerID, messages []session.Message, buffers []
 		q.mu.Unlock()
 		select {
 		case <-room:
-		case <-quit:
+		case <-sess.Quit():
 			for _, b := range buffers {
 				b.Release()
 			}
@@ -174,8 +198,8 @@ func (q *eventQueue) deliver(peer PeerID, messages []session.Message, buffers []
 	}
 	if q.stopped {
 		q.mu.Unlock()
-		for _, b := range buffers {
-			b.Release()
+		for i := 0; i < len(buffers) && wait; i++ {
+			buffers[i].Release()
 		}
 		return false
 	}
@@ -183,6 +207,7 @@ func (q *eventQueue) deliver(peer PeerID, messages []session.Message, buffers []
 	c.grow(len(messages))
 	n := len(c.events)
 	c.events = c.events[:n+len(messages)]
+	peer := sess.Link().Remote.Peer
 	for i := range messages {
 		e := &c.events[n+i]
 		e.Type, e.Priority, e.Peer, e.Data = EventMessage, messages[i].Priority, peer, messages[i].Data
@@ -193,10 +218,48 @@ func (q *eventQueue) deliver(peer PeerID, messages []session.Message, buffers []
 	before := q.count
 	q.count += len(messages)
 	q.total += uint64(len(messages))
+	reading := q.reading
+	if !wait { // it comes from who reads: there is nobody to interrupt
+		q.reading = false
+	} else if len(messages) > 1 || q.ready == nil {
+		q.streak = 0
+	} else if q.streak++; q.lone != sess {
+		q.streak, q.lone = 1, sess
+	}
 	call := q.signal(before)
+	q.reading = reading
 	q.mu.Unlock()
 	call()
 	return true
+}
+
+// lend takes the turn to read for a session when its messages come one by one
+// to a program that waits for each.
+func (q *eventQueue) lend(t *session.Turn) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.streak < lendAfter || q.lone != t.Session() || q.reading || q.turn != nil && q.turn.Free() || q.closing || q.stopped {
+		return false
+	}
+	q.turn, q.lone = t, nil
+	if q.ready != nil { // who waits must come to read
+		close(q.ready)
+		q.ready = nil
+	}
+	return true
+}
+
+// read reads by the turn that the caller has taken, until something has come or
+// ctx ends. mu is held when it is called and when it returns.
+func (q *eventQueue) read(ctx context.Context, t *session.Turn) {
+	q.reading = true
+	q.mu.Unlock()
+	free := t.Step(ctx.Done())
+	q.mu.Lock()
+	q.reading = false
+	if !free && q.turn == t {
+		q.turn = nil
+	}
 }
 
 // take hands out up to limit events of the first chunk, all of them when limit is 0.
@@ -266,8 +329,8 @@ func (q *eventQueue) trim() {
 // wait blocks until there is an event. It returns nil, the cause of ctx's end,
 // or CodeClosed when no event will come.
 func (q *eventQueue) wait(ctx context.Context) error {
+	q.mu.Lock()
 	for {
-		q.mu.Lock()
 		switch {
 		case q.count > 0:
 			q.mu.Unlock()
@@ -275,6 +338,16 @@ func (q *eventQueue) wait(ctx context.Context) error {
 		case q.drained:
 			q.mu.Unlock()
 			return CodeClosed
+		case ctx.Err() != nil:
+			q.mu.Unlock()
+			return context.Cause(ctx)
+		}
+		if t := q.turn; t != nil && !q.reading {
+			if t.Take() {
+				q.read(ctx, t)
+				continue
+			}
+			q.turn = nil
 		}
 		if q.ready == nil {
 			q.ready = make(chan struct{})
@@ -286,6 +359,7 @@ func (q *eventQueue) wait(ctx context.Context) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
+		q.mu.Lock()
 	}
 }
 

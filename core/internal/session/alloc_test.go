@@ -16,7 +16,7 @@ type counting struct {
 	done chan struct{}
 }
 
-func (c *counting) Deliver(_ *Session, messages []Message, buffers []*Buffer) bool {
+func (c *counting) Deliver(_ *Session, messages []Message, buffers []*Buffer, _ bool) bool {
 	for _, b := range buffers {
 		b.Release()
 	}

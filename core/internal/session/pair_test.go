@@ -143,7 +143,9 @@ func (o *owner) tell(e told) {
 	o.last = e.what
 }
 
-func (o *owner) Deliver(s *Session, messages []Message, buffers []*Buffer) bool {
+func (o *owner) Lend(*Turn) bool { return false }
+
+func (o *owner) Deliver(s *Session, messages []Message, buffers []*Buffer, _ bool) bool {
 	if o.gate != nil {
 		select {
 		case <-o.gate:

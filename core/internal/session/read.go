@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 
 	"github.com/libcrust/libcrust/core/internal/secure"
 	"github.com/libcrust/libcrust/core/internal/wire"
@@ -34,6 +35,10 @@ type inbox struct {
 	s        *Session
 	open     secure.Opener
 	lazy     lazyReader
+	soon     soonReader
+	hope     int // how often a soon read may still fail before it is not tried for a while
+	skip     int // how many reads it is not tried
+	despair  int // how long that while is
 	get      func() []byte
 	buf      *Buffer // nil while nothing is buffered and the link is quiet
 	start    int     // buf.B[start:end] is read and not yet opened
@@ -44,14 +49,20 @@ type inbox struct {
 	partials []partial
 	messages []Message
 	buffers  []*Buffer
-	bytes    int  // of messages that lie in buf
-	used     bool // some message lies in buf
+	bytes    int    // of messages that lie in buf
+	total    uint64 // bytes of all messages, when packed
+	used     bool   // some message lies in buf
+	packed   bool   // messages and buffers are ready to be delivered
 	closed   error
+	failed   error // the link is useless
 }
 
 func (in *inbox) init(s *Session, link *secure.Link) {
 	in.s, in.open, in.want = s, link.Open, smallRead
 	in.lazy, _ = link.Conn.(lazyReader)
+	if runtime.GOMAXPROCS(0) > 1 { // on a single processor the peer may need it
+		in.soon, _ = link.Conn.(soonReader)
+	}
 	in.get = func() []byte {
 		in.room()
 		return in.buf.B[in.end:]
@@ -112,24 +123,44 @@ func (in *inbox) room() {
 // loop reads until the link ends, and returns why.
 func (in *inbox) loop() error {
 	for {
-		if err := in.parse(); err != nil {
-			in.deliver()
-			return err
+		if in.failed == nil {
+			in.failed = in.parse()
 		}
-		if !in.deliver() {
+		calm := len(in.messages) == 1 && in.calm()
+		ok := in.deliver(true)
+		switch {
+		case in.failed != nil:
+			return in.failed
+		case !ok:
 			return ErrEnded
-		}
-		if in.closed != nil {
+		case in.closed != nil:
 			return in.closed
 		}
-		n, err := in.read()
-		if n == 0 && err != nil {
-			if errors.Is(err, io.EOF) {
-				return ErrBroken
-			}
-			return broken(err)
+		if calm {
+			in.lend()
+		}
+		if in.failed == nil {
+			in.failed = in.receive(false)
 		}
 	}
+}
+
+// receive reads once. An interruption is no error.
+func (in *inbox) receive(soon bool) error {
+	n, err := 0, error(nil)
+	if soon && in.soon != nil {
+		n, err = in.readSoon()
+	}
+	if n == 0 && err == nil {
+		n, err = in.read()
+	}
+	switch {
+	case n > 0 || err == nil || in.interruption(err):
+		return nil
+	case errors.Is(err, io.EOF):
+		return ErrBroken
+	}
+	return broken(err)
 }
 
 // read reads once. While the link is quiet no large buffer is held.
@@ -144,18 +175,24 @@ func (in *inbox) read() (n int, err error) {
 	} else {
 		n, err = in.s.link.Conn.Read(in.get())
 	}
-	if n > 0 {
-		in.end += n
-		in.s.lastHeard.Store(in.s.clock())
-		in.s.wireIn.Add(uint64(n))
-		switch {
-		case in.end == len(in.buf.B):
-			in.want = min(in.want*8, largeRead)
-		case n < in.want/8:
-			in.want = max(in.want/8, smallRead)
-		}
-	}
+	in.got(n)
 	return n, err
+}
+
+// got takes note of n bytes that have been read into the buffer.
+func (in *inbox) got(n int) {
+	if n == 0 {
+		return
+	}
+	in.end += n
+	in.s.lastHeard.Store(in.s.clock())
+	in.s.wireIn.Add(uint64(n))
+	switch {
+	case in.end == len(in.buf.B):
+		in.want = min(in.want*8, largeRead)
+	case n < in.want/8:
+		in.want = max(in.want/8, smallRead)
+	}
 }
 
 // parse opens every complete record that is buffered.
@@ -288,37 +325,52 @@ func (in *inbox) control(t wire.FrameType, body []byte) error {
 
 // deliver hands over what has been received, and reports whether to go on. If
 // the messages fill little of the buffer they are copied out of it, so that
-// what the program holds on to is in proportion to what it got.
-func (in *inbox) deliver() bool {
+// what the program holds on to is in proportion to what it got. Without wait it
+// also reports false, and keeps the messages, when there is no room.
+func (in *inbox) deliver(wait bool) bool {
 	if len(in.messages) == 0 {
 		return true
 	}
 	s := in.s
-	total := uint64(0)
-	for i := range in.messages {
-		total += uint64(len(in.messages[i].Data))
+	if !in.packed {
+		in.pack()
 	}
-	if in.used {
-		if in.bytes < len(in.buf.B)/4 {
-			in.compact()
-		} else {
-			in.buf.Retain()
-			in.buffers = append(in.buffers, in.buf)
-		}
+	if wait {
+		s.paused.Store(true)
 	}
-	s.received.Add(uint64(len(in.messages)))
-	s.receivedB.Add(total)
-	s.paused.Store(true)
-	ok := s.owner.Deliver(s, in.messages, in.buffers)
-	s.paused.Store(false)
-	s.lastHeard.Store(s.clock())
+	n, ok := uint64(len(in.messages)), s.owner.Deliver(s, in.messages, in.buffers, wait)
+	if wait {
+		s.paused.Store(false)
+		s.lastHeard.Store(s.clock())
+	} else if !ok {
+		return false
+	}
+	s.received.Add(n)
+	s.receivedB.Add(in.total)
 	clear(in.messages)
 	clear(in.buffers)
-	in.messages, in.buffers, in.bytes = in.messages[:0], in.buffers[:0], 0
+	in.messages, in.buffers, in.bytes, in.packed = in.messages[:0], in.buffers[:0], 0, false
 	if cap(in.messages) > 64 && in.want == smallRead { // the flood is over
 		in.messages = nil
 	}
 	return ok
+}
+
+// pack makes the messages independent of the read buffer, or keeps it for them.
+func (in *inbox) pack() {
+	in.packed, in.total = true, 0
+	for i := range in.messages {
+		in.total += uint64(len(in.messages[i].Data))
+	}
+	if !in.used {
+		return
+	}
+	if in.bytes < len(in.buf.B)/4 {
+		in.compact()
+		return
+	}
+	in.buf.Retain()
+	in.buffers = append(in.buffers, in.buf)
 }
 
 // compact copies the messages that lie in the read buffer into one of their size.

@@ -52,8 +52,12 @@ type Message struct {
 // a lock of the session held.
 type Owner interface {
 	// Deliver takes messages and one reference to each buffer. It blocks while
-	// the program has no room, and reports whether to go on.
-	Deliver(s *Session, messages []Message, buffers []*Buffer) bool
+	// the program has no room, and reports whether to go on. Without wait it does
+	// not block, and reports false without taking anything when there is no room.
+	Deliver(s *Session, messages []Message, buffers []*Buffer, wait bool) bool
+	// Lend offers the turn to read, and reports whether it is accepted: whoever
+	// waits for events then uses it by Take and Step.
+	Lend(t *Turn) bool
 	// Writable says that a queue which refused a message has drained to half.
 	Writable(s *Session)
 	// Dropped says that accepted messages were dropped for their age.
@@ -85,6 +89,13 @@ type tryWriter interface {
 // read; see netio.LazyReader.
 type lazyReader interface {
 	ReadLazy(get func() []byte) (int, error)
+}
+
+// soonReader is a connection that can be read without sleeping: it tries for as
+// long as patience, and returns 0 and no error when nothing has come; see
+// tcp.Conn.ReadSoon.
+type soonReader interface {
+	ReadSoon(p []byte, patience time.Duration) (int, error)
 }
 
 // state is where a session is in its life, drawn in the package comment.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"time"
 )
 
 // maxWrite bounds one system call, because some systems refuse more than
@@ -30,6 +31,10 @@ type direct struct {
 	received int
 	readErr  error
 	peeked   [1]byte
+
+	poll     func(fd uintptr) // reads soon into soon, see ReadSoon on Linux
+	soon     []byte
+	patience time.Duration
 }
 
 func (d *direct) init(conn *net.TCPConn) (err error) {
