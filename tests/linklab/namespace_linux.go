@@ -1,0 +1,174 @@
+package linklab
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"runtime"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrUnavailable says that this machine does not let the caller make network
+// namespaces or TUN devices. It wraps the reason.
+var ErrUnavailable = errors.New("no link laboratory here")
+
+// unavailable marks refusals of the machine as ErrUnavailable.
+func unavailable(what string, err error) error {
+	for _, refusal := range []error{
+		unix.EPERM, unix.EACCES, unix.ENOENT, unix.ENODEV, unix.ENXIO, unix.EINVAL, unix.ENOSYS, unix.EOPNOTSUPP, unix.ENOSPC, unix.EUSERS,
+	} {
+		if errors.Is(err, refusal) {
+			return fmt.Errorf("%w: %s: %w", ErrUnavailable, what, err)
+		}
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// namespace is a network namespace and the one thread in it, which ends with it.
+// It lasts as long as its file, its thread or a program in it.
+type namespace struct {
+	file *os.File
+	work chan func()
+	done chan struct{}
+}
+
+func newNamespace() (*namespace, error) {
+	n := &namespace{work: make(chan func()), done: make(chan struct{})}
+	made := make(chan error)
+	go func() {
+		defer close(n.done)
+		// Never unlocked: the thread ends with the goroutine, and nobody else
+		// finds himself in the namespace.
+		runtime.LockOSThread()
+		err := unix.Unshare(unix.CLONE_NEWNET)
+		if err != nil {
+			made <- unavailable("make a network namespace", err)
+			return
+		}
+		n.file, err = os.Open("/proc/thread-self/ns/net")
+		made <- err
+		if err != nil {
+			return
+		}
+		for f := range n.work {
+			f()
+		}
+	}()
+	if err := <-made; err != nil {
+		<-n.done
+		return nil, err
+	}
+	return n, nil
+}
+
+// do runs f on the namespace's thread and waits for it.
+func (n *namespace) do(f func()) {
+	ready := make(chan struct{})
+	n.work <- func() {
+		defer close(ready)
+		f()
+	}
+	<-ready
+}
+
+func (n *namespace) close() {
+	close(n.work)
+	<-n.done
+	_ = n.file.Close()
+}
+
+// start starts a command in the namespace; it is killed when the namespace's
+// thread ends.
+func (n *namespace) start(command *exec.Cmd) (err error) {
+	if command.SysProcAttr == nil {
+		command.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	command.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	n.do(func() { err = command.Start() })
+	return err
+}
+
+const (
+	interfaceName = "link0"
+	// ring is how many packets of the host's the device holds. It is emptied within
+	// a millisecond or so.
+	ring = 8192
+)
+
+// open makes the namespace's one network device, with addresses and routes, and
+// returns its other end, which does not block.
+func (n *namespace) open(mtu int, addrs []netip.Addr) (fd int, err error) {
+	n.do(func() {
+		fd, err = openTUN(mtu, addrs)
+	})
+	return fd, err
+}
+
+func openTUN(mtu int, addrs []netip.Addr) (fd int, err error) {
+	fd, err = unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return -1, unavailable("open /dev/net/tun", err)
+	}
+	defer func() {
+		if err != nil {
+			_ = unix.Close(fd)
+		}
+	}()
+	request, err := unix.NewIfreq(interfaceName)
+	if err != nil {
+		return -1, err
+	}
+	request.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, request); err != nil {
+		return -1, unavailable("make a TUN device", err)
+	}
+	return fd, configure(mtu, addrs)
+}
+
+// configure starts the interfaces of the namespace of the calling thread.
+func configure(mtu int, addrs []netip.Addr) error {
+	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(socket) }()
+	index := func(name string) (uint32, error) {
+		request, err := unix.NewIfreq(name)
+		if err != nil {
+			return 0, err
+		}
+		err = unix.IoctlIfreq(socket, unix.SIOCGIFINDEX, request)
+		return request.Uint32(), err
+	}
+	link, err := openNetlink()
+	if err != nil {
+		return fmt.Errorf("open netlink: %w", err)
+	}
+	defer link.close()
+	for name, size := range map[string]int{"lo": 0, interfaceName: mtu} {
+		i, err := index(name)
+		if err == nil {
+			err = link.up(i, uint32(size), ring)
+		}
+		if err != nil {
+			return fmt.Errorf("start %s: %w", name, err)
+		}
+	}
+	i, err := index(interfaceName)
+	if err != nil {
+		return err
+	}
+	for _, a := range addrs {
+		if err := link.address(i, a); err != nil {
+			return fmt.Errorf("give %s the address %v: %w", interfaceName, a, err)
+		}
+		if err := link.route(i, a); err != nil {
+			return fmt.Errorf("route by %v: %w", a, err)
+		}
+	}
+	return nil
+}
