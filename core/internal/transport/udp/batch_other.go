@@ -1,3 +1,5 @@
+//go:build !linux
+
 package udp
 
 // batch is empty: every datagram has a call of its own.

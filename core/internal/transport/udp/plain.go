@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"syscall"
 )
 
 // readOne reads one datagram by the portable call.
@@ -24,11 +25,9 @@ func (c *Conn) writeEach(ps []Packets) error {
 	for i := range ps {
 		for at := 0; ; {
 			d := ps[i].next(at, 1)
-			_, err := c.socket.WriteToUDPAddrPort(d, ps[i].Addr)
-			if errors.Is(err, net.ErrClosed) {
+			if err := c.writeOne(d, ps[i].Addr); errors.Is(err, net.ErrClosed) {
 				return err
-			}
-			if err != nil {
+			} else if err != nil {
 				c.unsent.Add(1)
 			}
 			if at += len(d); at >= ps[i].N {
@@ -39,12 +38,10 @@ func (c *Conn) writeEach(ps []Packets) error {
 	return nil
 }
 
-// next returns up to count datagrams that begin at an offset, no more than
-// MaxRun bytes unless one alone is longer.
-func (p *Packets) next(at, count int) []byte {
-	if p.Segment <= 0 || p.Segment >= p.N {
-		return p.Buf[:p.N]
+func (c *Conn) writeOne(d []byte, to netip.AddrPort) error {
+	if !sendable(to) {
+		return syscall.EADDRNOTAVAIL
 	}
-	count = max(1, min(count, MaxRun/p.Segment))
-	return p.Buf[at:min(at+count*p.Segment, p.N)]
+	_, err := c.socket.WriteToUDPAddrPort(d, to)
+	return err
 }

@@ -54,7 +54,6 @@ type Packets struct {
 type Stats struct {
 	Unsent     uint64 // datagrams that the system refused to send
 	ReadErrors uint64 // passing errors of reading
-	Truncated  uint64 // datagrams longer than the memory given for them, dropped
 	Overflows  uint64 // datagrams the kernel dropped because the buffer was full; 0 where it does not tell
 
 	ReceiveBuffer, SendBuffer int  // bytes of the kernel's buffers; 0 where it does not tell
@@ -73,7 +72,7 @@ type Conn struct {
 	closeOnce sync.Once
 	closeErr  error
 
-	unsent, readErrors, truncated atomic.Uint64
+	unsent, readErrors atomic.Uint64
 }
 
 // Listen opens a socket at addr. Port 0 takes a free one. The unspecified IPv6
@@ -86,6 +85,9 @@ type Conn struct {
 func Listen(ctx context.Context, addr netip.AddrPort) (*Conn, error) {
 	if !addr.IsValid() {
 		return nil, fmt.Errorf("listen: %w: the address is missing", syscall.EADDRNOTAVAIL)
+	}
+	if err := ctx.Err(); err != nil { // package net looks at it only to resolve names
+		return nil, &net.OpError{Op: "listen", Net: "udp", Addr: net.UDPAddrFromAddrPort(addr), Err: err}
 	}
 	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
 	socket, err := listen(ctx, addr)
@@ -164,11 +166,8 @@ func (c *Conn) ReadBatch(ps []Packets) (n int, err error) {
 	failures, pause := 0, minPause
 	for {
 		n, err = c.batch.read(ps)
-		if n > 0 || err != nil && (errors.Is(err, net.ErrClosed) || !passing(err)) {
+		if err == nil || errors.Is(err, net.ErrClosed) || !passing(err) {
 			return n, err
-		}
-		if err == nil { // everything that came was too long for its memory
-			continue
 		}
 		c.readErrors.Add(1)
 		if failures++; failures <= patience {
@@ -203,13 +202,14 @@ func passing(err error) bool {
 	return false
 }
 
-// WriteBatch sends runs in order and does not wait for the network: what the system refuses
-// because its buffer is full, the address cannot be reached or reached only by
-// shorter datagrams, or a rule forbids it, counts as lost on the way. Runs of
-// more than MaxSegments datagrams, or of more than MaxRun bytes, are sent in
-// parts; a single datagram longer than MaxRun is lost. An error means that the
-// socket is of no more use: net.ErrClosed after Close. ps is not changed and
-// not kept.
+// WriteBatch sends runs in order and does not wait for the network: what the
+// system refuses because its buffer is full, because the address cannot be
+// reached, or only by shorter datagrams, or because a rule forbids it, is
+// counted and lost. Where the system has no batches it may wait for room in the
+// system's buffer. Runs of more than MaxSegments datagrams, or of more than
+// MaxRun bytes, are sent in parts; a single datagram longer than MaxRun is lost.
+// An error means that the socket is of no more use: net.ErrClosed after Close.
+// ps is not changed and not kept.
 func (c *Conn) WriteBatch(ps []Packets) error { return c.batch.write(ps) }
 
 // MaxSegments returns how many datagrams a run to be written should have at
@@ -219,7 +219,7 @@ func (c *Conn) MaxSegments() int { return c.batch.maxSegments() }
 
 // Stats returns the counts so far.
 func (c *Conn) Stats() Stats {
-	s := Stats{Unsent: c.unsent.Load(), ReadErrors: c.readErrors.Load(), Truncated: c.truncated.Load()}
+	s := Stats{Unsent: c.unsent.Load(), ReadErrors: c.readErrors.Load()}
 	c.batch.stats(&s)
 	return s
 }
@@ -236,4 +236,20 @@ func (c *Conn) Close() error {
 // fault dresses an error as package net does.
 func (c *Conn) fault(op string, err error) error {
 	return &net.OpError{Op: op, Net: "udp", Source: net.UDPAddrFromAddrPort(c.local), Err: err}
+}
+
+// sendable reports whether an address can be one to send to. The unspecified
+// address is refused because systems take it for the loopback address.
+func sendable(to netip.AddrPort) bool {
+	return to.IsValid() && !to.Addr().IsUnspecified() && to.Port() != 0
+}
+
+// next returns up to count datagrams that begin at an offset of Buf, no more
+// than MaxRun bytes unless one alone is longer.
+func (p *Packets) next(at, count int) []byte {
+	if p.Segment <= 0 || p.Segment >= p.N {
+		return p.Buf[:p.N]
+	}
+	count = max(1, min(count, MaxRun/p.Segment))
+	return p.Buf[at:min(at+count*p.Segment, p.N)]
 }
