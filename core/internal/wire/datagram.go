@@ -35,6 +35,10 @@ const (
 	// InitialLimit is how many bytes of its stream each side may send before
 	// the first Ack.
 	InitialLimit = 1 << 20
+	// MaxAckDelay is how long an acknowledgement may wait, in milliseconds.
+	MaxAckDelay = 5
+	// MinAckRoom is how many bytes an InnerAck of one range may take.
+	MinAckRoom = 2 + 4*9
 	// MaxOffset bounds offsets and lengths of the stream, and numbers of datagrams.
 	MaxOffset = 1 << 62
 )
@@ -107,25 +111,22 @@ func AppendInnerClose(b []byte, r Reason) []byte {
 	return append(b, byte(InnerClose), byte(r>>8), byte(r))
 }
 
-// AppendInnerAck appends an InnerAck. Ranges go the largest first; those that
-// do not fit into room bytes, or over MaxAckRanges, are left out. There must be
-// one at least, and room for it: 35 bytes.
-func AppendInnerAck(b []byte, delay, limit uint64, ranges func(i int) (AckRange, bool), room int) []byte {
+// AppendInnerAck appends an InnerAck of ranges, of which there is one at least,
+// the lowest first. The lowest that do not fit into room bytes, or are over
+// MaxAckRanges, are left out; room must be MinAckRoom at least.
+func AppendInnerAck(b []byte, delay, limit uint64, ranges []AckRange, room int) []byte {
 	end := len(b) + room
-	largest, _ := ranges(0)
+	r := ranges[len(ranges)-1]
 	b = append(b, byte(InnerAck))
-	b = binary.AppendUvarint(b, largest.Last)
+	b = binary.AppendUvarint(b, r.Last)
 	b = binary.AppendUvarint(b, delay)
 	b = binary.AppendUvarint(b, limit)
 	more := len(b)
 	b = append(b, 0)
-	b = binary.AppendUvarint(b, largest.Last-largest.First)
-	before := largest.First
-	for i := 1; i < MaxAckRanges; i++ {
-		r, ok := ranges(i)
-		if !ok {
-			break
-		}
+	b = binary.AppendUvarint(b, r.Last-r.First)
+	before := r.First
+	for i := len(ranges) - 2; i >= 0 && len(ranges)-i <= MaxAckRanges; i-- {
+		r = ranges[i]
 		gap, size := before-r.Last-2, r.Last-r.First
 		if len(b)+uvarintLen(gap)+uvarintLen(size) > end {
 			break

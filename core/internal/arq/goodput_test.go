@@ -1,0 +1,50 @@
+package arq
+
+import (
+	"fmt"
+	"os"
+	"testing"
+	"time"
+)
+
+// goodput floods a link for a time and returns bytes a second in its last part.
+func goodput(t testing.TB, seed uint64, cfg Config, there, back path, warm, last time.Duration) (float64, *node, *path) {
+	w := newWorld(t, seed)
+	a, b := w.pair(cfg, &there, &back)
+	a.flood(60000, a.c.cfg.SendBuffer)
+	start := w.now
+	a.pump()
+	w.run(start+warm, func() bool { return false })
+	got := b.bytes
+	w.run(start+warm+last, func() bool { return false })
+	return float64(b.bytes-got) / last.Seconds(), a, &there
+}
+
+var megabit = 1e6 / 8
+
+// TestTable prints goodput over links, as a share of the link's rate. It takes
+// long, so it runs when asked for.
+func TestTable(t *testing.T) {
+	if os.Getenv("ARQ_TABLE") == "" {
+		t.Skip("set ARQ_TABLE to run it")
+	}
+	losses := []float64{0, 0.001, 0.01, 0.05, 0.10}
+	for _, rate := range []float64{10, 200, 1000} {
+		for _, delay := range []time.Duration{0, 10, 20, 150} {
+			line := fmt.Sprintf("%5.0f Mbit/s %3d ms:", rate, delay)
+			for _, loss := range losses {
+				d := delay*time.Millisecond + 100*time.Microsecond
+				p := path{rate: rate * megabit, delay: d, loss: loss, queue: int(max(rate*megabit*2*d.Seconds(), 64<<10))}
+				back := p
+				last := 5 * time.Second
+				if rate > 500 {
+					last = 2 * time.Second
+				}
+				cfg := Config{MTU: 1200, MaxMTU: 1420, SendBuffer: 128 << 20, ReceiveBuffer: 128 << 20}
+				got, a, l := goodput(t, 1, cfg, p, back, 3*time.Second, last)
+				line += fmt.Sprintf("  %6.2f MB/s (%3.0f%%, %d spur %d full)", got/1e6, 100*got/(rate*megabit), a.c.Stats().Spurious, l.full)
+			}
+			t.Log(line)
+		}
+	}
+}
