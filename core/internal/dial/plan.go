@@ -22,6 +22,10 @@ const (
 	// HeadStart is how much later uTP endpoints are tried than TCP ones of the
 	// same group.
 	HeadStart = 500 * time.Millisecond
+	// Grace is how long a success over uTP waits for TCP attempts that are under
+	// way: they began earlier by the head start, so they are nearly there or
+	// will not come.
+	Grace = 100 * time.Millisecond
 )
 
 // Step is one attempt: where, and how long after the start of the race unless

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/libcrust/libcrust/core/internal/endpoint"
 )
 
 // ErrNoSteps is the error of a race without steps.
@@ -61,8 +63,9 @@ type attempt[T any] struct {
 }
 
 // Race runs the steps, each in its own goroutine at its delay, and returns the
-// first success and its step. A failure starts the next step at once. When one
-// has succeeded or ctx ends, the context given to the others is canceled, and
+// first success and its step. A failure starts the next step at once. TCP is
+// favoured: a success over another transport waits for Grace while TCP attempts
+// are under way, and starts nothing meanwhile. When one has won or ctx ends, the context given to the others is canceled, and
 // those that succeed all the same are handed to lose, if it is not nil, one
 // after another on the caller's goroutine. try must return soon after its
 // context is canceled: Race returns when every attempt has. What try returns
@@ -85,14 +88,21 @@ func Race[T any](ctx context.Context, steps []Step, try func(context.Context, St
 			results <- attempt[T]{i, value, err}
 		})
 	}
-	winner, errs, gaveUp := run(ctx, steps, launch, results)
+	r := runner[T]{steps: steps, launch: launch, results: results, errs: make([]error, len(steps))}
+	winner, gaveUp := r.run(ctx)
+	errs := r.errs
 
 	cancel()
 	running.Wait()
 	close(results)
-	for late := range results {
-		if late.err == nil && lose != nil {
-			lose(late.value)
+	if lose != nil {
+		for late := range results {
+			if late.err == nil {
+				lose(late.value)
+			}
+		}
+		for _, other := range r.lost {
+			lose(other)
 		}
 	}
 	if winner != nil {
@@ -108,41 +118,83 @@ func Race[T any](ctx context.Context, steps []Step, try func(context.Context, St
 	return zero, Step{}, failure
 }
 
-// run launches steps until one succeeds, all have failed, or ctx ends. errs has
-// one place for each step.
-func run[T any](ctx context.Context, steps []Step, launch func(int), results <-chan attempt[T]) (winner *attempt[T], errs []error, gaveUp error) {
+// runner is the state of one race.
+type runner[T any] struct {
+	steps   []Step
+	launch  func(int)
+	results <-chan attempt[T]
+	errs    []error // one place for each step
+
+	launched, failed int
+	streams          int         // TCP attempts under way
+	held             *attempt[T] // a success that waits for them
+	lost             []T         // successes that came second
+}
+
+// run launches steps until one has won, all have failed, or ctx ends.
+func (r *runner[T]) run(ctx context.Context) (winner *attempt[T], gaveUp error) {
 	start := time.Now()
-	errs = make([]error, len(steps))
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	launched, failed := 0, 0
-	for failed < len(steps) {
-		if ctx.Err() != nil {
-			break
-		}
+	for r.failed < len(r.steps) && ctx.Err() == nil && (r.held == nil || r.streams > 0) {
 		var next <-chan time.Time
-		if launched < len(steps) {
-			timer.Reset(time.Until(start.Add(steps[launched].Delay)))
+		if r.held != nil || r.launched < len(r.steps) {
 			next = timer.C
+		}
+		if r.held == nil && next != nil {
+			timer.Reset(time.Until(start.Add(r.steps[r.launched].Delay)))
 		}
 		select {
 		case <-ctx.Done():
 		case <-next:
-			launch(launched)
-			launched++
-		case r := <-results:
-			if r.err == nil {
-				return &r, errs, nil
+			if r.held != nil {
+				return r.held, nil
 			}
-			errs[r.index] = r.err
-			failed++
-			if launched < len(steps) {
-				launch(launched)
-				launched++
+			r.next()
+		case a := <-r.results:
+			switch stream := r.stream(a.index); {
+			case a.err != nil:
+				r.fail(a)
+			case stream && r.held != nil:
+				r.lost = append(r.lost, r.held.value)
+				return &a, nil
+			case stream:
+				return &a, nil
+			case r.held != nil:
+				r.lost = append(r.lost, a.value)
+			default:
+				r.held = &a
+				timer.Reset(Grace)
 			}
 		}
 	}
-	return nil, errs, ctx.Err()
+	if r.held != nil {
+		return r.held, nil
+	}
+	return nil, ctx.Err()
+}
+
+func (r *runner[T]) stream(i int) bool { return r.steps[i].Endpoint.Transport == endpoint.TCP }
+
+// next launches the next step.
+func (r *runner[T]) next() {
+	if r.stream(r.launched) {
+		r.streams++
+	}
+	r.launch(r.launched)
+	r.launched++
+}
+
+// fail takes note of a failure.
+func (r *runner[T]) fail(a attempt[T]) {
+	r.errs[a.index] = a.err
+	r.failed++
+	if r.stream(a.index) {
+		r.streams--
+	}
+	if r.held == nil && r.launched < len(r.steps) {
+		r.next()
+	}
 }
 
 // guard runs one attempt and turns a panic into an error.

@@ -230,3 +230,66 @@ func TestRaceCancelsTheOthersOnly(t *testing.T) {
 		}
 	})
 }
+
+// TestRaceFavoursTCP: steps 1 and 2 are TCP, 3 and 4 are uTP.
+func TestRaceFavoursTCP(t *testing.T) {
+	const forever = 1000 * time.Hour
+	for _, c := range []struct {
+		name   string
+		delays []time.Duration
+		script map[uint16]outcome
+		winner uint16
+		took   time.Duration
+		lost   []uint16
+	}{
+		{name: "TCP that comes within the grace wins", delays: []time.Duration{0, forever, 0, forever},
+			script: map[uint16]outcome{1: {after: 90 * ms}, 3: {after: 10 * ms}},
+			winner: 1, took: 90 * ms, lost: []uint16{3}},
+		{name: "the grace is short", delays: []time.Duration{0, forever, 0, forever},
+			script: map[uint16]outcome{1: {after: forever}, 3: {after: 10 * ms}},
+			winner: 3, took: 10*ms + Grace},
+		{name: "nothing starts during the grace", delays: []time.Duration{0, 30 * ms, 0, forever},
+			script: map[uint16]outcome{1: {after: 40 * ms, err: errRefused}, 2: {}, 3: {after: 10 * ms}},
+			winner: 3, took: 40 * ms},
+		{name: "without TCP under way there is nothing to wait for", delays: []time.Duration{0, forever, 0, forever},
+			script: map[uint16]outcome{1: {after: 5 * ms, err: errRefused}, 2: {after: ms, err: errRefused}, 3: {after: 10 * ms}, 4: {after: forever}},
+			winner: 3, took: 10 * ms},
+		{name: "of two over uTP the first wins", delays: []time.Duration{0, forever, 0, 0},
+			script: map[uint16]outcome{1: {after: forever}, 3: {after: 20 * ms}, 4: {after: 10 * ms}},
+			winner: 4, took: 10*ms + Grace, lost: []uint16{3}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				race := &course{script: c.script}
+				plan := steps(c.delays...)
+				for i := 2; i < 4; i++ {
+					plan[i].Endpoint.Transport = endpoint.UTP
+				}
+				slices.SortStableFunc(plan, func(a, b Step) int { return int(a.Delay - b.Delay) })
+				value, _, err := race.run(t, t.Context(), plan)
+				if err != nil || value != c.winner {
+					t.Errorf("the winner is %d, %v; want %d", value, err, c.winner)
+				}
+				if took := time.Since(race.start); took != c.took {
+					t.Errorf("took %v, want %v", took, c.took)
+				}
+				if !slices.Equal(race.lost, c.lost) {
+					t.Errorf("lost %v, want %v", race.lost, c.lost)
+				}
+			})
+		})
+	}
+}
+
+func TestRaceGivenUpDuringTheGrace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*ms)
+		defer cancel()
+		race := &course{script: map[uint16]outcome{1: {after: time.Hour}, 2: {after: 10 * ms}}}
+		plan := steps(0, 0)
+		plan[1].Endpoint.Transport = endpoint.UTP
+		if value, _, err := race.run(t, ctx, plan); err != nil || value != 2 {
+			t.Errorf("Race = %d, %v; the success that was waiting was lost", value, err)
+		}
+	})
+}
