@@ -128,11 +128,11 @@ func TestSignalEndsEverything(t *testing.T) {
 	}
 	var line [32]byte
 	n, err := output.Read(line[:])
-	if strings.Contains(notes.String(), linklab.ErrUnavailable.Error()) {
-		_ = command.Wait()
-		t.Skip(notes.String())
-	}
 	if err != nil {
+		_ = command.Wait()
+		if strings.Contains(notes.String(), linklab.ErrUnavailable.Error()) {
+			t.Skip(notes.String())
+		}
 		t.Fatal(err, notes.String())
 	}
 	if err := command.Process.Signal(syscall.SIGTERM); err != nil {
