@@ -40,6 +40,17 @@ var ErrRepeated = errors.New("the handshake is complete")
 // Binding is what each side tells the other of how to address datagrams to it.
 type Binding = wire.Binding
 
+// Hello is what a peer tells about itself.
+type Hello = wire.Hello
+
+// The types of flights, as in Flight.Type.
+const (
+	FlightOffer  = wire.FlightOffer
+	FlightAnswer = wire.FlightAnswer
+	FlightFinish = wire.FlightFinish
+	FlightCookie = wire.FlightCookie
+)
+
 // Flight is the plaintext of one flight. Its Noise message is a part of the
 // buffer given to OpenFlight.
 type Flight struct {

@@ -518,11 +518,11 @@ func (f forgedDH) GenerateKeypair(io.Reader) (noise.DHKey, error) {
 
 // forgeFirst returns a first Noise message that authenticates and whose
 // ephemeral key is public.
-func forgeFirst(t *testing.T, cfg *Config, public []byte) []byte {
+func forgeFirst(t *testing.T, cfg *Config, prologue string, public []byte) []byte {
 	t.Helper()
 	state, err := noise.NewHandshakeState(noise.Config{
 		CipherSuite: noise.NewCipherSuite(forgedDH{public: public}, sodiumChaChaPoly{}, sodiumBLAKE2b{}),
-		Pattern:     noise.HandshakeXX, Initiator: true, Prologue: []byte("libcrust/1"), PresharedKey: cfg.Network.psk[:],
+		Pattern:     noise.HandshakeXX, Initiator: true, Prologue: []byte(prologue), PresharedKey: cfg.Network.psk[:],
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -539,7 +539,7 @@ func forgeFirst(t *testing.T, cfg *Config, public []byte) []byte {
 func TestLowOrderEphemeral(t *testing.T) {
 	for _, point := range append(smallOrder(), identity.PeerID{}) {
 		a, b := seeded(t, 1, "n"), seeded(t, 2, "n")
-		forged := forgeFirst(t, a, point[:])
+		forged := forgeFirst(t, a, "libcrust/1", point[:])
 		flight, err := a.appendFlight(nil, forged)
 		if err != nil {
 			t.Fatal(err)
