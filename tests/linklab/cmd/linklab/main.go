@@ -265,7 +265,7 @@ func asRoot() (status int, err error) {
 // enter replaces this program by a command in a host's namespace.
 func enter(args []string) error {
 	if len(args) < 2 {
-		return errors.New("enter HOST -- COMMAND...")
+		return errors.New("say enter HOST -- COMMAND")
 	}
 	words := args[1:]
 	if words[0] == "--" {

@@ -161,7 +161,7 @@ func TestWrongUse(t *testing.T) {
 		"run --nat-a round -- true":   "there are cone",
 		"run -- /no/such/program":     "no such file",
 		"run --icmp perhaps -- true":  "on or off",
-		"enter":                       "enter HOST",
+		"enter":                       "say enter HOST",
 		"enter a -- true":             `no host "a" around`,
 		"tell stats":                  "no laboratory around",
 		"run --interface-mtu 9 -- id": "an MTU of 9",
