@@ -156,12 +156,12 @@ func (h *Host) attempt(ctx context.Context, local, remote netip.AddrPort) (c *Co
 		return nil, false, err
 	}
 	way := h.net.link(h, peer)
-	state, there, back := way.state, h.net.delay(way), h.net.delay(way)
+	state, blocked, there, back := way.state, way.NoTCP, h.net.delay(way), h.net.delay(way)
 	h.net.mu.Unlock()
-	switch state {
-	case cut:
+	switch {
+	case state == cut:
 		return nil, false, syscall.EHOSTUNREACH
-	case silent:
+	case state == silent, blocked:
 		return nil, true, nil
 	}
 	if err := pause(ctx, there); err != nil {

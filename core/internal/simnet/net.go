@@ -49,6 +49,9 @@ type Link struct {
 	// Queue is how many bytes of datagrams wait for the wire while Bandwidth
 	// holds them back; what comes then is lost. Zero means 256 KiB.
 	Queue int
+	// NoTCP lets dials wait, as Silence does, while datagrams pass and
+	// connections that live go on.
+	NoTCP bool
 }
 
 const (
