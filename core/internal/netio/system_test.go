@@ -32,10 +32,43 @@ func TestSystemListensAndDials(t *testing.T) {
 	}
 }
 
+func TestSystemCarriesDatagrams(t *testing.T) {
+	var ends [2]PacketConn
+	for i := range ends {
+		var err error
+		if ends[i], err = System.ListenPacket(t.Context(), netip.MustParseAddrPort("127.0.0.1:0")); err != nil {
+			t.Fatal(err)
+		}
+		defer ends[i].Close()
+	}
+	sent := Packets{Buf: []byte("aabbc"), N: 5, Segment: 2, Addr: ends[1].LocalAddr()}
+	if err := ends[0].WriteBatch([]Packets{sent}); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for len(got) < 3 {
+		p := []Packets{{Buf: make([]byte, ReadSize)}}
+		n, err := ends[1].ReadBatch(p)
+		if err != nil || n != 1 || p[0].Addr != ends[0].LocalAddr() {
+			t.Fatal(n, err, p[0].Addr)
+		}
+		for d := range slices.Chunk(p[0].Buf[:p[0].N], p[0].Segment) {
+			got = append(got, string(d))
+		}
+	}
+	if !slices.Equal(got, []string{"aa", "bb", "c"}) {
+		t.Errorf("received %q", got)
+	}
+}
+
 func TestSystemErrorsComeWithoutAValue(t *testing.T) {
 	l, err := System.Listen(t.Context(), netip.MustParseAddrPort("192.0.2.1:0"))
 	if l != nil || !errors.Is(err, syscall.EADDRNOTAVAIL) {
 		t.Errorf("Listen = %v, %v", l, err)
+	}
+	p, err := System.ListenPacket(t.Context(), netip.MustParseAddrPort("192.0.2.1:0"))
+	if p != nil || !errors.Is(err, syscall.EADDRNOTAVAIL) {
+		t.Errorf("ListenPacket = %v, %v", p, err)
 	}
 	c, err := System.Dial(t.Context(), netip.AddrPort{}, netip.AddrPort{})
 	if c != nil || err == nil {

@@ -11,6 +11,9 @@ import (
 )
 
 const (
+	// maxSegments is how many datagrams every kernel with UDP GSO takes at once:
+	// UDP_MAX_SEGMENTS of Linux was 64 first and grew later.
+	maxSegments = 64
 	// maxMessages bounds the messages of one system call.
 	maxMessages = 64
 	// maxIdle bounds the writers kept, of about 10 KiB each: as many as write at
@@ -34,7 +37,7 @@ type batch struct {
 
 func (b *batch) init(c *Conn) (err error) {
 	b.c, b.send = c, sendmmsg
-	b.reader.call = b.reader.receive
+	b.reader.from, b.reader.call = recvmmsg, b.reader.receive
 	if failed := c.raw.Control(func(fd uintptr) { err = b.setUp(int(fd)) }); failed != nil {
 		return failed
 	}
@@ -113,7 +116,8 @@ type reader struct {
 	count int // of messages that there is room for in this call
 	n     int
 	errno unix.Errno
-	call  func(fd uintptr) bool // receive, made once so that no call allocates
+	from  func(fd uintptr, ms []mmsghdr) (int, unix.Errno) // recvmmsg; tests put trouble before it
+	call  func(fd uintptr) bool                            // receive, made once so that no call allocates
 }
 
 func (b *batch) read(ps []Packets) (int, error) {
@@ -147,7 +151,7 @@ func (b *batch) read(ps []Packets) (int, error) {
 // receive reads what there is; false: nothing, wait.
 func (r *reader) receive(fd uintptr) bool {
 	for {
-		r.n, r.errno = recvmmsg(fd, r.messages[:r.count])
+		r.n, r.errno = r.from(fd, r.messages[:r.count])
 		switch r.errno {
 		case unix.EINTR:
 			continue

@@ -2,9 +2,12 @@ package udp
 
 import (
 	"context"
+	"errors"
+	"net"
 	"net/netip"
 	"os"
 	"runtime"
+	"strconv"
 	"testing"
 	"time"
 
@@ -185,6 +188,103 @@ func TestRefusals(t *testing.T) {
 			}
 			mustWrite(t, a, run(b.LocalAddr(), 900, noise(1000)), run(b.LocalAddr(), 0, []byte("still works")))
 		})
+	}
+}
+
+// trouble stands before the real call and reports errors as long as there are.
+func trouble(c *Conn, next func() unix.Errno) {
+	c.batch.reader.from = func(fd uintptr, ms []mmsghdr) (int, unix.Errno) {
+		if errno := next(); errno != 0 {
+			return 0, errno
+		}
+		return recvmmsg(fd, ms)
+	}
+}
+
+// TestTroubleInReading shows which errors end reading: those that stay.
+func TestTroubleInReading(t *testing.T) {
+	t.Run("passes", func(t *testing.T) {
+		a, b := open(t, "127.0.0.1:0"), open(t, "127.0.0.1:0")
+		setBatches(t, b)
+		errnos := []unix.Errno{unix.ECONNREFUSED, unix.EINTR, unix.EHOSTUNREACH, unix.ENOMEM, unix.EMSGSIZE}
+		trouble(b, func() (errno unix.Errno) {
+			if len(errnos) > 0 {
+				errno, errnos = errnos[0], errnos[1:]
+			}
+			return errno
+		})
+		mustWrite(t, a, run(b.LocalAddr(), 0, []byte("after all")))
+		mustEqual(t, collect(t, b, a.LocalAddr(), 1), [][]byte{[]byte("after all")})
+		if s := b.Stats(); s.ReadErrors != 4 { // an interruption is none
+			t.Errorf("%+v", s)
+		}
+	})
+	t.Run("stays", func(t *testing.T) {
+		b := open(t, "127.0.0.1:0")
+		setBatches(t, b)
+		trouble(b, func() unix.Errno { return unix.EFAULT })
+		if n, err := b.ReadBatch(buffers(1)); n != 0 || !errors.Is(err, unix.EFAULT) {
+			t.Errorf("ReadBatch = %d, %v", n, err)
+		}
+	})
+	t.Run("does not end until Close", func(t *testing.T) {
+		b := open(t, "127.0.0.1:0")
+		setBatches(t, b)
+		looks := make(chan struct{}, patience+3)
+		trouble(b, func() unix.Errno {
+			select {
+			case looks <- struct{}{}:
+			default:
+			}
+			return unix.ENOBUFS
+		})
+		done := make(chan error)
+		go func() {
+			_, err := b.ReadBatch(buffers(1))
+			done <- err
+		}()
+		for range cap(looks) { // so it goes on looking after the first pause
+			<-looks
+		}
+		b.Close()
+		if err := <-done; !errors.Is(err, net.ErrClosed) {
+			t.Errorf("ReadBatch = %v", err)
+		}
+	})
+}
+
+// TestAddresses shows that an address survives the kernel's form, of either
+// family.
+func TestAddresses(t *testing.T) {
+	zone := zoneName(1)
+	if zoneIndex(zone) != 1 {
+		t.Errorf("interface 1 is %s, and %s is interface %d", zone, zone, zoneIndex(zone))
+	}
+	const none = 1 << 30 // no system has that many interfaces
+	if zoneName(none) != strconv.Itoa(none) || zoneIndex(zoneName(none)) != none || zoneIndex("no such interface") != 0 {
+		t.Error("zones without a name do not stay what they are")
+	}
+	for _, c := range []struct {
+		to, from string
+		ip6      bool
+	}{
+		{"192.0.2.1:258", "192.0.2.1:258", false},
+		{"192.0.2.1:258", "192.0.2.1:258", true},
+		{"[::ffff:192.0.2.1]:258", "192.0.2.1:258", false},
+		{"[::ffff:192.0.2.1]:258", "192.0.2.1:258", true},
+		{"[2001:db8::1]:65535", "[2001:db8::1]:65535", true},
+		{"[fe80::1%" + zone + "]:1", "[fe80::1%" + zone + "]:1", true},
+		{"[fe80::1%77777777]:1", "[fe80::1%77777777]:1", true},
+	} {
+		v := newVector(2)
+		v.set(1, nil)
+		v.address(1, netip.MustParseAddrPort(c.to), c.ip6)
+		if got := v.sender(1); got != netip.MustParseAddrPort(c.from) {
+			t.Errorf("%s became %s", c.to, got)
+		}
+		if four := v.names[1].Family == unix.AF_INET; four == c.ip6 {
+			t.Errorf("%s for the wrong family", c.to)
+		}
 	}
 }
 

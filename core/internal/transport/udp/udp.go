@@ -24,9 +24,6 @@ const (
 	MaxRun = 65535 - 20 - 8
 	// ReadSize is the memory that a run may fill when it is read, in bytes.
 	ReadSize = 64 << 10
-	// maxSegments is how many datagrams every kernel with UDP GSO takes at once:
-	// UDP_MAX_SEGMENTS of Linux was 64 first and grew later.
-	maxSegments = 64
 	// What a socket asks for, in bytes. At 200 Mbyte/s the receive buffer lasts
 	// for 40 ms in which nobody reads.
 	receiveBuffer = 8 << 20
