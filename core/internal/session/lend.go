@@ -107,11 +107,12 @@ func (in *inbox) calm() bool {
 	return len(in.messages) <= 1 && in.want == smallRead && in.start == in.end && !in.headed && len(in.partials) == 0
 }
 
-// lend offers the turn to the owner, and waits until it is back if it is taken.
-func (in *inbox) lend() {
+// lend offers the turn to the owner. If it is accepted, lend waits until it is
+// back and returns true.
+func (in *inbox) lend() bool {
 	t := &Turn{in: in, wake: make(chan struct{}, 1)}
 	if !in.s.owner.Lend(t) {
-		return
+		return false
 	}
 	ticker := time.NewTicker(lendTick)
 	defer ticker.Stop()
@@ -132,7 +133,7 @@ func (in *inbox) lend() {
 			last = t.steps.Load()
 		}
 		if t.state.Load() == turnBack {
-			return
+			return true
 		}
 		steps := t.steps.Load()
 		if steps != last {
@@ -140,7 +141,7 @@ func (in *inbox) lend() {
 			continue
 		}
 		if t.state.CompareAndSwap(turnFree, turnBack) {
-			return
+			return true
 		}
 		if same++; same == idleTicks {
 			same = 0

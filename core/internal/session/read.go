@@ -136,12 +136,10 @@ func (in *inbox) loop() error {
 		case in.closed != nil:
 			return in.closed
 		}
-		if calm {
-			in.lend()
+		if calm && in.lend() {
+			continue // what was read by the turn may not be parsed or delivered yet
 		}
-		if in.failed == nil {
-			in.failed = in.receive(false)
-		}
+		in.failed = in.receive(false)
 	}
 }
 
