@@ -223,7 +223,9 @@ func (r *Responder) drop(n *half) {
 // Finish takes a third flight. The association is complete: the caller makes
 // Local.CID known and seals a datagram to the peer at once, which confirms it.
 //
-// ErrFlight: drop it. ErrRepeated: the association that Complete names should
+// ErrFlight: drop it; the handshake goes on, unless a member of the network has
+// copied the start of the genuine finish, which he can stop on its way as well.
+// ErrRepeated: the association that Complete names should
 // seal a datagram. Anything else wraps ErrHandshake: an initiator, who holds the
 // network name, broke the protocol; the handshake is over.
 func (r *Responder) Finish(from netip.AddrPort, f Flight, now time.Duration) (*Associated, error) {

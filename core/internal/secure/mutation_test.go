@@ -308,7 +308,8 @@ func FuzzRecord(f *testing.F) {
 
 // Every fuzz target has a corpus beside it.
 func TestCorporaAreThere(t *testing.T) {
-	for _, name := range []string{"FuzzRespond", "FuzzInitiate", "FuzzThirdFlight", "FuzzPayload", "FuzzRecord"} {
+	for _, name := range []string{"FuzzRespond", "FuzzInitiate", "FuzzThirdFlight", "FuzzPayload", "FuzzRecord",
+		"FuzzDatagramFlight", "FuzzMemberFlights", "FuzzDatagramPayload", "FuzzBox"} {
 		files, err := os.ReadDir(filepath.Join("testdata", "fuzz", name))
 		if err != nil || len(files) == 0 {
 			t.Errorf("%s: %d files, %v", name, len(files), err)
