@@ -147,16 +147,16 @@ type node struct {
 
 	source func() bool // queues more; false when there is no more for now
 
-	packets, bytes  int
-	check           bool // contents, not only order
-	order           uint64
-	sentPackets     uint64
-	datagrams       []uint64
-	responses       []uint64
-	closed          []Reason
-	delays          []time.Duration
-	maxRun, maxSize int
-	perBurst        int
+	packets, bytes int
+	check          bool // contents, not only order
+	order          uint64
+	sentPackets    uint64
+	datagrams      []uint64
+	responses      []uint64
+	closed         []Reason
+	delays         []time.Duration
+	maxSize        int
+	perBurst       int
 }
 
 // pair makes two nodes with paths between.
