@@ -3,6 +3,7 @@ module github.com/libcrust/libcrust
 go 1.26.0
 
 require (
+	github.com/anacrolix/go-libutp v1.5.1
 	github.com/flynn/noise v1.1.0
 	github.com/jamesruan/sodium v1.0.14
 	github.com/spf13/cobra v1.10.2
@@ -11,6 +12,14 @@ require (
 )
 
 require (
+	github.com/anacrolix/log v0.13.1 // indirect
+	github.com/anacrolix/missinggo v1.2.1 // indirect
+	github.com/anacrolix/missinggo/perf v1.0.0 // indirect
+	github.com/anacrolix/missinggo/v2 v2.10.0 // indirect
+	github.com/anacrolix/mmsg v1.0.1 // indirect
+	github.com/anacrolix/sync v0.0.0-20180808010631-44578de4e778 // indirect
+	github.com/huandu/xstrings v1.3.2 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
 	github.com/spf13/pflag v1.0.9 // indirect
+	golang.org/x/exp v0.0.0-20240823005443-9b4947da3948 // indirect
 )
