@@ -6,7 +6,6 @@ import (
 	"time"
 )
 
-
 // shared floods one link with n flows that begin apart, and returns what each
 // got in the last part.
 func shared(t *testing.T, seed uint64, n int, p path, apart, warm, last time.Duration) (got []float64, link *path) {
@@ -103,10 +102,10 @@ func TestLoopback(t *testing.T) {
 				a.flood(60000, 4<<20)
 				start := w.now
 				a.pump()
-				w.run(start+100*time.Millisecond, func() bool { return false })
+				w.run(start+30*time.Millisecond, func() bool { return false })
 				got := b.bytes
-				w.run(start+300*time.Millisecond, func() bool { return false })
-				speed := float64(b.bytes-got) / 0.2
+				w.run(start+80*time.Millisecond, func() bool { return false })
+				speed := float64(b.bytes-got) / 0.05
 				s := a.c.Stats()
 				t.Logf("queue %4d KiB, timers %6v late, %.1f GB/s: %.0f MB/s, lost %.2f%%, %+v", queue>>10, late, rate/1e9, speed/1e6, 100*float64(s.Lost)/float64(s.Sent), s)
 				if speed < 0.4*rate {

@@ -22,6 +22,33 @@ func goodput(t testing.TB, seed uint64, cfg Config, there, back path, warm, last
 
 var megabit = 1e6 / 8
 
+// The rate of a link is used whether or not the link loses some.
+func TestGoodput(t *testing.T) {
+	for _, c := range []struct {
+		rate  float64 // Mbit/s
+		delay time.Duration
+		loss  float64
+		want  float64 // share of the rate
+	}{
+		{200, 20 * time.Millisecond, 0, 0.9},
+		{200, 20 * time.Millisecond, 0.01, 0.88},
+		{200, 20 * time.Millisecond, 0.05, 0.75},
+		{200, 20 * time.Millisecond, 0.10, 0.65},
+		{10, 150 * time.Millisecond, 0.10, 0.6},
+		{1000, time.Millisecond, 0.001, 0.85},
+		{0.5, 50 * time.Millisecond, 0.01, 0.8},
+	} {
+		for seed := range uint64(2) {
+			p := path{rate: c.rate * megabit, delay: c.delay, loss: c.loss}
+			p.queue = int(max(p.rate*2*c.delay.Seconds(), 32<<10))
+			got, a, _ := goodput(t, seed, Config{MaxMTU: 1420}, p, p, 2*time.Second, 3*time.Second)
+			if got < c.want*p.rate {
+				t.Errorf("%v Mbit/s, %v, loss %v, seed %d: %.2f MB/s, %.0f%%: %+v", c.rate, c.delay, c.loss, seed, got/1e6, 100*got/p.rate, a.c.Stats())
+			}
+		}
+	}
+}
+
 // TestTable prints goodput over links, as a share of the link's rate. It takes
 // long, so it runs when asked for.
 func TestTable(t *testing.T) {

@@ -369,8 +369,8 @@ func newLoop(cfg Config) *loop {
 // turn lets all go that may, in batches of 64 datagrams each way, and returns
 // how many that were.
 func (l *loop) turn(t testing.TB) (n int) {
-	l.now += 20 * time.Microsecond
 	half := func(from, to *Conn, number *uint64, h Handler) {
+		l.now += 10 * time.Microsecond
 		for range 64 {
 			out, ok := from.Next(l.buf[:0], *number, l.now)
 			if !ok {

@@ -42,7 +42,10 @@ const (
 	// congestion; below, it is the path's own.
 	tooMuchLoss = 0.15
 	littleLoss  = 0.05
-	lossCut     = 0.85
+	// lossDoubt is by how many standard deviations a round trip's loss must be
+	// above tooMuchLoss: short ones prove little.
+	lossDoubt = 1.5
+	lossCut   = 0.85
 	// extraTime bounds the window's allowance for acknowledgements that come
 	// in lumps.
 	extraTime = 10 * time.Millisecond
@@ -182,8 +185,8 @@ func (r *rate) update(now time.Duration, s *sample, mtu int) {
 	r.lumps(now, s.acked)
 	r.estimate(now, s)
 	if turn {
-		r.judgeLoss()
 		r.judgeStartup(s)
+		r.judgeLoss()
 	}
 	if r.mode == drain && s.left <= r.product(1) {
 		r.enterCruise(now)
@@ -217,12 +220,14 @@ func (r *rate) estimate(now time.Duration, s *sample) {
 
 // judgeLoss moves the cap at the end of a round trip.
 func (r *rate) judgeLoss() {
-	lost, got := float64(r.roundLost), float64(r.roundGot)
-	switch share := lost / (lost + got + 1); {
-	case share > tooMuchLoss && r.roundLost >= 8*r.mtu:
+	lost := float64(r.roundLost) / float64(r.mtu)
+	all := lost + float64(r.roundGot)/float64(r.mtu)
+	doubt := lossDoubt * math.Sqrt(all*tooMuchLoss*(1-tooMuchLoss))
+	switch share := lost / max(all, 1); {
+	case lost > tooMuchLoss*all+doubt && lost >= 8:
 		floor := max(minDatagrams*r.mtu, r.product(0.5))
 		r.cap = max(int(lossCut*float64(min(r.window, r.cap, max(r.roundFlight, floor)))), floor)
-		if r.mode == startup {
+		if r.mode == startup && r.flat > 0 {
 			r.full = true
 			r.mode = drain
 		}
