@@ -1,0 +1,259 @@
+package udpmux
+
+import (
+	"errors"
+	"net/netip"
+	"time"
+
+	"github.com/libcrust/libcrust/core/internal/arq"
+	"github.com/libcrust/libcrust/core/internal/netio"
+	"github.com/libcrust/libcrust/core/internal/secure"
+)
+
+// groupSize bounds the datagrams of one association that are taken under its
+// lock at once.
+const groupSize = 64
+
+// group is what came for one association from one address.
+type group struct {
+	assoc   *Assoc // nil: nothing
+	from    netip.AddrPort
+	n       int
+	data    [groupSize][]byte // datagrams, then texts
+	numbers [groupSize]uint64
+}
+
+// reader is the state of the goroutine that reads.
+type reader struct {
+	group
+	mux     *Mux
+	now     time.Duration
+	touched []*Assoc // to be flushed after the batch
+	bucket  bucket
+	flight  [secure.FlightSize]byte
+
+	received, receivedBytes uint64 // of the batch
+}
+
+// bucket bounds how often something is done.
+type bucket struct {
+	left float64
+	at   time.Duration
+}
+
+// fill adds what the time has brought, and reports whether there is any.
+func (b *bucket) fill(now time.Duration) bool {
+	b.left = min(b.left+flightRate*(now-b.at).Seconds(), flightBurst)
+	b.at = now
+	return b.left >= 1
+}
+
+// read is the goroutine that reads.
+func (m *Mux) read() {
+	ps := make([]netio.Packets, readRuns)
+	memory := make([]byte, readRuns*netio.ReadSize)
+	for i := range ps {
+		ps[i].Buf = memory[i*netio.ReadSize:][:netio.ReadSize:netio.ReadSize]
+	}
+	r := &reader{mux: m, bucket: bucket{left: flightBurst, at: m.now()}}
+	for {
+		n, err := m.conn.ReadBatch(ps)
+		if err != nil {
+			m.fail(err)
+			return
+		}
+		r.now = m.now()
+		for i := range ps[:n] {
+			r.run(&ps[i])
+		}
+		m.stats.received.Add(r.received)
+		m.stats.receivedBytes.Add(r.receivedBytes)
+		r.received, r.receivedBytes = 0, 0
+		for i, a := range r.touched {
+			a.touched = false
+			r.touched[i] = nil
+			a.flush()
+		}
+		r.touched = r.touched[:0]
+	}
+}
+
+// run takes a run of datagrams.
+func (r *reader) run(p *netio.Packets) {
+	r.from = p.Addr
+	r.receivedBytes += uint64(p.N)
+	for rest := p.Buf[:p.N]; ; {
+		d := rest
+		if p.Segment > 0 && len(d) > p.Segment {
+			d = d[:p.Segment:p.Segment]
+		}
+		rest = rest[len(d):]
+		r.received++
+		r.sort(d)
+		if len(rest) == 0 {
+			break
+		}
+	}
+	r.flushGroup()
+}
+
+// sort gives a datagram to whom it is for.
+func (r *reader) sort(d []byte) {
+	cid, number, ok := r.mux.header.Open(d)
+	if !ok {
+		r.stray(d)
+		return
+	}
+	if a := r.assoc; a == nil || a.link.Local.CID != cid {
+		if a = r.mux.find(cid); a == nil {
+			r.stranger(d, cid, number)
+			return
+		}
+		r.flushGroup()
+		r.assoc = a
+	}
+	r.data[r.n], r.numbers[r.n] = d, number
+	if r.n++; r.n == groupSize {
+		r.flushGroup()
+	}
+}
+
+// flushGroup delivers what has gathered.
+func (r *reader) flushGroup() {
+	a := r.assoc
+	if a == nil {
+		return
+	}
+	if r.mux.deliver(&r.group, r.now) && !a.touched {
+		a.touched = true
+		r.touched = append(r.touched, a)
+	}
+	r.assoc = nil
+}
+
+// find returns the association of a CID, or nil.
+func (m *Mux) find(cid uint64) *Assoc {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.table[cid]
+}
+
+// deliver opens the datagrams of a group and lets the association have them. It
+// reports whether that may make it send something.
+func (m *Mux) deliver(g *group, now time.Duration) bool {
+	a := g.assoc
+	var trouble error
+	news := 0 // length of the newest datagram, when it is newer than all before
+	k := 0
+	a.opening.Lock()
+	box := a.link.Box
+	highest, some := box.Highest()
+	for i, d := range g.data[:g.n] {
+		number := g.numbers[i]
+		size := len(d)
+		text, err := box.Open(d, number)
+		switch {
+		case err == nil:
+			if !some || number > highest {
+				highest, some, news = number, true, size
+			}
+			g.data[k], g.numbers[k] = text, number
+			k++
+		case errors.Is(err, secure.ErrReplayed):
+			m.stats.replayed.Add(1)
+		case errors.Is(err, secure.ErrWornOut):
+			trouble = err
+		default:
+			m.stats.forged.Add(1)
+		}
+	}
+	a.opening.Unlock()
+	g.n = 0
+	if trouble != nil {
+		a.abort(trouble)
+		return false
+	}
+	return k > 0 && a.receive(g, k, news, now)
+}
+
+// inlet is an Assoc as its machine sees it.
+type inlet Assoc
+
+var _ arq.Handler = (*inlet)(nil)
+
+// receive takes the k texts of a group.
+func (a *Assoc) receive(g *group, k, news int, now time.Duration) bool {
+	a.mu.Lock()
+	if a.state != open {
+		again := a.state == shutting && a.replies < maxReplies && now-a.saidAt >= replyWait
+		if again {
+			a.replies++
+			a.sayAt = now
+		}
+		a.mux.stats.ended.Add(uint64(k))
+		a.mu.Unlock()
+		return again
+	}
+	a.heard = now
+	a.initiator = nil // the handshake is confirmed
+	if news > 0 && g.from != a.addr {
+		a.wander(g.from, news)
+	}
+	machine := a.machine
+	for i := range k {
+		if err := machine.Receive(g.numbers[i], g.data[i], now, (*inlet)(a)); err != nil {
+			a.mu.Unlock()
+			a.mux.cfg.Log.Debug("a peer broke the datagram protocol", "peer", a.link.Remote.Peer, "err", err)
+			a.shut(reasonProtocol, err)
+			return true
+		}
+		if a.state != open {
+			break
+		}
+	}
+	over, ready := a.state == ended, a.hasRoom()
+	a.mu.Unlock()
+	if over {
+		a.tell()
+	}
+	if ready != nil {
+		ready()
+	}
+	return true
+}
+
+// hasRoom returns Ready when it is to be called. Called with the lock held.
+func (a *Assoc) hasRoom() func() {
+	if !a.refused || a.state != open || 2*a.machine.Stats().Queued > a.mux.cfg.SendBuffer {
+		return nil
+	}
+	a.refused = false
+	return a.handlers.Ready
+}
+
+// call calls a handler without the lock, which the machine allows between
+// packets: others may send meanwhile, but nobody receives.
+func (a *Assoc) call(f func([]byte), p []byte) {
+	if f == nil || a.state != open {
+		return
+	}
+	a.mu.Unlock()
+	f(p)
+	a.mu.Lock()
+}
+
+// Packet implements arq.Handler.
+func (i *inlet) Packet(p []byte) { (*Assoc)(i).call(i.handlers.Packet, p) }
+
+// Datagram implements arq.Handler.
+func (i *inlet) Datagram(p []byte) { (*Assoc)(i).call(i.handlers.Datagram, p) }
+
+// Response implements arq.Handler.
+func (i *inlet) Response(token uint64) {
+	if a := (*Assoc)(i); a.state == open {
+		a.proved(token, a.mux.now())
+	}
+}
+
+// Closed implements arq.Handler.
+func (i *inlet) Closed(reason arq.Reason) { (*Assoc)(i).over(&CloseError{reason}) }
