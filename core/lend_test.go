@@ -4,8 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"runtime"
 	"sync"
-	"syscall"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -437,6 +438,30 @@ func TestLentSlowProgram(t *testing.T) {
 	})
 }
 
+// TestLentOnEvents: OnEvents is called from a goroutine of the library, never
+// from one of the program that is inside NextBatch.
+func TestLentOnEvents(t *testing.T) {
+	calls, inside := atomic.Int32{}, atomic.Int32{}
+	cfg := crust.Config{OnEvents: func() {
+		calls.Add(1)
+		stack := make([]byte, 64<<10)
+		if bytes.Contains(stack[:runtime.Stack(stack, false)], []byte("NextBatch")) {
+			inside.Add(1)
+		}
+	}}
+	world(t, cfg, func(t *testing.T, _ *simnet.Net, _, _ *simnet.Host, a, b *node) {
+		c := consume(t.Context(), b)
+		defer c.end()
+		before := calls.Load()
+		for i := range uint64(50) {
+			lone(t, a, c, 20, i)
+		}
+		if n := calls.Load() - before; n != 50 || inside.Load() > 0 {
+			t.Fatalf("OnEvents was called %d times for 50 messages, and %d times from the program's own goroutine", n, inside.Load())
+		}
+	})
+}
+
 // TestLentFlood: a flood after lone messages arrives whole and in order, and so
 // do large messages.
 func TestLentFlood(t *testing.T) {
@@ -515,26 +540,32 @@ func TestLentConsumers(t *testing.T) {
 	})
 }
 
-// TestLentWakesNobodyWhenIdle: an idle session that a program reads for costs no
-// processor time.
-func TestLentWakesNobodyWhenIdle(t *testing.T) {
-	lent(t, crust.Config{Heartbeat: time.Minute}, func(t *testing.T, _ *simnet.Net, _, _ *simnet.Host, a *node, b *consumer) {
-		used := func() time.Duration {
-			var u syscall.Rusage
-			if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-				t.Fatal(err)
+// echo sends every message back until ctx or the service ends.
+func echo(ctx context.Context, n *node) {
+	for {
+		b, err := n.NextBatch(ctx, 0)
+		if err != nil {
+			return
+		}
+		for _, e := range b.Events {
+			if e.Type == crust.EventMessage {
+				n.Send(e.Peer, e.Data, e.Priority) //nolint:errcheck // who waits for it will notice
 			}
-			return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 		}
-		before := used()
-		time.Sleep(3 * time.Hour)
-		if took := used() - before; took > time.Second {
-			t.Fatalf("three idle hours took %v", took)
-		} else {
-			t.Log(took)
-		}
-		if !b.n.ReadsItself() {
-			t.Fatal("the program does not read by itself any more")
-		}
-	})
+		b.Release()
+	}
+}
+
+var thereAndBack = []byte("there and back")
+
+// roundTrip sends a message to a peer that echoes it, and waits for it.
+func roundTrip(t testing.TB, n *node, peer crust.PeerID) {
+	if err := n.Send(peer, thereAndBack, 1); err != nil {
+		t.Fatal(err)
+	}
+	b, err := n.NextBatch(t.Context(), 0)
+	if err != nil || len(b.Events) != 1 || !bytes.Equal(b.Events[0].Data, thereAndBack) {
+		t.Fatalf("%v, %v", b.Events, err)
+	}
+	b.Release()
 }

@@ -234,11 +234,12 @@ func (q *eventQueue) deliver(sess *session.Session, messages []session.Message, 
 }
 
 // lend takes the turn to read for a session when its messages come one by one
-// to a program that waits for each.
+// to a program that waits for each. OnEvents is promised to be called from a
+// goroutine of the library, so a program that has one does not read itself.
 func (q *eventQueue) lend(t *session.Turn) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.streak < lendAfter || q.lone != t.Session() || q.reading || q.turn != nil && q.turn.Free() || q.closing || q.stopped {
+	if q.onEvents != nil || q.streak < lendAfter || q.lone != t.Session() || q.reading || q.turn != nil && q.turn.Free() || q.closing || q.stopped {
 		return false
 	}
 	q.turn, q.lone = t, nil

@@ -3,6 +3,7 @@ package session
 import (
 	"errors"
 	"os"
+	"runtime"
 	"sync/atomic"
 	"time"
 )
@@ -66,7 +67,8 @@ func (t *Turn) Step(until <-chan struct{}) (free bool) {
 	in := t.in
 	if until != t.until { // seldom: the reader, which does nothing else, watches it
 		t.until = until
-		t.watched.Store(&until)
+		watch := until // which then is on the heap, and until is not
+		t.watched.Store(&watch)
 		t.nudge()
 	}
 	defer func() {
@@ -160,16 +162,26 @@ const (
 	soonHope     = 4                      // most reads that may fail after one another
 	soonDespair  = 64                     // reads without a try when they have, doubled each time up to
 	soonMost     = 1024
+	soonSpell    = 64 // of so many tries one is left out
 )
 
 // readSoon tries to read without sleeping, while that pays: answers that come
 // sooner than a sleeping thread is woken. When none has come for some times it
 // is left alone for a while.
+//
+// A goroutine that never sleeps keeps its processor until the scheduler takes it
+// away, after 10 ms. So others go first, and now and then a read sleeps if it has
+// to: only then the scheduler asks whether there is something to read elsewhere.
 func (in *inbox) readSoon() (int, error) {
 	if in.skip > 0 {
 		in.skip--
 		return 0, nil
 	}
+	if in.spell++; in.spell >= soonSpell {
+		in.spell = 0
+		return 0, nil
+	}
+	runtime.Gosched()
 	n, err := in.soon.ReadSoon(in.get(), soonPatience)
 	in.got(n)
 	switch {

@@ -39,6 +39,7 @@ type inbox struct {
 	hope     int // how often a soon read may still fail before it is not tried for a while
 	skip     int // how many reads it is not tried
 	despair  int // how long that while is
+	spell    int // how often it was tried since one try was left out
 	get      func() []byte
 	buf      *Buffer // nil while nothing is buffered and the link is quiet
 	start    int     // buf.B[start:end] is read and not yet opened

@@ -1,0 +1,34 @@
+//go:build !race
+
+package crust_test
+
+import (
+	"runtime"
+	"testing"
+
+	crust "github.com/libcrust/libcrust/core"
+)
+
+// TestLentAllocations: a round trip between two programs that read by themselves
+// costs less than half an allocation, whatever else the machine does.
+func TestLentAllocations(t *testing.T) {
+	const warm, count = 2000, 20_000
+	a, b := newNode(t, crust.Config{}), newNode(t, crust.Config{})
+	link(t, a, b)
+	go echo(t.Context(), b)
+	trip := func(n int) {
+		for range n {
+			roundTrip(t, a, b.ID())
+		}
+	}
+	trip(warm)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	trip(count)
+	runtime.ReadMemStats(&after)
+	if per := float64(after.Mallocs-before.Mallocs) / count; per >= 0.5 {
+		t.Fatalf("%.3f allocations a round trip", per)
+	} else {
+		t.Logf("%.4f allocations a round trip", per)
+	}
+}

@@ -1,0 +1,36 @@
+//go:build unix
+
+package crust_test
+
+import (
+	"syscall"
+	"testing"
+	"time"
+
+	crust "github.com/libcrust/libcrust/core"
+	"github.com/libcrust/libcrust/core/internal/simnet"
+)
+
+// TestLentWakesNobodyWhenIdle: an idle session that a program reads for costs no
+// processor time.
+func TestLentWakesNobodyWhenIdle(t *testing.T) {
+	lent(t, crust.Config{Heartbeat: time.Minute}, func(t *testing.T, _ *simnet.Net, _, _ *simnet.Host, a *node, b *consumer) {
+		used := func() time.Duration {
+			var u syscall.Rusage
+			if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+				t.Fatal(err)
+			}
+			return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+		}
+		before := used()
+		time.Sleep(3 * time.Hour)
+		if took := used() - before; took > time.Second {
+			t.Fatalf("three idle hours took %v", took)
+		} else {
+			t.Log(took)
+		}
+		if !b.n.ReadsItself() {
+			t.Fatal("the program does not read by itself any more")
+		}
+	})
+}
