@@ -22,8 +22,8 @@ import (
 var update = flag.Bool("update", false, "write the test vectors into docs/PROTOCOL.md instead of checking them")
 
 const (
-	vectorsBegin = "<!-- vectors: begin -->\n```\n"
-	vectorsEnd   = "```\n<!-- vectors: end -->\n"
+	vectorsBegin = "<!-- %s: begin -->\n```\n"
+	vectorsEnd   = "```\n<!-- %s: end -->\n"
 )
 
 // sheet collects named byte strings in the form of docs/PROTOCOL.md.
@@ -162,7 +162,7 @@ func TestVectorsOfTheDocument(t *testing.T) {
 	}
 	s.records(t, forth, back)
 	s.info(t, a.cfg.Key)
-	compareWithDocument(t, s.String())
+	compareWithDocument(t, "vectors", s.String())
 }
 
 // withRandom is cfg with one flight's worth of randomness and a memory of its own.
@@ -282,20 +282,22 @@ func (s *sheet) info(t *testing.T, key *identity.Key) {
 	s.add("connection info", i.Append(nil, key.Sign))
 }
 
-func compareWithDocument(t *testing.T, text string) {
+// compareWithDocument holds text against the vectors of that name.
+func compareWithDocument(t *testing.T, name, text string) {
 	t.Helper()
+	begin, end := fmt.Sprintf(vectorsBegin, name), fmt.Sprintf(vectorsEnd, name)
 	path := filepath.Join("..", "..", "..", "docs", "PROTOCOL.md")
 	doc, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	head, rest, ok := strings.Cut(string(doc), vectorsBegin)
-	old, tail, ok2 := strings.Cut(rest, vectorsEnd)
+	head, rest, ok := strings.Cut(string(doc), begin)
+	old, tail, ok2 := strings.Cut(rest, end)
 	if !ok || !ok2 {
-		t.Fatalf("%s has no place for the test vectors", path)
+		t.Fatalf("%s has no place for the %s", path, name)
 	}
 	if *update {
-		if err := os.WriteFile(path, []byte(head+vectorsBegin+text+vectorsEnd+tail), 0o644); err != nil {
+		if err := os.WriteFile(path, []byte(head+begin+text+end+tail), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		return
@@ -303,7 +305,7 @@ func compareWithDocument(t *testing.T, text string) {
 	got, want := strings.Split(text, "\n"), strings.Split(old, "\n")
 	for i := range max(len(got), len(want)) {
 		if i >= len(got) || i >= len(want) || got[i] != want[i] {
-			t.Fatalf("line %d of the test vectors in docs/PROTOCOL.md differs: got %q", i+1, got[min(i, len(got)-1)])
+			t.Fatalf("line %d of the %s in docs/PROTOCOL.md differs: got %q", i+1, name, got[min(i, len(got)-1)])
 		}
 	}
 }

@@ -180,7 +180,7 @@ func TestInsidersAgainstAService(t *testing.T) {
 		t.Error(err)
 	}
 	reader.Wait()
-	for range 1000 { // the last ones may be on their very last instruction
+	for limit := time.Now().Add(5 * time.Second); time.Now().Before(limit); { // the last ones may be on their very last instruction
 		if runtime.NumGoroutine() <= goroutines {
 			return
 		}
