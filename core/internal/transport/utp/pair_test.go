@@ -11,13 +11,18 @@ import (
 type lane struct {
 	to   *Port
 	sent func(packet []byte) bool // sees each packet first; false refuses it
+	edit func(packet []byte)      // may change what arrives
 }
 
 func (l *lane) SendPacket(packet []byte) bool {
 	if l.sent != nil && !l.sent(packet) {
 		return false
 	}
-	l.to.Input(append([]byte(nil), packet...))
+	packet = append([]byte(nil), packet...)
+	if l.edit != nil {
+		l.edit(packet)
+	}
+	l.to.Input(packet)
 	return true
 }
 

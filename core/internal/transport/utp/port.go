@@ -70,11 +70,7 @@ func (p *Port) Input(packet []byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.engine == nil {
-		// Data for a connection that we closed: type 0, version 1 (BEP 29).
-		if p.resetReady && len(packet) > C.CRUST_UTP_HEADER && packet[0] == 1 {
-			p.resetSend = true
-			p.flush()
-		}
+		p.refuse(packet)
 		return
 	}
 	if len(packet) < C.CRUST_UTP_HEADER {
@@ -91,6 +87,20 @@ func (p *Port) Input(packet []byte) {
 	}
 	p.flush()
 	p.settle()
+}
+
+// refuse answers data of a connection that we closed, and a SYN after Close, by
+// RST. Types and offsets are BEP 29's. mu is held.
+func (p *Port) refuse(packet []byte) {
+	switch {
+	case len(packet) > C.CRUST_UTP_HEADER && packet[0] == 0x01 && p.resetReady: // ST_DATA
+	case len(packet) == C.CRUST_UTP_HEADER && packet[0] == 0x41 && !p.resetReady: // ST_SYN
+		p.reset = [C.CRUST_UTP_HEADER]byte{0x31, 0, packet[2], packet[3]} // ST_RESET, the same id
+	default:
+		return
+	}
+	p.resetSend = true
+	p.flush()
 }
 
 // Ready says that a path that refused packets has room again.

@@ -148,6 +148,13 @@ func (s *Stack) now() C.uint64_t {
 // remote address are what the connection's methods return. Add it before
 // packets of the peer can come. After Close it is closed from the start.
 func (s *Stack) Add(path Path, local, remote net.Addr) *Port {
+	var seed [8]byte
+	rand.Read(seed[:]) //nolint:errcheck // never fails since Go 1.24
+	return s.add(path, local, remote, binary.NativeEndian.Uint64(seed[:]))
+}
+
+// add is Add with the seed of the numbers that libutp draws.
+func (s *Stack) add(path Path, local, remote net.Addr, seed uint64) *Port {
 	p := &Port{
 		stack:     s,
 		path:      path,
@@ -162,9 +169,7 @@ func (s *Stack) Add(path Path, local, remote net.Addr) *Port {
 	}
 	p.readDeadline.changed = make(chan struct{})
 	p.writeDeadline.changed = make(chan struct{})
-	var seed [8]byte
-	rand.Read(seed[:]) //nolint:errcheck // never fails since Go 1.24
-	p.engine = C.crust_utp_new(C.uint64_t(binary.NativeEndian.Uint64(seed[:])), s.now(), C.size_t(s.cfg.Window), C.size_t(s.cfg.MaxWindow))
+	p.engine = C.crust_utp_new(C.uint64_t(seed), s.now(), C.size_t(s.cfg.Window), C.size_t(s.cfg.MaxWindow))
 	s.mu.Lock()
 	closed := s.closed
 	if !closed {
