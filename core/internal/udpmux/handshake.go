@@ -226,9 +226,9 @@ func (m *Mux) dispatch(f flight) bool {
 		}
 		return put(d.flights, f.Flight)
 	case secure.FlightOffer:
-		return m.cfg.Accept == nil || put(m.offers, f)
+		return m.deaf.Load() || put(m.offers, f)
 	case secure.FlightFinish:
-		if m.cfg.Accept == nil {
+		if m.cfg.Accept == nil { // who is deaf finishes what was answered
 			return true
 		}
 		m.await(f.from)

@@ -128,6 +128,7 @@ type Mux struct {
 	offers   chan flight // to the goroutine that answers
 	finishes chan flight
 	early    atomic.Int32 // len(limbo)
+	deaf     atomic.Bool  // offers are not answered
 
 	mu       sync.RWMutex
 	closed   bool
@@ -166,6 +167,7 @@ func New(conn netio.PacketConn, cfg Config) (*Mux, error) {
 		table: map[uint64]*Assoc{}, dials: map[uint64]*dialling{}, dialled: map[netip.AddrPort]int{},
 		limbo: map[netip.AddrPort]*limbo{}, answered: map[netip.AddrPort]time.Duration{},
 	}
+	m.SetAccept(true)
 	keys, err := copies(cfg.Secure.Random)
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
@@ -219,6 +221,15 @@ func (m *Mux) spawn(f func()) bool {
 
 // LocalAddr returns where the socket listens.
 func (m *Mux) LocalAddr() netip.AddrPort { return m.conn.LocalAddr() }
+
+// SetAccept says whether handshakes that others begin are answered; at first
+// they are. Without Config.Accept they never are.
+func (m *Mux) SetAccept(accept bool) { m.deaf.Store(!accept || m.cfg.Accept == nil) }
+
+// Reaches reports whether the socket has addresses of the family of addr.
+func (m *Mux) Reaches(addr netip.Addr) bool {
+	return m.reachable(netip.AddrPortFrom(addr, 1)) == nil
+}
 
 // WriteTo sends one datagram as it is, for what Config.Stray answers and for
 // probes of NATs: it is not sealed. What cannot be sent is lost; the error is
