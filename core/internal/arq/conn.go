@@ -52,7 +52,8 @@ type Conn struct {
 	tokens  []byte // responses to be sent, as frames
 	sent    uint64
 
-	in inbound
+	in     inbound
+	closed bool // the peer is gone
 }
 
 // New makes a Conn. Values of cfg out of bounds are brought within them.
@@ -137,7 +138,7 @@ func (c *Conn) MTUNow() int { return max(c.mtu.now, c.mtu.probe) }
 
 // take notes that number is used.
 func (c *Conn) take(number uint64) {
-	for x := c.next; x < number && number-x <= rememberSkipped; x++ {
+	for x := max(c.next, number-min(number, rememberSkipped)); x < number; x++ {
 		c.skipped[c.skips%rememberSkipped] = x + 1 // zero is no number
 		c.skips++
 	}
@@ -173,6 +174,9 @@ func (c *Conn) Moved(now time.Duration) {
 // before. It may be past. ok is false when there is nothing to wait for.
 func (c *Conn) Deadline() (at time.Duration, ok bool) {
 	at = never
+	if c.closed {
+		return at, false
+	}
 	if c.pings > 0 || len(c.tokens) > 0 || c.flight.probes > 0 || c.in.now {
 		return 0, true
 	}

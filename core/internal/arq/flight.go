@@ -31,6 +31,8 @@ const (
 	calmLosses = 1024
 	// maxRecords bounds the datagrams in flight.
 	maxRecords = 1 << 17
+	// keptRecords is how many are kept when all is quiet.
+	keptRecords = 2048
 	// maxMissing bounds the lost datagrams that are remembered, to tell
 	// reordering from loss.
 	maxMissing = 256
@@ -81,6 +83,7 @@ type flight struct {
 	calm                 int    // losses since thresholds were raised
 	backoff              int    // probes in a row
 	probes               int    // probe datagrams to be sent
+	spare                bool   // rec is far too large
 	initial              time.Duration
 
 	lostCount, spurious uint64
@@ -211,7 +214,7 @@ func (c *Conn) tick(now time.Duration) {
 		c.pacer.open = false
 	}
 	if f.backoff >= persistent && c.mtu.now > c.mtu.base {
-		c.mtu.fall()
+		c.mtu.init(c.mtu.base, c.mtu.max)
 	}
 }
 
@@ -260,13 +263,16 @@ func (c *Conn) acknowledged(a *wire.Ack, now time.Duration) error {
 			s.rtt = f.latest
 		}
 		c.rate.arrived(now, r, &s)
-		c.mtu.arrived(r)
+		c.mtu.arrived(now, r)
 		c.done(r)
 		f.bytes -= r.size
 		f.unlink(&f.live, this)
 		f.drop(this)
 	}
 	c.late(a, now)
+	if f.spare = f.spare && f.live.n == 0; f.spare {
+		f.rec, f.free, f.live, f.missing, f.spare = nil, 0, list{}, list{}, false
+	}
 	if s.acked > 0 {
 		f.backoff = 0
 	}
@@ -303,6 +309,10 @@ func (c *Conn) done(r *record) {
 		c.outLook = r.at
 		shrink(&c.out, c.una, c.end, uint64(c.outPeak))
 		c.outPeak = 0
+		f := &c.flight
+		if f.live.n <= 1 && len(f.rec) > keptRecords { // this record is the one
+			f.spare = true
+		}
 	}
 }
 

@@ -168,6 +168,9 @@ func TestMemoryComesBack(t *testing.T) {
 	if len(a.c.out.b) > smallRing || len(b.c.in.ring.b) > smallRing {
 		t.Errorf("rings of %d and %d bytes", len(a.c.out.b), len(b.c.in.ring.b))
 	}
+	if n := len(a.c.flight.rec); n > keptRecords {
+		t.Errorf("%d records", n)
+	}
 }
 
 func TestSendBounds(t *testing.T) {

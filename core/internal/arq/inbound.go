@@ -59,18 +59,18 @@ func (c *Conn) Receive(number uint64, plain []byte, now time.Duration, h Handler
 		return fmt.Errorf("%w: number %d", ErrProtocol, number)
 	}
 	in := &c.in
-	if in.seen.has(number) {
+	if c.closed || in.seen.has(number) {
 		return nil
 	}
 	in.received++
-	elicits, kept := false, true
+	elicits, ping, kept := false, false, true
 	for rest := plain; len(rest) > 0; {
 		var err error
 		f := &in.frame
 		if rest, err = wire.NextInner(rest, f); err == nil {
 			switch f.Type {
 			case wire.InnerPing:
-				elicits, in.now = true, true
+				elicits, ping = true, true
 			case wire.InnerAck:
 				err = c.acknowledged(&f.Ack, now)
 			case wire.InnerStream:
@@ -86,6 +86,7 @@ func (c *Conn) Receive(number uint64, plain []byte, now time.Duration, h Handler
 			case wire.InnerResponse:
 				h.Response(f.Value)
 			case wire.InnerClose:
+				c.closed = true
 				h.Closed(Reason(f.Value))
 				return nil
 			}
@@ -95,14 +96,14 @@ func (c *Conn) Receive(number uint64, plain []byte, now time.Duration, h Handler
 		}
 	}
 	if kept {
-		in.arrived(number, elicits, now, c.flight.srtt)
+		in.arrived(number, elicits, ping, now, c.flight.srtt)
 	}
 	in.trim(now)
 	return nil
 }
 
 // arrived notes a datagram to be acknowledged.
-func (in *inbound) arrived(number uint64, elicits bool, now, srtt time.Duration) {
+func (in *inbound) arrived(number uint64, elicits, ping bool, now, srtt time.Duration) {
 	last := int64(-1)
 	if in.seen.n > 0 {
 		last = int64(in.seen.r[in.seen.n-1].Last)
@@ -121,14 +122,14 @@ func (in *inbound) arrived(number uint64, elicits bool, now, srtt time.Duration)
 	if in.received < earlyAcks {
 		every = 2
 	}
-	if in.pending >= every || int64(number) != last+1 {
+	if ping || in.pending >= every || int64(number) != last+1 {
 		in.now = true
 	}
 }
 
 // acknowledge appends an acknowledgement of all that has arrived.
 func (in *inbound) acknowledge(b []byte, room int, now time.Duration) []byte {
-	if in.seen.n == 0 || room < wire.MinAckRoom {
+	if room < wire.MinAckRoom {
 		return b
 	}
 	in.pending, in.now = 0, false

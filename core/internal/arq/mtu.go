@@ -11,6 +11,9 @@ const (
 	// blackRounds is how many round trips must pass in which large datagrams
 	// only are lost before the path is thought to drop them all.
 	blackRounds = 3
+	// raiseAfter is how long a size below the greatest is believed
+	// (PMTU_RAISE_TIMER of RFC 8899, 5.1.1).
+	raiseAfter = 10 * time.Minute
 )
 
 // search finds how large datagrams may be, in bytes of plaintext (RFC 8899):
@@ -20,24 +23,27 @@ const (
 //	   ▼
 //	bisect between base and max ──less than mtuStep left──▶ done
 //
-// When large datagrams stop arriving, it falls to base and bisects again.
+// When large datagrams stop arriving, it falls to base and bisects again. A
+// search that ended below max begins again after raiseAfter.
 // Probes follow acknowledgements: a path that is idle is not probed.
 type search struct {
 	base, now int
+	max       int
 	high      int // no larger size is worth a probe
 	first     bool
 	probe     int    // size of the probe to be sent or in flight; zero: none
 	number    uint64 // of the probe in flight
 	flying    bool
 	tries     int
-	fed       bool // something arrived since the last probe
+	fed       bool          // something arrived since the last probe
+	rest      time.Duration // when to search again; zero: not known yet
 
 	rounds int           // round trips in which large ones were lost only
 	round  time.Duration // when the last of these began
 }
 
 func (s *search) init(base, high int) {
-	*s = search{base: base, now: base, high: high, first: true}
+	*s = search{base: base, now: base, max: high, high: high, first: true}
 	s.choose()
 }
 
@@ -66,8 +72,16 @@ func (s *search) sent(number uint64) {
 }
 
 // arrived notes that a datagram arrived.
-func (s *search) arrived(r *record) {
+func (s *search) arrived(now time.Duration, r *record) {
 	s.fed = true
+	if s.probe == 0 && s.now < s.max {
+		if s.rest == 0 {
+			s.rest = now + raiseAfter
+		} else if now >= s.rest {
+			s.high, s.first, s.rest = s.max, true, 0
+			s.choose()
+		}
+	}
 	if r.size > s.base && !r.probe {
 		s.rounds = 0
 	}
@@ -105,7 +119,8 @@ func (s *search) lost(now time.Duration, r *record, srtt time.Duration) {
 // fall goes back to the size that every path takes, and searches again below
 // the size that failed.
 func (s *search) fall() {
-	s.high = max(s.base, s.now-1)
-	s.now, s.rounds, s.first, s.flying, s.probe = s.base, 0, false, false, 0
+	high := max(s.base, s.now-1)
+	s.init(s.base, s.max)
+	s.high, s.first = high, false
 	s.choose()
 }

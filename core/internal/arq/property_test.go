@@ -170,6 +170,38 @@ func TestMTU(t *testing.T) {
 	}
 }
 
+// An outage says nothing of sizes, and a size that failed is tried again after
+// some minutes.
+func TestMTUComesBack(t *testing.T) {
+	w := newWorld(t, 4)
+	p, back := path{delay: 10 * time.Millisecond}, path{delay: 10 * time.Millisecond}
+	a, _ := w.pair(Config{MaxMTU: 1420}, &p, &back)
+	a.flood(500, 502) // a packet a round trip
+	a.pump()
+	w.run(w.now+time.Second, func() bool { return false })
+	p.cut = true
+	w.run(w.now+20*time.Second, func() bool { return false })
+	if s := a.c.Stats(); s.MTU != 1200 {
+		t.Errorf("in an outage: %+v", s)
+	}
+	p.cut = false
+	w.run(w.now+3*time.Second, func() bool { return false })
+	if s := a.c.Stats(); s.MTU != 1420 {
+		t.Errorf("after an outage: %+v", s)
+	}
+	p.mtu = 1300
+	a.c.Moved(w.now)
+	w.run(w.now+5*time.Second, func() bool { return false })
+	p.mtu = 0
+	if s := a.c.Stats(); s.MTU > 1300 || s.MTU < 1285 {
+		t.Errorf("on a path of 1300: %+v", s)
+	}
+	w.run(w.now+raiseAfter+5*time.Second, func() bool { return false })
+	if s := a.c.Stats(); s.MTU != 1420 {
+		t.Errorf("after %v: %+v", raiseAfter, s)
+	}
+}
+
 // Burst losses are no black hole.
 func TestBurstLossKeepsMTU(t *testing.T) {
 	w := newWorld(t, 4)
@@ -301,6 +333,11 @@ func TestChallengeAndClose(t *testing.T) {
 	w.run(w.now+time.Second, func() bool { return false })
 	if len(b.closed) != 1 || b.closed[0] != wire.ReasonLimit {
 		t.Errorf("closed: %v", b.closed)
+	}
+	b.c.Ping()
+	b.pump()
+	if _, ok := b.c.Deadline(); ok || len(w.queue) != 0 {
+		t.Error("something goes to a peer that closed")
 	}
 }
 

@@ -17,7 +17,12 @@ const minStream = 64
 // Numbers rise from call to call. One left out was never sent: a peer that
 // acknowledges it is found out. So its owner leaves one out at random now and
 // then, against peers that acknowledge what they have not received.
+//
+// When the peer has closed, nothing goes any more.
 func (c *Conn) Next(b []byte, number uint64, now time.Duration) (out []byte, ok bool) {
+	if c.closed {
+		return b, false
+	}
 	c.tick(now)
 	if c.mayFlow(now) || c.flight.probes > 0 || c.pings > 0 {
 		return c.data(b, number, now), true
