@@ -18,6 +18,9 @@ func (l *lane) SendPacket(packet []byte) bool {
 	if l.sent != nil && !l.sent(packet) {
 		return false
 	}
+	if l.to == nil {
+		return true // a peer that never says anything
+	}
 	packet = append([]byte(nil), packet...)
 	if l.edit != nil {
 		l.edit(packet)
