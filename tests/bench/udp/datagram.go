@@ -42,7 +42,7 @@ func datagramSink(ctx context.Context, name, listen string, duration time.Durati
 	if err != nil {
 		return errors.Join(err, socket.Close())
 	}
-	defer socket.Close()
+	defer func() { _ = socket.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = socket.Close() })
 	defer stop()
 	if err := lines.Encode(report{Address: socket.LocalAddr().String()}); err != nil {
@@ -60,7 +60,8 @@ func (s *rawStream) countDatagrams(duration time.Duration) (report, error) {
 	var r report
 	var start time.Time
 	for {
-		n, size, err := 0, 0, error(nil)
+		var n, size int
+		var err error
 		if s.batch {
 			n, size, err = receiveRun(s.raw, s.in, s.oob)
 		} else {
@@ -92,7 +93,7 @@ func quicDatagramSink(ctx context.Context, listen string, duration time.Duration
 	if err != nil {
 		return err
 	}
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	if err := lines.Encode(report{Address: l.Addr().String()}); err != nil {
 		return err
 	}
@@ -127,7 +128,7 @@ func datagramSource(ctx context.Context, name, dial string, duration time.Durati
 		if err != nil {
 			return err
 		}
-		defer d.Close()
+		defer func() { _ = d.Close() }()
 		conn, err := d.connect(ctx, dial)
 		if err != nil {
 			return err
@@ -143,7 +144,7 @@ func datagramSource(ctx context.Context, name, dial string, duration time.Durati
 		if socket, send, err = rawDatagrams(to, size, name == "raw-udp-batch"); err != nil {
 			return err
 		}
-		defer socket.Close()
+		defer func() { _ = socket.Close() }()
 	default:
 		return fmt.Errorf("%s has no datagrams; those that have are %q", name, datagramPeers)
 	}

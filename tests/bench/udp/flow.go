@@ -53,7 +53,7 @@ func sink(ctx context.Context, args []string, out, notes io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer in.Close()
+	defer func() { _ = in.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = in.Close() })
 	defer stop()
 	if err := lines.Encode(report{Address: in.Addr().String()}); err != nil {
@@ -63,7 +63,7 @@ func sink(ctx context.Context, args []string, out, notes io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer stream.Close()
+	defer func() { _ = stream.Close() }()
 	stopStream := context.AfterFunc(ctx, func() { _ = stream.Close() })
 	defer stopStream()
 	if _, err := stream.Write([]byte{1}); err != nil {
@@ -121,7 +121,7 @@ func source(ctx context.Context, args []string, out, notes io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer d.Close()
+	defer func() { _ = d.Close() }()
 	stream, err := dialAccepted(ctx, d, *dial)
 	if err != nil {
 		return err

@@ -4,12 +4,15 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
@@ -36,13 +39,13 @@ func grid(ctx context.Context, args []string, out, notes io.Writer) error {
 	flags := newFlags("grid", notes)
 	asJSON := flags.Bool("json", false, "print one JSON object per result; the test is bulk@DELAY,LOSS")
 	names := flags.String("transports", "tcp-cubic,tcp-bbr,quic-go,libutp,libutp-tuned",
-		"what to measure; crust-SCHEME is a pair of crust peers over that scheme, such as crust-tcp or crust-utp")
+		"what to measure; crust-SCHEME is a pair of crust peers over that scheme, such as crust-tcp (by the kernel's default congestion control) or crust-utp")
 	crust := flags.String("crust", "", "`path` of the crust tool, for transports of libcrust's")
 	delays := flags.String("delays", "0,20ms,150ms", "delays of one way")
 	losses := flags.String("losses", "0,1%,10%", "shares of packets lost, each way")
 	link := flags.String("link", "rate=200mbit", "`words` with commas between, as of linklab tell set, of all links")
 	seed := flags.Uint64("seed", 1, "repeats the losses")
-	runs := flags.Int("runs", 1, "runs of each cell")
+	runs := flags.Int("runs", 5, "runs of each cell: BBR on a lossy link differs tenfold from run to run")
 	duration := flags.Duration("duration", 5*time.Second, "how long a run counts, from the first byte on")
 	if err := parseFlags(flags, args); err != nil {
 		return err
@@ -60,6 +63,10 @@ func grid(ctx context.Context, args []string, out, notes io.Writer) error {
 		for loss := range strings.SplitSeq(*losses, ",") {
 			cells = append(cells, cell{d, loss})
 		}
+	}
+	if control, err := os.ReadFile("/proc/sys/net/ipv4/tcp_congestion_control"); err == nil {
+		// crust-tcp takes it, and is to be compared with that column.
+		fmt.Fprintf(notes, "TCP uses %s here where nothing else is asked for\n", bytes.TrimSpace(control))
 	}
 	var results []benchkit.Result
 	lines := json.NewEncoder(out)
@@ -149,12 +156,13 @@ func columnsOf(names, crust string) ([]column, error) {
 	return columns, nil
 }
 
-// writeGrid writes a line for each link and a column for each transport.
+// writeGrid writes a line for each link and a column for each transport: the median
+// of the runs, and their range when there are several.
 func writeGrid(out io.Writer, cells []cell, columns []column, results []benchkit.Result) error {
 	var text strings.Builder
 	fmt.Fprintf(&text, "%-8s%-8s", "delay", "loss")
 	for _, c := range columns {
-		fmt.Fprintf(&text, "%14s", c.name)
+		fmt.Fprintf(&text, "%20s", c.name)
 	}
 	text.WriteString("   MB/s\n")
 	for _, c := range cells {
@@ -163,8 +171,11 @@ func writeGrid(out io.Writer, cells []cell, columns []column, results []benchkit
 			figure := "-"
 			if r, ok := benchkit.Find(results, column.name, c.test()); ok {
 				figure = fmt.Sprintf("%.2f", r.Value)
+				if len(r.Runs) > 1 {
+					figure += fmt.Sprintf(" (%.1f..%.1f)", slices.Min(r.Runs), slices.Max(r.Runs))
+				}
 			}
-			fmt.Fprintf(&text, "%14s", figure)
+			fmt.Fprintf(&text, "%20s", figure)
 		}
 		text.WriteByte('\n')
 	}

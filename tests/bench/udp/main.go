@@ -35,7 +35,7 @@ namespaces; or with bench and its flags -listen and -server:
 `
 
 func main() {
-	// What quic-go would say about buffers is known: see README of the results.
+	// The kernel gives quic-go what it allows, as it does the others.
 	_ = os.Setenv("QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING", "true")
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := dispatch(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)

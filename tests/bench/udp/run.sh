@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures what reliable UDP is compared with: the kernel's TCP, quic-go, go-libutp
 # and raw UDP, over the loopback interface and then over links with delay and loss.
-# Takes about a quarter of an hour, best on a machine that does nothing else.
+# Takes about half an hour, best on a machine that does nothing else.
 #
 #   tests/bench/udp/run.sh [bench|datagrams|grid [OPTION...]]
 #

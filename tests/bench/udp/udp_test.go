@@ -228,7 +228,7 @@ func TestGrid(t *testing.T) {
 		t.Fatalf("build crust: %v\n%s", err, output)
 	}
 	var out, notes bytes.Buffer
-	args := "grid -json -duration 1s -delays 2ms -losses 0 -link rate=20mbit -transports tcp-cubic,quic-go,libutp,crust-tcp -crust " + crust
+	args := "grid -json -runs 1 -duration 1s -delays 2ms -losses 0 -link rate=20mbit -transports tcp-cubic,quic-go,libutp,crust-tcp -crust " + crust
 	if err := dispatch(t.Context(), strings.Fields(args), nil, &out, &notes); err != nil {
 		t.Fatal(err)
 	}
@@ -243,7 +243,7 @@ func TestGrid(t *testing.T) {
 		}
 	}
 	out.Reset()
-	args = "grid -duration 500ms -delays 1ms -losses 0,100% -transports tcp-cubic"
+	args = "grid -runs 1 -duration 500ms -delays 1ms -losses 0,100% -transports tcp-cubic"
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	if err := dispatch(ctx, strings.Fields(args), nil, &out, &notes); !errors.Is(err, context.DeadlineExceeded) {
@@ -255,15 +255,16 @@ func TestGridTable(t *testing.T) {
 	cells := []cell{{0, "0"}, {20 * time.Millisecond, "1%"}}
 	columns := []column{{name: "tcp-cubic"}, {name: "crust-utp"}}
 	results := []benchkit.Result{
-		{Transport: "tcp-cubic", Test: "bulk@0s,0", Value: 24.123}, {Transport: "crust-utp", Test: "bulk@20ms,1%", Value: 9},
+		{Transport: "tcp-cubic", Test: "bulk@0s,0", Value: 24.123, Runs: []float64{24.123}},
+		{Transport: "crust-utp", Test: "bulk@20ms,1%", Value: 9, Runs: []float64{9, 1.04, 15}},
 	}
 	var text strings.Builder
 	if err := writeGrid(&text, cells, columns, results); err != nil {
 		t.Fatal(err)
 	}
-	want := `delay   loss         tcp-cubic     crust-utp   MB/s
-0s      0                24.12             -
-20ms    1%                   -          9.00
+	want := `delay   loss               tcp-cubic           crust-utp   MB/s
+0s      0                      24.12                   -
+20ms    1%                         -    9.00 (1.0..15.0)
 `
 	if text.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", text.String(), want)
