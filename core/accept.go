@@ -16,8 +16,30 @@ import (
 
 // listener is one place where connections are accepted.
 type listener struct {
-	ln net.Listener
-	ep Endpoint
+	ln  net.Listener // nil over UDP
+	udp *udpSocket
+	ep  Endpoint
+}
+
+// stop stops accepting.
+func (l *listener) stop() {
+	if l.udp != nil {
+		l.udp.stop()
+		return
+	}
+	l.ln.Close() //nolint:errcheck // there is nothing to do about it
+}
+
+// open starts to listen at an endpoint.
+func (s *Service) open(ep Endpoint) (*listener, error) {
+	if ep.Transport == UTP {
+		return s.listenUDP(ep)
+	}
+	ln, err := s.network.Listen(s.ctx, ep.Addr)
+	if err != nil {
+		return nil, err
+	}
+	return &listener{ln: ln, ep: endpointOf(ep.Transport, ln.Addr())}, nil
 }
 
 // listen starts a listener and its goroutine.
@@ -29,21 +51,22 @@ func (s *Service) listen(ep Endpoint) (Endpoint, *Error) {
 	if s.isStopping() {
 		return Endpoint{}, &Error{Op: "listen", Endpoint: ep, Code: CodeClosed}
 	}
-	ln, err := s.network.Listen(s.ctx, ep.Addr)
+	l, err := s.open(ep)
 	if err != nil {
 		return Endpoint{}, fail("listen", PeerID{}, ep, err)
 	}
-	l := &listener{ln: ln, ep: endpointOf(ep.Transport, ln.Addr())}
 	s.mu.Lock()
 	if s.stopping {
 		s.mu.Unlock()
-		ln.Close() //nolint:errcheck // nobody has used it
+		l.stop()
 		return Endpoint{}, &Error{Op: "listen", Endpoint: ep, Code: CodeClosed}
 	}
 	s.listeners[l.ep] = l
 	s.mu.Unlock()
 	s.events.push(Event{Type: EventListenerStarted, detail: &detail{endpoint: l.ep}})
-	s.spawn(func() { s.acceptLoop(l) })
+	if l.ln != nil {
+		s.spawn(func() { s.acceptLoop(l) })
+	}
 	return l.ep, nil
 }
 

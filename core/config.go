@@ -24,7 +24,7 @@ type Endpoint = endpoint.Endpoint
 // Transport is the protocol under a link.
 type Transport = endpoint.Transport
 
-// Transports. This version speaks TCP.
+// Transports. This version speaks TCP and uTP.
 const (
 	TCP    = endpoint.TCP
 	UTP    = endpoint.UTP
@@ -86,7 +86,7 @@ type Config struct {
 	Role Role
 
 	// Listen is where to accept connections. Port 0 means a random port. nil
-	// means a random TCP port on all addresses. A listener that cannot start
+	// means a random TCP port and a random UDP port, for uTP, on all addresses. A listener that cannot start
 	// is an EventListenerFailed, not an error of New.
 	Listen []Endpoint
 	// NoListen means no listener at start, whatever Listen says.
@@ -226,7 +226,8 @@ func (c Config) check() (Config, error) {
 		}
 	}
 	if c.Listen == nil {
-		c.Listen = []Endpoint{endpoint.New(TCP, netip.AddrPortFrom(netip.IPv6Unspecified(), 0))}
+		any := netip.AddrPortFrom(netip.IPv6Unspecified(), 0)
+		c.Listen = []Endpoint{endpoint.New(TCP, any), endpoint.New(UTP, any)}
 	}
 	c.Listen, c.Contacts = slices.Clone(c.Listen), slices.Clone(c.Contacts)
 	if c.Logger == nil {
@@ -250,11 +251,11 @@ const maxDuration = 24 * time.Hour
 
 // checkTransport refuses transports that this version does not speak.
 func checkTransport(ep Endpoint) *Error {
-	if ep.Transport == TCP && ep.Addr.IsValid() {
+	if (ep.Transport == TCP || ep.Transport == UTP) && ep.Addr.IsValid() {
 		return nil
 	}
 	if ep.Addr.IsValid() && ep.Transport.Known() {
-		return &Error{Op: "check endpoint", Endpoint: ep, Code: CodeUnsupported, Err: errors.New("this version speaks TCP only")}
+		return &Error{Op: "check endpoint", Endpoint: ep, Code: CodeUnsupported, Err: errors.New("this version speaks TCP and uTP only")}
 	}
 	return &Error{Op: "check endpoint", Code: CodeInvalid, Err: errors.New("the endpoint is not set")}
 }

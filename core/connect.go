@@ -338,6 +338,13 @@ func (s *Service) try(ctx context.Context, ep Endpoint, expect PeerID) (*secure.
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.HandshakeTimeout)
 	defer cancel()
+	if ep.Transport == UTP {
+		link, err := s.dialUDP(ctx, ep, expect)
+		if err != nil {
+			return nil, s.linkError("connect", expect, ep, err)
+		}
+		return link, nil
+	}
 	conn, err := s.network.Dial(ctx, netip.AddrPort{}, ep.Addr)
 	if err != nil {
 		return nil, s.linkError("connect", expect, ep, err)

@@ -27,14 +27,20 @@ type lives struct {
 // spawn runs f in a goroutine that Close waits for. A panic in f stops the
 // service, not the process. It is the only place of this package that starts a
 // goroutine, but for shutdown itself.
-func (s *Service) spawn(f func()) {
-	s.lives.mu.Lock()
-	defer s.lives.mu.Unlock()
-	if s.lives.finished {
+func (s *Service) spawn(f func()) { s.begin(&s.lives, f) }
+
+// spawnBelow is spawn for what serves the links: it goes on until all sessions
+// are gone.
+func (s *Service) spawnBelow(f func()) { s.begin(&s.below, f) }
+
+func (s *Service) begin(l *lives, f func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.finished {
 		return
 	}
-	s.lives.running++
-	go s.live(f)
+	l.running++
+	go s.live(l, f)
 }
 
 // enter lets a caller of the public API count as a goroutine of the service
@@ -52,17 +58,19 @@ func (s *Service) enter() bool {
 }
 
 // leave is the end of a goroutine of the service.
-func (s *Service) leave() {
-	s.lives.mu.Lock()
-	defer s.lives.mu.Unlock()
-	if s.lives.running--; s.lives.running == 0 && s.lives.idle != nil {
-		close(s.lives.idle)
-		s.lives.idle = nil
+func (s *Service) leave() { s.lives.leave() }
+
+func (l *lives) leave() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.running--; l.running == 0 && l.idle != nil {
+		close(l.idle)
+		l.idle = nil
 	}
 }
 
-func (s *Service) live(f func()) {
-	defer s.leave()
+func (s *Service) live(l *lives, f func()) {
+	defer l.leave()
 	defer func() {
 		if r := recover(); r != nil {
 			s.panicked(r, debug.Stack())
@@ -85,7 +93,7 @@ func (s *Service) shutdown() {
 	s.events.close()
 	s.mu.Lock()
 	for ep, l := range s.listeners {
-		l.ln.Close() //nolint:errcheck // there is nothing to do about it
+		l.stop()
 		delete(s.listeners, ep)
 	}
 	peers := make([]*peer, 0, len(s.peers))
@@ -97,7 +105,9 @@ func (s *Service) shutdown() {
 	for _, p := range peers {
 		p.sess.Disconnect(wire.ReasonStopping, session.ErrDisconnected)
 	}
-	s.join(s.cfg.CloseTimeout + s.cfg.HandshakeTimeout)
+	s.join(&s.lives, s.cfg.CloseTimeout+s.cfg.HandshakeTimeout)
+	s.closeUDP()
+	s.join(&s.below, s.cfg.CloseTimeout)
 	s.clearTables()
 	var err error
 	if failure := s.failure.Load(); failure != nil {
@@ -130,21 +140,21 @@ func (s *Service) clearTables() {
 
 // join waits until no goroutine runs. When the orderly end takes longer than
 // patience, which no orderly end does, sessions are killed.
-func (s *Service) join(patience time.Duration) {
+func (s *Service) join(l *lives, patience time.Duration) {
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	for {
-		s.lives.mu.Lock()
-		if s.lives.running == 0 {
-			s.lives.finished = true
-			s.lives.mu.Unlock()
+		l.mu.Lock()
+		if l.running == 0 {
+			l.finished = true
+			l.mu.Unlock()
 			return
 		}
-		if s.lives.idle == nil {
-			s.lives.idle = make(chan struct{})
+		if l.idle == nil {
+			l.idle = make(chan struct{})
 		}
-		idle := s.lives.idle
-		s.lives.mu.Unlock()
+		idle := l.idle
+		l.mu.Unlock()
 		select {
 		case <-idle:
 		case <-timer.C:

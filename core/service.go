@@ -18,6 +18,7 @@ import (
 	"github.com/libcrust/libcrust/core/internal/netio"
 	"github.com/libcrust/libcrust/core/internal/secure"
 	"github.com/libcrust/libcrust/core/internal/session"
+	"github.com/libcrust/libcrust/core/internal/transport/utp"
 	"github.com/libcrust/libcrust/core/internal/wire"
 )
 
@@ -46,6 +47,12 @@ type Service struct {
 	claimSeq atomic.Uint64
 	failure  atomic.Pointer[Error] // why the service stopped by itself
 	lives    lives
+	below    lives // of the goroutines under the links, which end later
+	stack    *utp.Stack
+
+	// guarded by udpMu, which is taken with no other lock held
+	udpMu   sync.Mutex
+	sockets []*udpSocket // those of listeners first
 
 	// guarded by mu
 	mu         sync.Mutex
@@ -111,6 +118,9 @@ func New(cfg Config) (*Service, error) {
 	s.halls.limit, s.halls.perAddress = cfg.MaxHandshakes, cfg.MaxHandshakesPerAddress
 	s.accept.Store(!cfg.NoAccept)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	if s.stack, err = utp.New(utp.Config{Go: s.spawnBelow, Linger: cfg.CloseTimeout}); err != nil {
+		return nil, &Error{Op: "new", Code: CodeInternal, Err: err}
+	}
 	if !cfg.NoListen {
 		for _, ep := range cfg.Listen {
 			s.Listen(ep) //nolint:errcheck // it is an event
@@ -145,7 +155,7 @@ func (s *Service) StopListening(ep Endpoint) error {
 	if l == nil {
 		return &Error{Op: "stop listening", Endpoint: ep, Code: CodeInvalid, Err: errors.New("nothing listens there")}
 	}
-	l.ln.Close() //nolint:errcheck // there is nothing to do about it
+	l.stop()
 	return nil
 }
 

@@ -202,7 +202,7 @@ func TestErrors(t *testing.T) {
 		"malformed info":    {a.Connect([]byte("hello"), 1), crust.CodeBadInfo},
 		"forged info":       {a.Connect(forged, 1), crust.CodeBadInfo},
 		"no port":           {a.ConnectEndpoint(crust.Contact{Endpoint: endpointAt("10.0.0.1:0")}, 1), crust.CodeInvalid},
-		"not TCP":           {a.ConnectEndpoint(crust.Contact{Endpoint: endpointAt("utp://10.0.0.1:5")}, 1), crust.CodeUnsupported},
+		"tracer":            {a.ConnectEndpoint(crust.Contact{Endpoint: endpointAt("tracer://10.0.0.1:5")}, 1), crust.CodeUnsupported},
 	} {
 		if !errors.Is(c.err, c.code) || c.err.Error() == "" {
 			t.Errorf("%s gave %v, want %v", name, c.err, c.code)

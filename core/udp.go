@@ -1,0 +1,304 @@
+package crust
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/libcrust/libcrust/core/internal/arq"
+	"github.com/libcrust/libcrust/core/internal/endpoint"
+	"github.com/libcrust/libcrust/core/internal/netio"
+	"github.com/libcrust/libcrust/core/internal/secure"
+	"github.com/libcrust/libcrust/core/internal/transport/utp"
+	"github.com/libcrust/libcrust/core/internal/udpmux"
+	"github.com/libcrust/libcrust/core/internal/wire"
+)
+
+// udpSocket is one UDP socket with all that runs over it. It belongs to a
+// listener, or was opened to dial; either way dials leave from it, so that all
+// share one mapping of a NAT. One that no longer listens serves its sessions on.
+type udpSocket struct {
+	s      *Service
+	mux    *udpmux.Mux
+	ep     Endpoint
+	accept atomic.Bool
+}
+
+// udpIdle is how much longer than Config.LostAfter the association under a link
+// waits for a sign of life: the session's verdict comes first.
+const udpIdle = 30 * time.Second
+
+// openUDP opens a socket and what runs over it.
+func (s *Service) openUDP(addr netip.AddrPort, accept bool) (*udpSocket, error) {
+	conn, err := s.network.ListenPacket(s.ctx, addr)
+	if err != nil {
+		return nil, err
+	}
+	u := &udpSocket{s: s, ep: endpoint.New(UTP, conn.LocalAddr())}
+	u.accept.Store(accept)
+	u.mux, err = udpmux.New(conn, udpmux.Config{
+		Secure: s.secure, Go: s.spawnBelow, Log: s.log,
+		HalfOpen: s.cfg.MaxHandshakes, HalfOpenPerAddress: s.cfg.MaxHandshakesPerAddress, HandshakeTimeout: s.cfg.HandshakeTimeout,
+		Associations: 2*s.cfg.MaxPeers + s.cfg.MaxHandshakes + s.cfg.MaxConnects, IdleTimeout: s.cfg.LostAfter + udpIdle,
+		Accept: u.accepted,
+	})
+	if err != nil {
+		return nil, err
+	}
+	u.mux.SetAccept(accept)
+	return u, nil
+}
+
+// listenUDP starts a listener over UDP.
+func (s *Service) listenUDP(ep Endpoint) (*listener, error) {
+	s.udpMu.Lock()
+	defer s.udpMu.Unlock()
+	for _, u := range s.sockets { // one that stopped listening and still serves
+		if u.ep == ep && u.accept.CompareAndSwap(false, true) {
+			u.mux.SetAccept(true)
+			return &listener{udp: u, ep: u.ep}, nil
+		}
+	}
+	u, err := s.openUDP(ep.Addr, true)
+	if err != nil {
+		return nil, err
+	}
+	s.sockets = append([]*udpSocket{u}, s.sockets...) // before those that were opened to dial
+	return &listener{udp: u, ep: u.ep}, nil
+}
+
+// stop stops accepting. The socket is closed when nothing needs it.
+func (u *udpSocket) stop() {
+	u.accept.Store(false)
+	u.mux.SetAccept(false)
+}
+
+// udpFor returns the socket to dial an address from, and opens one if there is
+// none of its family.
+func (s *Service) udpFor(addr netip.Addr) (*udpSocket, error) {
+	s.udpMu.Lock()
+	defer s.udpMu.Unlock()
+	var found *udpSocket
+	for _, u := range s.sockets {
+		if u.mux.Reaches(addr) && (found == nil || u.accept.Load() && !found.accept.Load()) {
+			found = u
+		}
+	}
+	if found != nil {
+		return found, nil
+	}
+	any := netip.IPv4Unspecified()
+	if addr.Is6() {
+		any = netip.IPv6Unspecified()
+	}
+	u, err := s.openUDP(netip.AddrPortFrom(any, 0), false)
+	if err != nil {
+		return nil, err
+	}
+	s.sockets = append(s.sockets, u)
+	return u, nil
+}
+
+// closeUDP closes all sockets, when no session is left.
+func (s *Service) closeUDP() {
+	s.udpMu.Lock()
+	sockets := s.sockets
+	s.sockets = nil
+	s.udpMu.Unlock()
+	for _, u := range sockets {
+		u.mux.Close(arq.Reason(wire.ReasonStopping)) //nolint:errcheck // there is nothing to do about it
+	}
+	s.stack.Close() //nolint:errcheck // it returns nothing but nil
+}
+
+// accepted takes an association that a peer has begun. It must not block.
+func (u *udpSocket) accepted(a *udpmux.Assoc) {
+	c := u.s.newUTP(a)
+	g := u.s.halls.enter(c)
+	if g == nil {
+		c.Close() //nolint:errcheck // the service stops
+		return
+	}
+	u.s.spawn(func() { u.s.respondUDP(g, c) })
+}
+
+// respondUDP is the goroutine of one accepted association, until it is a session
+// or closed.
+func (s *Service) respondUDP(g *guest, c *utpConn) {
+	began := time.Now()
+	err := c.accept(began.Add(s.cfg.HandshakeTimeout))
+	if err == nil {
+		admit := func() bool { return s.halls.admit(g) }
+		from := endpoint.New(UTP, c.assoc.RemoteAddr())
+		_, err = s.adopt(c.link(), adoption{how: Accepted, began: began, linked: began, endpoint: from, admit: admit})
+	} else {
+		c.Close() //nolint:errcheck // it carries nothing
+	}
+	s.halls.leave(g)
+	if err != nil {
+		s.log.Debug("accepted association gave no session", "from", c.RemoteAddr(), "error", err)
+	}
+}
+
+// dialUDP shakes hands over UDP, up to the point where we know the peer and it
+// does not know us.
+func (s *Service) dialUDP(ctx context.Context, ep Endpoint, expect PeerID) (*secure.Link, error) {
+	u, err := s.udpFor(ep.Addr.Addr())
+	if err != nil {
+		return nil, err
+	}
+	a, err := u.mux.Dial(ctx, ep.Addr, expect)
+	if err != nil {
+		return nil, err
+	}
+	return s.newUTP(a).link(), nil
+}
+
+// utpConn is the connection of a link over UDP: an association, and a uTP
+// connection through it. On the side that dialled it comes up with the first
+// Write: until then the peer does not know who we are.
+type utpConn struct {
+	*utp.Conn // nil until it is up
+	s         *Service
+	assoc     *udpmux.Assoc
+	port      *utp.Port
+	datagram  atomic.Pointer[func([]byte)] // takes unreliable datagrams
+
+	rise sync.Once
+	err  error // why it did not come up
+
+	mu       sync.Mutex
+	risen    bool
+	deadline time.Time // for coming up
+	closed   bool
+}
+
+// newUTP puts uTP over an association.
+func (s *Service) newUTP(a *udpmux.Assoc) *utpConn {
+	c := &utpConn{s: s, assoc: a}
+	c.port = s.stack.Add(a, net.UDPAddrFromAddrPort(a.LocalAddr()), net.UDPAddrFromAddrPort(a.RemoteAddr()))
+	a.SetHandlers(udpmux.Handlers{
+		Packet: c.port.Input,
+		Ready:  c.port.Ready,
+		Datagram: func(p []byte) {
+			if take := c.datagram.Load(); take != nil {
+				(*take)(p)
+			}
+		},
+		Closed: func(error) { c.port.Sever() },
+	})
+	return c
+}
+
+// link returns the link over the connection: its datagrams are sealed, so its
+// records are not.
+func (c *utpConn) link() *secure.Link {
+	seal, open := secure.Plain()
+	return &secure.Link{
+		Conn: c, Remote: c.assoc.Remote(), Initiator: c.assoc.Initiator(), Cipher: c.assoc.Cipher(), Seal: seal, Open: open,
+	}
+}
+
+// accept waits for the peer's uTP connection.
+func (c *utpConn) accept(until time.Time) (err error) {
+	c.rise.Do(func() {
+		ctx, cancel := context.WithDeadline(c.s.ctx, until)
+		defer cancel()
+		c.up(c.port.Accept(ctx))
+		c.SetDeadline(until) //nolint:errcheck // a closed connection shows in the next read
+	})
+	return c.err
+}
+
+// up takes the connection that has come up, or why it has not.
+func (c *utpConn) up(conn *utp.Conn, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.Conn, c.err = conn, err
+	if err == nil {
+		c.risen = true
+		conn.SetDeadline(c.deadline) //nolint:errcheck // a closed connection shows in the next read
+	}
+}
+
+// dial comes up, if it has not, and says why it cannot.
+func (c *utpConn) dial() error {
+	c.rise.Do(func() {
+		c.mu.Lock()
+		deadline := c.deadline
+		c.mu.Unlock()
+		ctx, cancel := c.s.ctx, context.CancelFunc(func() {})
+		if !deadline.IsZero() {
+			ctx, cancel = context.WithDeadline(ctx, deadline)
+		}
+		defer cancel()
+		if err := c.assoc.Commit(); err != nil {
+			c.up(nil, err)
+			return
+		}
+		c.up(c.port.Dial(ctx))
+	})
+	return c.err
+}
+
+// Write brings the connection up and writes.
+func (c *utpConn) Write(p []byte) (int, error) {
+	if err := c.dial(); err != nil || len(p) == 0 {
+		return 0, err
+	}
+	return c.Conn.Write(p)
+}
+
+// Read brings the connection up and reads.
+func (c *utpConn) Read(p []byte) (int, error) {
+	if err := c.dial(); err != nil {
+		return 0, err
+	}
+	return c.Conn.Read(p)
+}
+
+// SetDeadline bounds also the coming up.
+func (c *utpConn) SetDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.deadline = t
+	if c.risen {
+		return c.Conn.SetDeadline(t)
+	}
+	return nil
+}
+
+// LocalAddr returns where the socket is.
+func (c *utpConn) LocalAddr() net.Addr { return net.UDPAddrFromAddrPort(c.assoc.LocalAddr()) }
+
+// RemoteAddr returns where the peer is now.
+func (c *utpConn) RemoteAddr() net.Addr { return net.UDPAddrFromAddrPort(c.assoc.RemoteAddr()) }
+
+// Close closes the connection in order, if it is up, and the association when
+// that is done.
+func (c *utpConn) Close() error {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return nil
+	}
+	c.closed = true
+	risen := c.risen
+	c.mu.Unlock()
+	if !risen {
+		c.port.Close()
+		c.assoc.Close(arq.Reason(wire.ReasonDisconnect))
+		return nil
+	}
+	err := c.Conn.Close()
+	c.s.spawnBelow(func() {
+		<-c.port.Done()
+		c.assoc.Close(arq.Reason(wire.ReasonDisconnect))
+	})
+	return err
+}
+
+var _ netio.TryWriter = (*utpConn)(nil)
