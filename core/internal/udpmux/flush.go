@@ -19,9 +19,9 @@ const (
 	// quiet is how long an association must not have sent so that a caller sends
 	// by itself: after less, more is likely to come and goes in one run.
 	quiet = 100 * time.Microsecond
-	// maxTurns bounds how often one caller of flush goes on: each time is up to
-	// 64 KiB. The timer does the rest.
-	maxTurns = 8
+	// maxTurns bounds how often a borrowed goroutine goes on to send: each time is
+	// up to 64 KiB. Then pump takes over.
+	maxTurns = 4
 	// grain is the least that the timer waits, so that pacing at a high rate
 	// costs few timers: arq lets 256 KiB go at once when it is late.
 	grain = 250 * time.Microsecond
@@ -37,7 +37,7 @@ type outgoing struct {
 	n, size   int // datagrams, bytes
 	datagrams [runLength]slot
 	runs      [runLength]netio.Packets
-	buf       [netio.MaxRun]byte
+	buf       [2 * netio.MaxRun]byte
 }
 
 // slot is one datagram of an outgoing.
@@ -53,12 +53,11 @@ func (o *outgoing) text() []byte {
 	return o.buf[o.size+sealHeader : o.size+sealHeader : len(o.buf)-secure.SealOverhead+sealHeader]
 }
 
-// room returns how long the next text may be.
-func (o *outgoing) room() int {
-	if o.n == runLength {
-		return 0
-	}
-	return len(o.buf) - o.size - secure.SealOverhead
+// full reports whether there is no room for another datagram. There is always
+// room for a first one, and behind others of one length as long as a run takes
+// them, so that a long one may follow them: a probe of the path.
+func (o *outgoing) full() bool {
+	return o.n == runLength || o.n > 0 && o.size+o.datagrams[o.n-1].plain+secure.SealOverhead > netio.MaxRun
 }
 
 // put notes that a text was appended.
@@ -91,7 +90,7 @@ func (o *outgoing) cut() []netio.Packets {
 		size := d.plain + secure.SealOverhead
 		if k >= 0 {
 			r := &o.runs[k]
-			if r.Addr == d.to && size <= r.Segment && r.N%r.Segment == 0 {
+			if r.Addr == d.to && size <= r.Segment && r.N%r.Segment == 0 && r.N+size <= netio.MaxRun {
 				r.N += size
 				r.Buf = r.Buf[:r.N]
 				at += size
@@ -124,36 +123,58 @@ func (a *Assoc) kick() {
 		a.flush()
 		return
 	}
+	a.schedule()
+}
+
+// schedule starts pump. Called with the lock held, which it releases.
+func (a *Assoc) schedule() {
 	a.scheduled = true
 	a.mu.Unlock()
 	if !a.mux.spawn(a.pump) {
-		a.pump()
+		a.mu.Lock()
+		a.scheduled = false
+		a.mu.Unlock()
 	}
 }
 
-// pump is the goroutine that kick starts.
+// pump is a goroutine that sends until nothing may go any more.
 func (a *Assoc) pump() {
 	a.mu.Lock()
 	a.scheduled = false
 	a.mu.Unlock()
-	a.flush()
+	a.send(math.MaxInt)
 }
 
-// flush seals and writes what may go now, unless somebody else does, who then
-// goes on until nothing is left. The lock is not held while it seals and writes.
+// flush sends what may go now, on a goroutine that has other things to do.
 func (a *Assoc) flush() {
+	if a.send(maxTurns) {
+		return
+	}
+	a.mu.Lock()
+	if a.flushing || a.scheduled || a.state != open {
+		a.mu.Unlock()
+		return
+	}
+	a.schedule()
+}
+
+// send seals and writes what may go now, unless somebody else does, who then
+// goes on until nothing is left. The lock is not held while it seals and writes.
+// It reports false when there may be more after that many turns.
+func (a *Assoc) send(turns int) (done bool) {
 	a.mu.Lock()
 	if a.flushing || a.state != open && a.state != shutting {
 		a.mu.Unlock()
-		return
+		return true
 	}
 	a.flushing = true
 	o := outgoings.Get().(*outgoing)
 	var now time.Duration
 	var trouble error
-	for turn := 0; trouble == nil && turn < maxTurns; turn++ {
+	for turn := 0; trouble == nil && turn < turns; turn++ {
 		now = a.mux.now()
 		if a.fill(o, now); o.n == 0 {
+			done = true
 			break
 		}
 		a.mu.Unlock()
@@ -180,6 +201,7 @@ func (a *Assoc) flush() {
 	if over {
 		a.tell()
 	}
+	return done || over
 }
 
 // fill makes the texts of the next datagrams. Called with the lock held, by who
@@ -211,7 +233,7 @@ func (a *Assoc) fill(o *outgoing, now time.Duration) {
 		}
 		p.credit = 0
 	}
-	for o.room() >= a.machine.MTUNow() {
+	for !o.full() {
 		text, ok := a.machine.Next(o.text(), number, now)
 		if !ok {
 			break

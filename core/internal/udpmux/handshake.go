@@ -185,16 +185,23 @@ func (r *reader) stray(d []byte) {
 // stranger takes a datagram that belongs to no association in the table.
 func (r *reader) stranger(d []byte, cid, number uint64) {
 	m := r.mux
-	if m.early.Load() > 0 && m.keep(r.from, d, cid, number) {
-		return
+	may := r.bucket.fill(r.now) || m.expects(r.from)
+	var f secure.Flight
+	err := secure.ErrFlight
+	if may {
+		f, err = m.cfg.Secure.Network.OpenFlight(r.flight[:0], d)
 	}
-	if !r.bucket.fill(r.now) && !m.expects(r.from) {
-		m.stats.overload.Add(1)
-		return
-	}
-	f, err := m.cfg.Secure.Network.OpenFlight(r.flight[:0], d)
 	if err != nil {
-		r.stray(d)
+		a, kept := m.keep(r.from, d, cid, number)
+		switch {
+		case a != nil:
+			r.add(a, d, number)
+		case kept:
+		case may:
+			r.stray(d)
+		default:
+			m.stats.overload.Add(1)
+		}
 		return
 	}
 	r.bucket.left--
@@ -274,18 +281,25 @@ func (m *Mux) awaited(from netip.AddrPort) {
 	}
 }
 
-// keep puts a datagram that nobody knows into the limbo of its address, and
-// reports whether there was one.
-func (m *Mux) keep(from netip.AddrPort, d []byte, cid, number uint64) bool {
+// keep puts a datagram that nobody knew into the limbo of its address, and
+// reports whether there is one. If the association has become known, it returns
+// that instead.
+func (m *Mux) keep(from netip.AddrPort, d []byte, cid, number uint64) (a *Assoc, kept bool) {
+	if m.early.Load() == 0 {
+		return m.find(cid), false
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if a := m.table[cid]; a != nil {
+		return a, false
+	}
 	l := m.limbo[from]
 	if l == nil || len(m.limbo) > maxLimbo || len(l.datagrams) >= limboCount || l.bytes+len(d) > maxLimboBytes {
-		return false
+		return nil, false
 	}
 	l.bytes += len(d)
 	l.datagrams = append(l.datagrams, early{cid, number, slices.Clone(d)})
-	return true
+	return nil, true
 }
 
 // answer is the goroutine that answers the handshakes of others.

@@ -104,11 +104,19 @@ func (r *reader) sort(d []byte) {
 		r.stray(d)
 		return
 	}
-	if a := r.assoc; a == nil || a.link.Local.CID != cid {
+	a := r.assoc
+	if a == nil || a.link.Local.CID != cid {
 		if a = r.mux.find(cid); a == nil {
 			r.stranger(d, cid, number)
 			return
 		}
+	}
+	r.add(a, d, number)
+}
+
+// add gathers a datagram for an association.
+func (r *reader) add(a *Assoc, d []byte, number uint64) {
+	if a != r.assoc {
 		r.flushGroup()
 		r.assoc = a
 	}
