@@ -88,14 +88,16 @@ func TestDeadlinesHold(t *testing.T) {
 		t.Errorf("Write into a window of %d: %d, %v", minWindow, n, err)
 	}
 	// A deadline in the past ends a call that waits, and a new one heals.
-	go a.SetReadDeadline(time.Now().Add(-time.Second))
 	a.SetReadDeadline(time.Time{})
+	moved := make(chan struct{})
 	go func() {
+		defer close(moved)
 		a.SetReadDeadline(time.Unix(1, 0))
 	}()
 	if _, err := a.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("Read: %v", err)
 	}
+	<-moved
 	a.SetDeadline(time.Time{})
 	if _, err := b.Write([]byte("x")); err != nil {
 		t.Fatal(err)

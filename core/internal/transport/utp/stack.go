@@ -1,6 +1,7 @@
 package utp
 
 /*
+#cgo linux windows LDFLAGS: -static-libstdc++ -static-libgcc
 #include "engine.h"
 #cgo noescape crust_utp_input
 #cgo nocallback crust_utp_input
