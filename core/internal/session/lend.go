@@ -162,7 +162,8 @@ const (
 	soonHope     = 4                      // most reads that may fail after one another
 	soonDespair  = 64                     // reads without a try when they have, doubled each time up to
 	soonMost     = 1024
-	soonSpell    = 64 // of so many tries one is left out
+	soonYield    = 32  // tries after which the scheduler is asked whether somebody else wants to run, which costs as much as a short wait
+	soonSpell    = 256 // of so many tries one is left out; a multiple of soonYield
 )
 
 // readSoon tries to read without sleeping, while that pays: answers that come
@@ -170,18 +171,21 @@ const (
 // is left alone for a while.
 //
 // A goroutine that never sleeps keeps its processor until the scheduler takes it
-// away, after 10 ms. So others go first, and now and then a read sleeps if it has
-// to: only then the scheduler asks whether there is something to read elsewhere.
+// away, after 10 ms. So now and then others go first, and more seldom a read
+// sleeps if it has to: only then the scheduler asks whether there is something
+// to read elsewhere.
 func (in *inbox) readSoon() (int, error) {
 	if in.skip > 0 {
 		in.skip--
 		return 0, nil
 	}
-	if in.spell++; in.spell >= soonSpell {
+	switch in.spell++; {
+	case in.spell == soonSpell:
 		in.spell = 0
 		return 0, nil
+	case in.spell%soonYield == 0:
+		runtime.Gosched()
 	}
-	runtime.Gosched()
 	n, err := in.soon.ReadSoon(in.get(), soonPatience)
 	in.got(n)
 	switch {
