@@ -34,8 +34,10 @@ func (l *late) SendPacket(packet []byte) bool {
 // latePorts returns Ports with 20 ms each way. Only in a bubble.
 func latePorts(t *testing.T, jitter time.Duration) (a, b *Port, ab, ba *late) {
 	ab, ba = &late{delay: 20 * time.Millisecond, jitter: jitter}, &late{delay: 20 * time.Millisecond, jitter: jitter}
-	a = stack(t, Config{}).Add(ab, name("a"), name("b"))
-	b = stack(t, Config{}).Add(ba, name("b"), name("a"))
+	// Sequence numbers begin short of their end: the dialler's is its second
+	// number, the other side's its first.
+	a = stack(t, Config{}).add(ab, name("a"), name("b"), seedOf(2, 0xff00, 0xfff0))
+	b = stack(t, Config{}).add(ba, name("b"), name("a"), seedOf(1, 0xfffc, 0xfffe))
 	ab.to, ba.to = b, a
 	return a, b, ab, ba
 }
@@ -87,15 +89,26 @@ func TestPacketsInAnyOrder(t *testing.T) {
 					c.Write(rest[:n])
 					rest = rest[n:]
 				}
-				c.Close()
+				c.CloseWrite()
 			}()
 			go func() {
-				d.Write(want[:100_000])
+				for i := range 10 {
+					d.Write(want[i*10_000 : (i+1)*10_000])
+				}
 				d.CloseWrite()
+			}()
+			back := make(chan []byte, 1)
+			go func() {
+				got, _ := io.ReadAll(c)
+				back <- got
 			}()
 			if got, err := io.ReadAll(d); err != nil || !bytes.Equal(got, want) {
 				t.Fatalf("read %d bytes, %v", len(got), err)
 			}
+			if got := <-back; !bytes.Equal(got, want[:100_000]) {
+				t.Fatalf("read %d bytes back", len(got))
+			}
+			c.Close()
 			d.Close()
 			<-a.Done()
 			<-b.Done()
