@@ -224,14 +224,11 @@ func (a *Assoc) fill(o *outgoing, now time.Duration) {
 	number := box.Number()
 	for i := range a.paths {
 		p := &a.paths[i]
-		if p.credit == 0 {
-			continue
-		}
-		if p.credit >= challengeSize {
+		if p.earned {
+			p.earned = false
 			o.put(len(a.machine.Challenge(o.text(), number, p.token)), p.addr)
 			number++
 		}
-		p.credit = 0
 	}
 	for !o.full() {
 		text, ok := a.machine.Next(o.text(), number, now)
@@ -252,7 +249,7 @@ func (a *Assoc) arm(now time.Duration) {
 	case open:
 		at = a.heard + a.mux.cfg.IdleTimeout
 		if a.initiator != nil {
-			at = min(at, a.finishAt)
+			at = min(at, a.finishAt, a.begun+a.mux.cfg.HandshakeTimeout)
 		}
 		if next, ok := a.machine.Deadline(); ok {
 			at = min(at, next)

@@ -5,40 +5,36 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"time"
-
-	"github.com/libcrust/libcrust/core/internal/secure"
 )
 
 const (
 	// maxPaths is how many addresses a peer may seem to have come to at once.
 	maxPaths = 4
-	// challengeSize is how long a sealed challenge is: type and token, sealed.
-	challengeSize = 1 + 8 + secure.SealOverhead
 )
 
 // path is an address from which a datagram of the peer came, newer than all
 // before, and that is not proved: whoever sees a datagram on its way can send
-// it on from anywhere. Each such datagram earns one challenge, which is not
-// longer. The response, which only the peer can seal, proves that it gets
-// what is sent there.
+// it on from anywhere. Such datagrams, of at least 33 bytes, earn one challenge of
+// 41 bytes for each or for several. The response, which only the peer can seal,
+// proves that it gets what is sent there.
 type path struct {
 	addr   netip.AddrPort // invalid: none
 	token  uint64
-	credit int // bytes of the datagram that is not yet answered by a challenge
+	earned bool // a challenge is to be sent
 }
 
-// wander notes that the newest datagram, of size bytes, came from elsewhere.
-// Called with the lock held.
-func (a *Assoc) wander(from netip.AddrPort, size int) {
+// wander notes that the newest datagram came from elsewhere. Called with the
+// lock held.
+func (a *Assoc) wander(from netip.AddrPort) {
 	for i := range a.paths {
 		if p := &a.paths[i]; p.addr == from {
-			p.credit = max(p.credit, size)
+			p.earned = true
 			return
 		}
 	}
 	var token [8]byte
 	rand.Read(token[:]) //nolint:errcheck // never fails since Go 1.24
-	a.paths[a.turn] = path{addr: from, token: binary.NativeEndian.Uint64(token[:]), credit: size}
+	a.paths[a.turn] = path{addr: from, token: binary.NativeEndian.Uint64(token[:]), earned: true}
 	a.turn = (a.turn + 1) % maxPaths
 }
 

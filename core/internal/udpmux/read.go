@@ -151,19 +151,18 @@ func (m *Mux) find(cid uint64) *Assoc {
 func (m *Mux) deliver(g *group, now time.Duration) bool {
 	a := g.assoc
 	var trouble error
-	news := 0 // length of the newest datagram, when it is newer than all before
+	news := false // one is newer than all before
 	k := 0
 	a.opening.Lock()
 	box := a.link.Box
 	highest, some := box.Highest()
 	for i, d := range g.data[:g.n] {
 		number := g.numbers[i]
-		size := len(d)
 		text, err := box.Open(d, number)
 		switch {
 		case err == nil:
 			if !some || number > highest {
-				highest, some, news = number, true, size
+				highest, some, news = number, true, true
 			}
 			g.data[k], g.numbers[k] = text, number
 			k++
@@ -190,7 +189,7 @@ type inlet Assoc
 var _ arq.Handler = (*inlet)(nil)
 
 // receive takes the k texts of a group.
-func (a *Assoc) receive(g *group, k, news int, now time.Duration) bool {
+func (a *Assoc) receive(g *group, k int, news bool, now time.Duration) bool {
 	a.mu.Lock()
 	if a.state != open {
 		again := a.state == shutting && a.replies < maxReplies && now-a.saidAt >= replyWait
@@ -204,8 +203,8 @@ func (a *Assoc) receive(g *group, k, news int, now time.Duration) bool {
 	}
 	a.heard = now
 	a.initiator = nil // the handshake is confirmed
-	if news > 0 && g.from != a.addr {
-		a.wander(g.from, news)
+	if news && g.from != a.addr {
+		a.wander(g.from)
 	}
 	machine := a.machine
 	for i := range k {

@@ -1,0 +1,330 @@
+package udpmux
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/libcrust/libcrust/core/internal/arq"
+	"github.com/libcrust/libcrust/core/internal/netio"
+	"github.com/libcrust/libcrust/core/internal/secure"
+	"github.com/libcrust/libcrust/core/internal/simnet"
+	"github.com/libcrust/libcrust/core/internal/wire"
+)
+
+// wiretap records what is sent from and to addresses.
+type wiretap struct {
+	mu   sync.Mutex
+	seen []tapped
+}
+
+type tapped struct {
+	from, to netip.AddrPort
+	data     []byte
+}
+
+func (w *world) tap() *wiretap {
+	tap := &wiretap{}
+	w.net.Watch(func(from, to netip.AddrPort, data []byte) {
+		tap.mu.Lock()
+		tap.seen = append(tap.seen, tapped{from, to, slices.Clone(data)})
+		tap.mu.Unlock()
+	})
+	return tap
+}
+
+// since returns what was seen from an index on that match wants, and the index
+// for the next call.
+func (p *wiretap) since(from int, match func(tapped) bool) (found []tapped, next int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.seen[min(from, len(p.seen)):] {
+		if match(s) {
+			found = append(found, s)
+		}
+	}
+	return found, len(p.seen)
+}
+
+func bytesOf(all []tapped) (n int) {
+	for _, s := range all {
+		n += len(s.data)
+	}
+	return n
+}
+
+// What an attacker sends again, from the peer's address or from others, moves
+// nothing, closes nothing and gets no answer.
+func TestReplay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, simnet.Link{Latency: 10 * time.Millisecond}, nil)
+		c := w.net.Host(hostC)
+		tap := w.tap()
+		x, y := w.x.join(t, w.y, w.to)
+		x.send(t, 0, 20, 5000)
+		y.within(t, time.Minute, "packets", func() bool { p, _ := y.got(); return p == 20 })
+		time.Sleep(5 * time.Second)
+		old, mark := tap.since(0, func(s tapped) bool { return s.to == w.to })
+		evil := netip.MustParseAddrPort(hostC + ":9")
+		from := y.RemoteAddr()
+		for _, s := range old {
+			c.Forge(evil, w.to, s.data) // offers and finishes among them
+			c.Forge(from, w.to, s.data)
+			bent := slices.Clone(s.data)
+			bent[len(bent)-1] ^= 1
+			c.Forge(evil, w.to, bent)
+		}
+		time.Sleep(time.Second)
+		// The finish from its own address may be answered by one datagram: the
+		// peer may not have had it.
+		answers, mark := tap.since(mark, func(s tapped) bool { return s.from == w.to })
+		if n := bytesOf(answers); n > 100 {
+			t.Errorf("%d bytes in answer to %d replayed datagrams", n, len(old))
+		}
+		if to := y.RemoteAddr(); to != from || y.Stats().Moves != 0 {
+			t.Fatalf("moved to %v", to)
+		}
+		if s := w.y.Stats(); s.Replayed < 20 || s.Accepted != 1 {
+			t.Errorf("%+v", s)
+		}
+		x.send(t, 20, 5, 5000)
+		y.within(t, time.Minute, "packets after the attack", func() bool { p, _ := y.got(); return p == 25 })
+		y.check(t, 0, 25)
+
+		// A reflector: the attacker is faster than the peer and sends its newest
+		// datagram from another address. That address is asked, with no more than one
+		// small datagram for each, and nothing moves since it cannot answer.
+		w.net.Cut(w.a, w.b)
+		x.Ping()
+		time.Sleep(2 * time.Second)
+		fresh, mark := tap.since(mark, func(s tapped) bool { return s.to == w.to && s.from == from })
+		for _, s := range fresh {
+			c.Forge(evil, w.to, s.data)
+		}
+		time.Sleep(time.Second)
+		asked, _ := tap.since(mark, func(s tapped) bool { return s.to == evil })
+		if len(asked) == 0 || len(asked) > len(fresh) || bytesOf(asked) > 41*len(fresh) {
+			t.Errorf("%d challenges of %d bytes for %d datagrams", len(asked), bytesOf(asked), len(fresh))
+		}
+		w.net.Heal(w.a, w.b)
+		x.send(t, 25, 5, 5000)
+		y.within(t, time.Minute, "packets after the reflection", func() bool { p, _ := y.got(); return p == 30 })
+		if to := y.RemoteAddr(); to != from || y.Stats().Moves != 0 {
+			t.Fatalf("moved to %v", to)
+		}
+	})
+}
+
+// Nobody but the peer can close an association: not by random bytes, not by
+// what closed another one.
+func TestForeignClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, simnet.Link{Latency: 10 * time.Millisecond}, nil)
+		tap := w.tap()
+		x, y := w.x.join(t, w.y, w.to)
+		x2, y2 := w.x.join(t, w.y, w.to)
+		_, mark := tap.since(0, func(tapped) bool { return false })
+		x2.Assoc.Close(wire.ReasonDisconnect)
+		y2.ended(t, time.Second)
+		byes, _ := tap.since(mark, func(s tapped) bool { return s.to == w.to })
+		ours, _ := tap.since(0, func(s tapped) bool { return s.to == w.to && len(s.data) < 100 })
+		for _, b := range byes {
+			w.net.Host("203.0.113.1").Forge(y.RemoteAddr(), w.to, b.data)
+			for _, o := range ours { // with the header of a datagram that was ours
+				w.b.Forge(y.RemoteAddr(), w.to, slices.Concat(o.data[:16], b.data[16:]))
+			}
+			break
+		}
+		time.Sleep(time.Second)
+		x.send(t, 0, 3, 1000)
+		y.within(t, time.Minute, "packets", func() bool { p, _ := y.got(); return p == 3 })
+	})
+}
+
+// Who breaks the protocol inside the seal is told so and is gone.
+func TestBrokenProtocol(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, simnet.Link{Latency: 10 * time.Millisecond}, nil)
+		x, y := w.x.join(t, w.y, w.to)
+		time.Sleep(time.Second)
+		x.Assoc.mu.Lock()
+		d, _ := x.link.Box.Seal(nil, []byte{250})
+		x.Assoc.mu.Unlock()
+		w.x.WriteTo(d, w.to)
+		if err := y.ended(t, time.Second); !errors.Is(err, arq.ErrProtocol) {
+			t.Fatal(err)
+		}
+		var closed *CloseError
+		if err := x.ended(t, time.Second); !errors.As(err, &closed) || closed.Reason != wire.ReasonProtocol {
+			t.Fatal(err)
+		}
+	})
+}
+
+// offers makes first flights of different handshakes, as anybody can who knows
+// the network's name.
+func offers(t testing.TB, count int) [][]byte {
+	t.Helper()
+	cfg := security(t, "n")
+	key, err := secure.NewHeaderKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := make([][]byte, count)
+	for i := range all {
+		local, err := key.Bind(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in, err := secure.NewInitiator(cfg, [32]byte{}, local)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if all[i], err = in.Offer(nil); err != nil {
+			t.Fatal(err)
+		}
+		in.Close()
+	}
+	return all
+}
+
+// Offers from made-up addresses fill the half of the table and get cookies from
+// then on, never more bytes than they have; who answers the cookie gets in, and
+// in the end nothing is left.
+func TestOfferFlood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, simnet.Link{Latency: 10 * time.Millisecond}, func(c *Config) { c.HalfOpen, c.HalfOpenPerAddress = 40, 10 })
+		c := w.net.Host(hostC)
+		tap := w.tap()
+		flood := offers(t, 100)
+		for i, o := range flood {
+			from := netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, byte(i), 1}), 99)
+			before, mark := tap.since(0, func(s tapped) bool { return s.to == from })
+			c.Forge(from, w.to, o)
+			time.Sleep(time.Millisecond)
+			after, _ := tap.since(mark, func(s tapped) bool { return s.to == from })
+			if bytesOf(after) > len(o) || len(after) > 1 || len(before) > 0 {
+				t.Fatalf("%d bytes in answer to %d", bytesOf(after), len(o))
+			}
+			if len(after) == 0 {
+				t.Fatalf("offer %d was not answered", i)
+			}
+		}
+		var asked int
+		tap.since(0, func(s tapped) bool {
+			if s.from == w.to && len(s.data) < 24+27+16+512 {
+				asked++
+			}
+			return false
+		})
+		x, y := w.x.join(t, w.y, w.to) // over half of the bound: a cookie first
+		x.send(t, 0, 1, 1000)
+		y.within(t, time.Second, "a packet", func() bool { p, _ := y.got(); return p == 1 })
+		_, mark := tap.since(0, func(tapped) bool { return false })
+		for i, o := range flood { // again, from elsewhere
+			c.Forge(netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 52, byte(i), 1}), 99), w.to, o)
+		}
+		time.Sleep(time.Second)
+		answers, _ := tap.since(mark, func(s tapped) bool { return s.from == w.to && s.to.Port() == 99 })
+		if len(answers) > 80 { // those that had got a cookie only may ask for one once more
+			t.Errorf("%d answers to offers that came again from elsewhere", len(answers))
+		}
+		time.Sleep(30 * time.Second)
+		w.y.mu.RLock()
+		left := len(w.y.answered) + len(w.y.limbo)
+		w.y.mu.RUnlock()
+		if left != 0 {
+			t.Errorf("%d handshakes are still awaited", left)
+		}
+	})
+}
+
+// Cookies really are asked for: with a table of one, each dial needs one, and
+// succeeds.
+func TestCookie(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, simnet.Link{Latency: 10 * time.Millisecond}, func(c *Config) { c.HalfOpen = 1 })
+		c := w.net.Host(hostC)
+		c.Forge(netip.MustParseAddrPort(hostC+":1"), w.to, offers(t, 1)[0])
+		time.Sleep(time.Second)
+		start := time.Now()
+		a, err := w.x.Dial(t.Context(), w.to, w.y.id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := time.Since(start); d != 40*time.Millisecond {
+			t.Fatalf("answered after %v instead of two round trips", d)
+		}
+		a.Close(0)
+	})
+}
+
+// Silence: junk, flights of another network and sealed datagrams of nobody get no
+// byte, and what is no flight goes to Stray.
+func TestSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, simnet.Link{}, nil)
+		tap := w.tap()
+		stranger := newNode(t, w.net.Host(hostC), "[::]:0", func(c *Config) { c.Secure = security(t, "another") })
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		if _, err := stranger.Dial(ctx, w.to, [32]byte{}); !errors.Is(err, secure.ErrNoAnswer) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+		for n := range 1300 {
+			w.a.Forge(netip.MustParseAddrPort(hostA+":5"), w.to, junk(n))
+		}
+		time.Sleep(time.Second)
+		answers, _ := tap.since(0, func(s tapped) bool { return s.from == w.to })
+		if len(answers) > 0 {
+			t.Fatalf("%d answers", len(answers))
+		}
+		if s := w.y.Stats(); s.Strays < 1300 || len(w.y.strays) == 0 {
+			t.Fatalf("%+v", s)
+		}
+	})
+}
+
+// junk returns n bytes that look random.
+func junk(n int) []byte {
+	b := make([]byte, n)
+	x := uint64(n)*0x9E3779B97F4A7C15 + 1
+	for i := range b {
+		x ^= x << 13
+		x ^= x >> 7
+		x ^= x << 17
+		b[i] = byte(x >> 32)
+	}
+	return b
+}
+
+// flooder writes to a socket as fast as it can until it is told to stop, and
+// returns how many datagrams that was.
+func flooder(t testing.TB, to netip.AddrPort, datagrams [][]byte, stop <-chan struct{}) int {
+	conn, err := netio.System.ListenPacket(t.Context(), netip.MustParseAddrPort(local+":0"))
+	if err != nil {
+		t.Error(err)
+		return 0
+	}
+	defer conn.Close()
+	var batch []netio.Packets
+	for _, d := range datagrams {
+		batch = append(batch, netio.Packets{Buf: d, N: len(d), Segment: len(d), Addr: to})
+	}
+	for n := 0; ; n += len(batch) {
+		select {
+		case <-stop:
+			return n
+		default:
+		}
+		if err := conn.WriteBatch(batch); err != nil {
+			t.Error(err)
+			return n
+		}
+	}
+}
