@@ -59,6 +59,9 @@ func TestFair(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
+			if !thorough {
+				c.rate /= 8
+			}
 			for seed := range uint64(3) {
 				if !thorough && (seed > 0 || c.queue > 1 || c.loss > 0) {
 					break
