@@ -71,7 +71,7 @@ func TestTable(t *testing.T) {
 					last = 2 * time.Second
 				}
 				cfg := Config{MTU: 1200, MaxMTU: 1420, SendBuffer: 128 << 20, ReceiveBuffer: 128 << 20}
-				got, a, l := goodput(t, 1, cfg, p, back, 3*time.Second, last)
+				got, a, l := goodput(t, 1, cfg, p, back, max(3*time.Second, 40*d), last)
 				line += fmt.Sprintf("  %6.2f MB/s (%3.0f%%, %d spur %d full)", got/1e6, 100*got/(rate*megabit), a.c.Stats().Spurious, l.full)
 			}
 			t.Log(line)
