@@ -1,0 +1,5 @@
+//go:build race
+
+package crust_test
+
+const raceDetector = true
