@@ -19,6 +19,9 @@ type listener struct {
 	ln  net.Listener // nil over UDP
 	udp *udpSocket
 	ep  Endpoint
+
+	random bool // its port was not asked for
+	old    bool // it has a successor; guarded by Service.mu
 }
 
 // stop stops accepting.
@@ -55,6 +58,7 @@ func (s *Service) listen(ep Endpoint) (Endpoint, *Error) {
 	if err != nil {
 		return Endpoint{}, fail("listen", PeerID{}, ep, err)
 	}
+	l.random = ep.Addr.Port() == 0
 	s.mu.Lock()
 	if s.stopping {
 		s.mu.Unlock()

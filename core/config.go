@@ -89,6 +89,14 @@ type Config struct {
 	// means a random TCP port and a random UDP port, for uTP, on all addresses. A listener that cannot start
 	// is an EventListenerFailed, not an error of New.
 	Listen []Endpoint
+	// LivePort is the port that listeners with port 0 try first, over TCP and
+	// over UDP, 5483 by convention; where it is taken they get a random one.
+	// Zero means random ports.
+	LivePort uint16
+	// PortRotation is how often listeners that were asked for with port 0 move
+	// to a new random port. The old one accepts for one more interval; sessions
+	// stay. At least a second. Zero means never.
+	PortRotation time.Duration
 	// NoListen means no listener at start, whatever Listen says.
 	NoListen bool
 	// NoAccept refuses sessions that peers begin, after authentication, with
@@ -200,6 +208,9 @@ func (c Config) check() (Config, error) {
 		}
 		*d.value = cmp.Or(*d.value, d.zero)
 	}
+	if c.PortRotation != 0 && (c.PortRotation < time.Second || c.PortRotation > maxRotation) {
+		return bad("PortRotation is %v, want 0 or 1s to %v", c.PortRotation, maxRotation)
+	}
 	if c.LostAfter < 2*c.Heartbeat {
 		return bad("LostAfter is %v, want at least twice Heartbeat, which is %v", c.LostAfter, c.Heartbeat)
 	}
@@ -248,6 +259,9 @@ func (c Config) check() (Config, error) {
 
 // maxDuration keeps every duration within the 32-bit milliseconds of the handshake.
 const maxDuration = 24 * time.Hour
+
+// maxRotation keeps rotation within what makes sense.
+const maxRotation = 365 * 24 * time.Hour
 
 // checkTransport refuses transports that this version does not speak.
 func checkTransport(ep Endpoint) *Error {

@@ -74,6 +74,9 @@ var configKeys = map[string]func(*configText, json.RawMessage) error{
 	"no_listen":     func(t *configText, v json.RawMessage) error { return readBool(v, &t.cfg.NoListen) },
 	"no_accept":     func(t *configText, v json.RawMessage) error { return readBool(v, &t.cfg.NoAccept) },
 
+	"live_port":        func(t *configText, v json.RawMessage) error { return readPort(v, &t.cfg.LivePort) },
+	"port_rotation_ms": func(t *configText, v json.RawMessage) error { return readMillis(v, &t.cfg.PortRotation) },
+
 	"connect_timeout_ms":   func(t *configText, v json.RawMessage) error { return readMillis(v, &t.cfg.ConnectTimeout) },
 	"bootstrap_timeout_ms": func(t *configText, v json.RawMessage) error { return readMillis(v, &t.cfg.BootstrapTimeout) },
 	"handshake_timeout_ms": func(t *configText, v json.RawMessage) error { return readMillis(v, &t.cfg.HandshakeTimeout) },
@@ -248,6 +251,13 @@ func readMillis(v json.RawMessage, out *time.Duration) error {
 		return fmt.Errorf("want a whole number of milliseconds, 0 or more, not %s", shown(v))
 	}
 	*out = time.Duration(ms) * time.Millisecond
+	return nil
+}
+
+func readPort(v json.RawMessage, out *uint16) error {
+	if json.Unmarshal(v, out) != nil {
+		return fmt.Errorf("want a port, from 0 to 65535, not %s", shown(v))
+	}
 	return nil
 }
 

@@ -51,6 +51,11 @@ const (
 	// EventStopped is the last event of the service. Err is nil after Close,
 	// and says why when the service had to stop by itself.
 	EventStopped EventType = 13
+	// EventDatagram brings a datagram of SendDatagram: Peer, Data.
+	EventDatagram EventType = 17
+	// EventListenerStopped says that a listener was given up for a new one, by
+	// Config.PortRotation: Endpoint. Sessions live on.
+	EventListenerStopped EventType = 18
 )
 
 var eventNames = [...]string{
@@ -58,7 +63,7 @@ var eventNames = [...]string{
 	EventListenerFailed: "listener_failed", EventConnectionInfo: "info", EventConnected: "connected",
 	EventAlreadyConnected: "already_connected", EventConnectFailed: "connect_failed", EventBootstrapped: "bootstrapped",
 	EventBootstrapFailed: "bootstrap_failed", EventLost: "lost", EventMessagesDropped: "messages_dropped",
-	EventStopped: "stopped",
+	EventStopped: "stopped", EventDatagram: "datagram", EventListenerStopped: "listener_stopped",
 }
 
 // String returns the name in snake_case.

@@ -64,7 +64,9 @@ func (s *Service) connectionInfo() ([]byte, error) {
 		return nil, err
 	}
 	for _, l := range s.Listeners() {
-		i.Endpoints = append(i.Endpoints, reachable(l, addrs)...)
+		if !s.isOld(l) {
+			i.Endpoints = append(i.Endpoints, reachable(l, addrs)...)
+		}
 	}
 	slices.SortStableFunc(i.Endpoints, func(a, b Endpoint) int { return int(b.Scope()) - int(a.Scope()) })
 	i.Endpoints = slices.Compact(i.Endpoints)
@@ -72,6 +74,14 @@ func (s *Service) connectionInfo() ([]byte, error) {
 		i.Endpoints = i.Endpoints[:wire.MaxEndpoints]
 	}
 	return i.Append(nil, s.key.Sign), nil
+}
+
+// isOld reports whether the listener at ep has a successor.
+func (s *Service) isOld(ep Endpoint) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.listeners[ep]
+	return l != nil && l.old
 }
 
 // reachable returns where a listener can be reached: one that is bound to all

@@ -43,6 +43,10 @@ type eventQueue struct {
 	room    chan struct{} // closed when there is room; nil when nobody waits
 	closing bool          // the service stops: see bound
 
+	slab    *session.Buffer // where datagrams are gathered; nil when none has come
+	slabOf  *chunk          // whose buffer it is
+	slabbed int             // bytes of it in use
+
 	turn    *session.Turn    // lent to who waits; may have been taken back
 	reading bool             // somebody waits at the connection of turn
 	streak  int              // lone messages of one session that somebody waited for
@@ -297,6 +301,9 @@ func (q *eventQueue) release(c *chunk) {
 	if c.refs--; c.refs > 0 {
 		q.mu.Unlock()
 		return
+	}
+	if q.slabOf == c {
+		q.dropSlab()
 	}
 	buffers := c.buffers
 	q.bytes -= c.bytes

@@ -45,10 +45,13 @@ type Service struct {
 
 	accept   atomic.Bool
 	claimSeq atomic.Uint64
-	failure  atomic.Pointer[Error] // why the service stopped by itself
-	lives    lives
-	below    lives // of the goroutines under the links, which end later
-	stack    *utp.Stack
+
+	datagramsSent, datagramsReceived, datagramsLost atomic.Uint64
+
+	failure atomic.Pointer[Error] // why the service stopped by itself
+	lives   lives
+	below   lives // of the goroutines under the links, which end later
+	stack   *utp.Stack
 
 	// guarded by udpMu, which is taken with no other lock held
 	udpMu   sync.Mutex
@@ -123,8 +126,11 @@ func New(cfg Config) (*Service, error) {
 	}
 	if !cfg.NoListen {
 		for _, ep := range cfg.Listen {
-			s.Listen(ep) //nolint:errcheck // it is an event
+			s.listenFirst(ep)
 		}
+	}
+	if cfg.PortRotation > 0 {
+		s.spawn(s.rotate)
 	}
 	return s, nil
 }
@@ -364,8 +370,11 @@ type Stats struct {
 	DroppedMessages    uint64
 	WireSentBytes      uint64 // on the links, with overhead
 	WireReceivedBytes  uint64
-	EventsQueued       int // now
-	EventBytesQueued   int // now
+	SentDatagrams      uint64
+	ReceivedDatagrams  uint64
+	LostDatagrams      uint64 // received ones for which the event queue had no room
+	EventsQueued       int    // now
+	EventBytesQueued   int    // now
 	EventsTotal        uint64
 	BackpressurePauses uint64 // times that reading stopped because the event queue was full
 }
@@ -385,6 +394,7 @@ func (s *Service) Stats() Stats {
 	st.ReceivedMessages, st.ReceivedBytes = c.ReceivedMessages, c.ReceivedBytes
 	st.WireSentBytes, st.WireReceivedBytes = c.WireSent, c.WireReceived
 	st.Handshakes, st.HandshakesFailed, st.HandshakesEvicted = s.halls.counts()
+	st.SentDatagrams, st.ReceivedDatagrams, st.LostDatagrams = s.datagramsSent.Load(), s.datagramsReceived.Load(), s.datagramsLost.Load()
 	q := &s.events
 	q.mu.Lock()
 	st.EventsQueued, st.EventBytesQueued, st.EventsTotal, st.BackpressurePauses = q.count, q.bytes, q.total, q.pauses
@@ -432,11 +442,11 @@ const iterBatch = 512
 // each for itself, small ones into shared slabs, so that keeping one message
 // keeps little else.
 func own(events []Event) {
-	const slabSize, largest = 16 << 10, 2 << 10
+	const slabLen, largest = 16 << 10, 2 << 10
 	var slab []byte
 	for i := range events {
 		e := &events[i]
-		if e.Type != EventMessage {
+		if e.Type != EventMessage && e.Type != EventDatagram {
 			continue
 		}
 		if len(e.Data) > largest {
@@ -446,13 +456,13 @@ func own(events []Event) {
 		if cap(slab)-len(slab) < len(e.Data) {
 			rest := 0
 			for _, r := range events[i:] {
-				if r.Type == EventMessage && len(r.Data) <= largest {
-					if rest += len(r.Data); rest >= slabSize {
+				if (r.Type == EventMessage || r.Type == EventDatagram) && len(r.Data) <= largest {
+					if rest += len(r.Data); rest >= slabLen {
 						break
 					}
 				}
 			}
-			slab = make([]byte, 0, max(min(rest, slabSize), len(e.Data)))
+			slab = make([]byte, 0, max(min(rest, slabLen), len(e.Data)))
 		}
 		n := len(slab)
 		slab = append(slab, e.Data...)

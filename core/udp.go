@@ -21,10 +21,11 @@ import (
 // listener, or was opened to dial; either way dials leave from it, so that all
 // share one mapping of a NAT. One that no longer listens serves its sessions on.
 type udpSocket struct {
-	s      *Service
-	mux    *udpmux.Mux
-	ep     Endpoint
-	accept atomic.Bool
+	s       *Service
+	mux     *udpmux.Mux
+	ep      Endpoint
+	accept  atomic.Bool
+	retired atomic.Bool // it listened, and was told to stop
 }
 
 // udpIdle is how much longer than Config.LostAfter the association under a link
@@ -58,6 +59,7 @@ func (s *Service) listenUDP(ep Endpoint) (*listener, error) {
 	defer s.udpMu.Unlock()
 	for _, u := range s.sockets { // one that stopped listening and still serves
 		if u.ep == ep && u.accept.CompareAndSwap(false, true) {
+			u.retired.Store(false)
 			u.mux.SetAccept(true)
 			return &listener{udp: u, ep: u.ep}, nil
 		}
@@ -70,10 +72,17 @@ func (s *Service) listenUDP(ep Endpoint) (*listener, error) {
 	return &listener{udp: u, ep: u.ep}, nil
 }
 
-// stop stops accepting. The socket is closed when nothing needs it.
+// stop stops accepting. The socket is closed when its last session is gone.
 func (u *udpSocket) stop() {
-	u.accept.Store(false)
 	u.mux.SetAccept(false)
+	u.accept.Store(false)
+	u.retired.Store(true)
+	u.s.reapUDP()
+}
+
+// close closes the socket.
+func (u *udpSocket) close() {
+	u.mux.Close(arq.Reason(wire.ReasonStopping)) //nolint:errcheck // there is nothing to do about it
 }
 
 // udpFor returns the socket to dial an address from, and opens one if there is
@@ -83,7 +92,7 @@ func (s *Service) udpFor(addr netip.Addr) (*udpSocket, error) {
 	defer s.udpMu.Unlock()
 	var found *udpSocket
 	for _, u := range s.sockets {
-		if u.mux.Reaches(addr) && (found == nil || u.accept.Load() && !found.accept.Load()) {
+		if !u.retired.Load() && u.mux.Reaches(addr) && (found == nil || u.accept.Load() && !found.accept.Load()) {
 			found = u
 		}
 	}
@@ -109,7 +118,7 @@ func (s *Service) closeUDP() {
 	s.sockets = nil
 	s.udpMu.Unlock()
 	for _, u := range sockets {
-		u.mux.Close(arq.Reason(wire.ReasonStopping)) //nolint:errcheck // there is nothing to do about it
+		u.close()
 	}
 	s.stack.Close() //nolint:errcheck // it returns nothing but nil
 }
@@ -165,7 +174,6 @@ type utpConn struct {
 	s         *Service
 	assoc     *udpmux.Assoc
 	port      *utp.Port
-	datagram  atomic.Pointer[func([]byte)] // takes unreliable datagrams
 
 	rise sync.Once
 	err  error // why it did not come up
@@ -181,13 +189,7 @@ func (s *Service) newUTP(a *udpmux.Assoc) *utpConn {
 	c := &utpConn{s: s, assoc: a}
 	c.port = s.stack.Add(a, net.UDPAddrFromAddrPort(a.LocalAddr()), net.UDPAddrFromAddrPort(a.RemoteAddr()))
 	a.SetHandlers(udpmux.Handlers{
-		Packet: c.port.Input,
-		Ready:  c.port.Ready,
-		Datagram: func(p []byte) {
-			if take := c.datagram.Load(); take != nil {
-				(*take)(p)
-			}
-		},
+		Packet: c.port.Input, Ready: c.port.Ready, Datagram: c.onDatagram,
 		Closed: func(error) { c.port.Sever() },
 	})
 	return c
@@ -297,6 +299,7 @@ func (c *utpConn) Close() error {
 	c.s.spawnBelow(func() {
 		<-c.port.Done()
 		c.assoc.Close(arq.Reason(wire.ReasonDisconnect))
+		c.s.reapUDP()
 	})
 	return err
 }
