@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/libcrust/libcrust/core/internal/netio"
+	"github.com/libcrust/libcrust/core/internal/secure"
 )
 
 const local = "127.0.0.1"
@@ -134,7 +135,7 @@ func BenchmarkDatagrams(b *testing.B) {
 func settle(count *atomic.Int64, n int64) {
 	for last := int64(-1); count.Load() < n && last != count.Load(); {
 		last = count.Load()
-		time.Sleep(20 * time.Millisecond)
+		<-time.After(20 * time.Millisecond)
 	}
 }
 
@@ -211,4 +212,69 @@ func raw(b *testing.B, segments, size int) {
 	from.Close()
 	to.Close()
 	<-ended
+}
+
+// BenchmarkStranger is what the reader does about one datagram of 1,000 bytes
+// that belongs to nobody: random bytes; flights of the network that nobody waits
+// for; sealed datagrams that came before.
+func BenchmarkStranger(b *testing.B) {
+	x, y := loopback(b)
+	y.mux.cfg.Stray = nil
+	r := &reader{mux: y.mux, now: y.mux.now(), bucket: bucket{left: flightBurst}}
+	var many [][]byte
+	for i := range 64 {
+		many = append(many, junk(1000+i))
+	}
+	x.Assoc.mu.Lock()
+	replayed, _ := x.link.Box.Seal(nil, make([]byte, 968))
+	x.Assoc.mu.Unlock()
+	for name, d := range map[string][][]byte{"junk": many, "offer": offers(b, 64), "replayed": {replayed}} {
+		b.Run(name, func(b *testing.B) {
+			p := netio.Packets{Buf: make([]byte, secure.FlightSize), Addr: x.LocalAddr()}
+			b.ReportAllocs()
+			for i := range b.N {
+				p.N = copy(p.Buf, d[i%len(d)])
+				p.Segment = p.N
+				r.now += 20 * time.Microsecond // 50,000 a second
+				r.run(&p)
+			}
+		})
+	}
+}
+
+// BenchmarkFlood is bulk while an attacker sends 50,000 datagrams a second to the
+// receiver, beside the same without.
+func BenchmarkFlood(b *testing.B) {
+	flood := map[string][][]byte{"none": nil, "junk": {junk(1000)}, "offers": offers(b, 256)}
+	for _, name := range []string{"none", "junk", "offers"} {
+		b.Run(name, func(b *testing.B) {
+			x, y := loopback(b)
+			stop, stopped := make(chan struct{}), make(chan struct{})
+			go func() {
+				defer close(stopped)
+				if d := flood[name]; d != nil {
+					flooder(b, y.LocalAddr(), d, 50000, stop)
+				}
+			}()
+			var count atomic.Int64
+			done := make(chan struct{})
+			y.SetHandlers(Handlers{Packet: func([]byte) {
+				if count.Add(1) == int64(b.N) {
+					close(done)
+				}
+			}})
+			p := make([]byte, 60000)
+			b.SetBytes(int64(len(p)))
+			b.ResetTimer()
+			for range b.N {
+				for !x.SendPacket(p) {
+					<-x.ready
+				}
+			}
+			<-done
+			b.StopTimer()
+			close(stop)
+			<-stopped
+		})
+	}
 }

@@ -185,7 +185,12 @@ func (r *reader) stray(d []byte) {
 // stranger takes a datagram that belongs to no association in the table.
 func (r *reader) stranger(d []byte, cid, number uint64) {
 	m := r.mux
-	may := r.bucket.fill(r.now) || m.expects(r.from)
+	allowance := &r.bucket
+	may := allowance.fill(r.now)
+	if !may {
+		allowance = &r.expected
+		may = allowance.fill(r.now) && m.expects(r.from)
+	}
 	var f secure.Flight
 	err := secure.ErrFlight
 	if may {
@@ -204,7 +209,7 @@ func (r *reader) stranger(d []byte, cid, number uint64) {
 		}
 		return
 	}
-	r.bucket.left--
+	allowance.left--
 	f.Noise = slices.Clone(f.Noise)
 	if !m.dispatch(flight{f, r.from}) {
 		m.stats.overload.Add(1)

@@ -303,28 +303,102 @@ func junk(n int) []byte {
 	return b
 }
 
-// flooder writes to a socket as fast as it can until it is told to stop, and
-// returns how many datagrams that was.
-func flooder(t testing.TB, to netip.AddrPort, datagrams [][]byte, stop <-chan struct{}) int {
+// flooder sends datagrams to a socket, about rate a second, until it is told to
+// stop.
+func flooder(t testing.TB, to netip.AddrPort, datagrams [][]byte, rate int, stop <-chan struct{}) {
 	conn, err := netio.System.ListenPacket(t.Context(), netip.MustParseAddrPort(local+":0"))
 	if err != nil {
 		t.Error(err)
-		return 0
+		return
 	}
 	defer conn.Close()
-	var batch []netio.Packets
-	for _, d := range datagrams {
-		batch = append(batch, netio.Packets{Buf: d, N: len(d), Segment: len(d), Addr: to})
-	}
-	for n := 0; ; n += len(batch) {
+	batch := make([]netio.Packets, 0, 50)
+	tick := time.NewTicker(time.Second * time.Duration(cap(batch)) / time.Duration(rate))
+	defer tick.Stop()
+	for n := 0; ; {
 		select {
 		case <-stop:
-			return n
-		default:
+			return
+		case <-tick.C:
+		}
+		for batch = batch[:0]; len(batch) < cap(batch); n++ {
+			d := datagrams[n%len(datagrams)]
+			batch = append(batch, netio.Packets{Buf: d, N: len(d), Segment: len(d), Addr: to})
 		}
 		if err := conn.WriteBatch(batch); err != nil {
 			t.Error(err)
-			return n
+			return
+		}
+	}
+}
+
+// Under a flood of junk, of offers and of what was heard before, an association
+// works, and a new one comes up.
+func TestFlood(t *testing.T) {
+	x, y := loopback(t)
+	stop := make(chan struct{})
+	var floods sync.WaitGroup
+	for _, d := range [][][]byte{{junk(1000), junk(41)}, offers(t, 200)} {
+		floods.Go(func() { flooder(t, y.LocalAddr(), d, 5000, stop) })
+	}
+	x.send(t, 0, 100, 60000)
+	y.within(t, time.Minute, "packets", func() bool { p, _ := y.got(); return p == 100 })
+	y.check(t, 0, 100)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	a, err := x.mux.Dial(ctx, y.LocalAddr(), y.mux.cfg.Secure.Key.ID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.Close(0)
+	close(stop)
+	floods.Wait()
+	if s := y.mux.Stats(); s.Strays == 0 || s.Forged > 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// Whatever arrives, the reader goes on, and nothing but what is sealed gets in.
+func FuzzReader(f *testing.F) {
+	f.Add([]byte(nil), uint16(0))
+	f.Add(junk(32), uint16(1))
+	f.Add(junk(1300), uint16(100))
+	f.Add(offers(f, 1)[0], uint16(0))
+	x, y := loopback(f)
+	r := &reader{mux: y.mux}
+	from := x.LocalAddr()
+	f.Fuzz(func(t *testing.T, data []byte, segment uint16) {
+		before, _ := y.got()
+		buf := slices.Clone(data)
+		r.now = y.mux.now()
+		r.run(&netio.Packets{Buf: buf, N: len(buf), Segment: int(segment), Addr: from})
+		if after, _ := y.got(); after != before || y.RemoteAddr() != from {
+			t.Fatal("something got in")
+		}
+	})
+}
+
+// Neither sending nor receiving allocates for each packet.
+func TestAllocations(t *testing.T) {
+	x, y := loopback(t)
+	arrived := make(chan struct{}, 1)
+	y.SetHandlers(Handlers{Packet: func([]byte) { pulse(arrived) }, Datagram: func([]byte) { pulse(arrived) }})
+	p := make([]byte, 1000)
+	for name, send := range map[string]func(){
+		"packets":   func() { x.SendPacket(p) },
+		"datagrams": func() { _ = x.SendDatagram(p) },
+	} {
+		n := testing.AllocsPerRun(2000, func() {
+			send()
+			select {
+			case <-arrived:
+			case <-time.After(time.Second):
+				t.Error(name, "did not arrive")
+			}
+		})
+		// time.After takes three; timers and goroutines of the rest are not for each.
+		if n > 8 {
+			t.Errorf("%s: %v allocations each", name, n)
 		}
 	}
 }

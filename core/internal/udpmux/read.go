@@ -26,11 +26,12 @@ type group struct {
 // reader is the state of the goroutine that reads.
 type reader struct {
 	group
-	mux     *Mux
-	now     time.Duration
-	touched []*Assoc // to be flushed after the batch
-	bucket  bucket
-	flight  [secure.FlightSize]byte
+	mux      *Mux
+	now      time.Duration
+	touched  []*Assoc // to be flushed after the batch
+	bucket   bucket   // flights of anybody
+	expected bucket   // flights from where there is a handshake, when that is empty
+	flight   [secure.FlightSize]byte
 
 	received, receivedBytes uint64 // of the batch
 }
@@ -55,7 +56,8 @@ func (m *Mux) read() {
 	for i := range ps {
 		ps[i].Buf = memory[i*netio.ReadSize:][:netio.ReadSize:netio.ReadSize]
 	}
-	r := &reader{mux: m, bucket: bucket{left: flightBurst, at: m.now()}}
+	full := bucket{left: flightBurst, at: m.now()}
+	r := &reader{mux: m, bucket: full, expected: full}
 	for {
 		n, err := m.conn.ReadBatch(ps)
 		if err != nil {
