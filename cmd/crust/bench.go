@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -14,13 +15,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/libcrust/libcrust/cmd/crust/benchkit"
-	"github.com/libcrust/libcrust/cmd/crust/benchkit/securetcp"
+	"github.com/libcrust/libcrust/cmd/crust/benchkit/sessions"
 )
 
-// benchTransports are all that crust bench knows. The last, which differs from
-// secure-tcp only in how a program takes its events, runs when asked for.
+// benchTransports are all that crust bench knows. Some run only when asked for.
 func benchTransports() []benchkit.Transport {
-	return append([]benchkit.Transport{benchkit.RawTCP(), benchkit.TLS()}, securetcp.Transports()...)
+	return append([]benchkit.Transport{benchkit.RawTCP(), benchkit.TLS()}, sessions.Transports()...)
 }
 
 // benchOptions are the flags of crust bench.
@@ -32,13 +32,15 @@ type benchOptions struct {
 	runs       int
 	volume     benchkit.Volume
 	profile    string
+	listen     string
+	server     string
 }
 
 // newBenchCommand makes crust bench, which measures libcrust beside raw TCP and
 // Go's TLS on this machine.
 func newBenchCommand() *cobra.Command {
 	o := benchOptions{
-		transports: []string{"raw-tcp", "tls", "secure-tcp", "secure-tcp-chacha"},
+		transports: []string{"raw-tcp", "tls", "secure-tcp", "secure-tcp-chacha", "secure-utp"},
 		tests:      benchkit.TestNames(),
 	}
 	cmd := &cobra.Command{
@@ -48,6 +50,9 @@ func newBenchCommand() *cobra.Command {
 the loopback interface, with the two ends in processes of their own. Runs of the
 transports take turns, so that a machine that slows down slows all of them, and
 each figure is the median of its runs.
+
+The accepting ends may be elsewhere: --server has the words before their command,
+and --listen the address at which they listen there.
 
 ` + benchTestHelp() + `
 With --json, each line of output is one result:
@@ -61,7 +66,8 @@ takes at each end ("send_ns", "receive_ns"), and memory and allocs of each end.
 ` + exitCodeHelp,
 		Example: `  crust bench
   crust bench --json --tests bulk,ping
-  crust bench --transports raw-tcp,secure-tcp --tests msg64 --profile /tmp/profiles`,
+  crust bench --transports raw-tcp,secure-tcp --tests msg64 --profile /tmp/profiles
+  crust bench --server "ssh other.example" --listen 203.0.113.5 --transports secure-utp --tests bulk`,
 		Args: arguments(0, "takes no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -81,6 +87,8 @@ takes at each end ("send_ns", "receive_ns"), and memory and allocs of each end.
 	flags.IntVar(&o.volume.Connections, "connections", 500, "connections of a memory run")
 	flags.DurationVar(&o.volume.Idle, "idle", 3*time.Second, "how long an idle run watches")
 	flags.StringVar(&o.profile, "profile", "", "existing directory in which each run leaves a pprof processor profile of both processes")
+	flags.StringVar(&o.listen, "listen", "127.0.0.1", "IP address at which accepting ends listen, on any port")
+	flags.StringVar(&o.server, "server", "", `words put before the command of accepting ends, such as "ssh HOST" or "ip netns exec NAME"`)
 	cmd.AddCommand(newBenchWorkerCommand())
 	return cmd
 }
@@ -121,6 +129,11 @@ func benchWorker() *exec.Cmd {
 func (o *benchOptions) selection() (benchkit.Options, error) {
 	options := benchkit.Options{
 		Runs: o.runs, Volume: o.volume, InProcess: o.inProcess, Command: benchWorker, ProfileDir: o.profile,
+		Server: strings.Fields(o.server),
+	}
+	var err error
+	if options.Listen, err = netip.ParseAddr(o.listen); err != nil {
+		return options, usagef("--listen is %q, not an IP address", o.listen)
 	}
 	for _, name := range o.transports {
 		transport, err := benchkit.FindTransport(benchTransports(), name)
@@ -137,6 +150,8 @@ func (o *benchOptions) selection() (benchkit.Options, error) {
 		options.Tests = append(options.Tests, test)
 	}
 	switch {
+	case o.inProcess && o.server != "":
+		return options, usagef("--in-process and --server exclude each other")
 	case o.runs < 1 || o.runs > 1000:
 		return options, usagef("--runs is %d, not from 1 to 1000", o.runs)
 	case o.volume.Duration <= 0 || o.volume.Duration > time.Minute:

@@ -41,7 +41,7 @@ func TestBenchPrintsOneJSONObjectPerResult(t *testing.T) {
 		seen[test+" "+transport] = true
 	}
 	for _, test := range []string{"bulk", "ping"} {
-		for _, transport := range []string{"raw-tcp", "tls", "secure-tcp", "secure-tcp-chacha"} {
+		for _, transport := range []string{"raw-tcp", "tls", "secure-tcp", "secure-tcp-chacha", "secure-utp"} {
 			if !seen[test+" "+transport] {
 				t.Errorf("there is no result of %s over %s in\n%s", test, transport, out)
 			}
@@ -64,14 +64,16 @@ func TestBenchPrintsATableForPeople(t *testing.T) {
 
 func TestBenchRefusesWrongUse(t *testing.T) {
 	for args, want := range map[string]string{
-		"--tests taste":        `there is no test "taste"; the tests are ` + strings.Join(benchkit.TestNames(), ", "),
-		"--transports pigeon":  `there is no transport "pigeon"; the transports are raw-tcp`,
-		"--runs 0":             "--runs is 0, not from 1 to 1000",
-		"--duration 2h":        "--duration is 2h0m0s, not over 0 and up to 1m",
-		"--idle -1s":           "--idle is -1s, not over 0 and up to 1m",
-		"--pings 0":            "--pings is 0, not from 1 to 1000000",
-		"--connections 100000": "--connections is 100000, not from 1 to 4000",
-		"everything":           "bench takes no arguments",
+		"--tests taste":              `there is no test "taste"; the tests are ` + strings.Join(benchkit.TestNames(), ", "),
+		"--transports pigeon":        `there is no transport "pigeon"; the transports are raw-tcp`,
+		"--runs 0":                   "--runs is 0, not from 1 to 1000",
+		"--duration 2h":              "--duration is 2h0m0s, not over 0 and up to 1m",
+		"--idle -1s":                 "--idle is -1s, not over 0 and up to 1m",
+		"--pings 0":                  "--pings is 0, not from 1 to 1000000",
+		"--connections 100000":       "--connections is 100000, not from 1 to 4000",
+		"--listen home":              `--listen is "home", not an IP address`,
+		"--in-process --server true": "--in-process and --server exclude each other",
+		"everything":                 "bench takes no arguments",
 	} {
 		code, out, errs := bench(strings.Fields(args)...)
 		if code != exitUsage || out != "" || !strings.Contains(errs, want) {

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
-	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -38,7 +37,7 @@ func TestLibp2pMeasures(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, test := range []string{"bulk", "msg64", "msg1k", "ping", "connect", "connect8"} {
+	for _, test := range []string{"bulk", "bulk8", "bulk64", "msg64", "msg1k", "ping", "connect", "connect8"} {
 		for _, transport := range []string{"libp2p-noise", "libp2p-tls"} {
 			if r, ok := benchkit.Find(results, transport, test); !ok || r.Value <= 0 {
 				t.Errorf("%s over %s is %v", test, transport, r.Value)
@@ -55,9 +54,9 @@ func TestAllTransportsHaveNamesOfTheirOwn(t *testing.T) {
 		}
 	}
 	for _, g := range goals {
-		for _, name := range []string{g.transport, g.beside} {
+		for _, name := range []string{g.Transport, g.Beside} {
 			if name != "" && !slices.Contains(names, name) {
-				t.Errorf("the goal %q names the transport %q, which does not exist", g.about, name)
+				t.Errorf("the goal %q names the transport %q, which does not exist", g.About, name)
 			}
 		}
 	}
@@ -105,7 +104,7 @@ func TestGoalsAreMarked(t *testing.T) {
 		}
 	}
 	var text bytes.Buffer
-	missed, unknown, err := writeGoals(&text, results)
+	missed, unknown, err := benchkit.WriteGoals(&text, goals, results)
 	if err != nil || missed != 0 || unknown != 0 {
 		t.Errorf("with all goals reached: %d missed, %d unknown, %v\n%s", missed, unknown, err, text.String())
 	}
@@ -116,32 +115,12 @@ func TestGoalsAreMarked(t *testing.T) {
 	results[0].Value /= 100 // bulk of secure-tcp
 	results = slices.DeleteFunc(results, func(r benchkit.Result) bool { return r.Test == "memory" || r.Test == "msg64-c" })
 	text.Reset()
-	missed, unknown, err = writeGoals(&text, results)
+	missed, unknown, err = benchkit.WriteGoals(&text, goals, results)
 	if err != nil || missed != 2 || unknown != 2 {
 		t.Errorf("without speed and memory: %d missed, %d unknown, %v, want 2 and 2\n%s", missed, unknown, err, text.String())
 	}
 	if !strings.Contains(text.String(), "MISS    bulk, of raw TCP") || strings.Count(text.String(), "not measured    at") != 2 {
 		t.Errorf("the goals read\n%s", text.String())
-	}
-}
-
-func TestEveryGoalCanBeMissed(t *testing.T) {
-	for _, g := range goals {
-		worse := math.Inf(1)
-		if g.least {
-			worse = 0
-		}
-		if !g.reached(g.limit) || g.reached(worse) || g.reached(math.NaN()) {
-			t.Errorf("%s: the limit %v is not where it turns", g.about, g.limit)
-		}
-	}
-}
-
-func TestQuantity(t *testing.T) {
-	for v, want := range map[float64]string{5e6: "5.00 M", 600_000: "600 k", 12: "12.0", 0.62: "0.620", 9999: "9999.0"} {
-		if got := quantity(v); got != want {
-			t.Errorf("quantity(%v) = %q, want %q", v, got, want)
-		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"sync"
 
 	"github.com/libp2p/go-libp2p"
@@ -59,8 +60,16 @@ func (t libp2pTransport) newHost(addresses libp2p.Option) (host.Host, error) {
 		libp2p.ConnectionManager(manager), libp2p.ResourceManager(limits))
 }
 
-func (t libp2pTransport) Listen(serve func(benchkit.Conn)) (benchkit.Server, error) {
-	h, err := t.newHost(libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"))
+// multiaddress is how go-libp2p writes an address for TCP, with any port.
+func multiaddress(at netip.Addr) string {
+	if at.Is4() {
+		return fmt.Sprintf("/ip4/%v/tcp/0", at)
+	}
+	return fmt.Sprintf("/ip6/%v/tcp/0", at)
+}
+
+func (t libp2pTransport) Listen(at netip.Addr, serve func(benchkit.Conn)) (benchkit.Server, error) {
+	h, err := t.newHost(libp2p.ListenAddrStrings(multiaddress(at)))
 	if err != nil {
 		return nil, err
 	}

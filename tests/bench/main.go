@@ -20,7 +20,7 @@ import (
 	"time"
 
 	"github.com/libcrust/libcrust/cmd/crust/benchkit"
-	"github.com/libcrust/libcrust/cmd/crust/benchkit/securetcp"
+	"github.com/libcrust/libcrust/cmd/crust/benchkit/sessions"
 )
 
 func main() {
@@ -38,7 +38,7 @@ func main() {
 
 func transports() []benchkit.Transport {
 	all := []benchkit.Transport{benchkit.RawTCP(), benchkit.TLS()}
-	return slices.Concat(all, securetcp.Transports(), libp2pTransports())
+	return slices.Concat(all, sessions.Transports(), libp2pTransports())
 }
 
 // worker is this program as one end of a measurement.
@@ -149,7 +149,7 @@ func (s *settings) write(results []benchkit.Result, out, notes io.Writer) error 
 	} else if err := benchkit.WriteTable(out, results); err != nil {
 		return err
 	}
-	missed, unknown, err := writeGoals(w, results)
+	missed, unknown, err := benchkit.WriteGoals(w, goals, results)
 	if err == nil && s.strict && missed+unknown > 0 {
 		err = fmt.Errorf("%d goals missed, %d not measured", missed, unknown)
 	}

@@ -9,6 +9,7 @@ package benchkit
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -18,10 +19,11 @@ import (
 type Transport interface {
 	// Name is the transport's name in results, such as "raw-tcp".
 	Name() string
-	// Listen starts an accepting end on the loopback interface. It calls serve
-	// for each connection that may speak, and closes the connection when serve
-	// returns. A transport may wait with that call until the first message.
-	Listen(serve func(Conn)) (Server, error)
+	// Listen starts an accepting end at an address and any port. It calls serve,
+	// each time in a goroutine of its own, for each connection that may speak, and
+	// closes the connection when serve returns. A transport may wait with that call
+	// until the first message.
+	Listen(at netip.Addr, serve func(Conn)) (Server, error)
 	// NewClient makes a dialling end with an identity of its own.
 	NewClient() (Client, error)
 }
@@ -85,13 +87,15 @@ type Test struct {
 	TwoProcesses bool
 
 	size    int // of a message
-	workers int // that dial at a time
+	workers int // that dial, or stream, at a time
 	measure func(context.Context, *bench) (Outcome, error)
 }
 
 // Tests are all tests, in the order in which they run.
 var Tests = []Test{
 	{Name: "bulk", Unit: "MB/s", About: "64 KiB messages, streamed", size: BulkSize, measure: measureStream},
+	{Name: "bulk8", Unit: "MB/s", About: "64 KiB messages over 8 connections at once, in total", size: BulkSize, workers: 8, measure: measureStreams},
+	{Name: "bulk64", Unit: "MB/s", About: "64 KiB messages over 64 connections at once, in total", size: BulkSize, workers: 64, measure: measureStreams},
 	{Name: "msg64", Unit: "msg/s", About: "64-byte messages, sent without waiting", size: MessageSize, measure: measureStream},
 	{Name: "msg1k", Unit: "msg/s", About: "1 KiB messages, sent without waiting", size: KilobyteSize, measure: measureStream},
 	{Name: "ping", Unit: "us", About: "round trip of a 64-byte message, median", LessIsBetter: true, measure: measurePing},

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -153,7 +154,7 @@ func TestBuiltInTransportsInProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	checkResults(t, results, 2, []string{"bulk", "msg64", "msg1k", "ping", "connect", "connect8"})
+	checkResults(t, results, 2, []string{"bulk", "bulk8", "bulk64", "msg64", "msg1k", "ping", "connect", "connect8"})
 }
 
 func TestBuiltInTransportsInTwoProcesses(t *testing.T) {
@@ -203,6 +204,41 @@ func checkResults(t *testing.T, results []Result, runs int, tests []string) {
 	}
 }
 
+func TestForeignTransportsAndServersElsewhere(t *testing.T) {
+	ping, err := FindTest("ping")
+	if err != nil {
+		t.Fatal(err)
+	}
+	here := func() *exec.Cmd { t.Error("this program was asked"); return testWorker() }
+	raw := Foreign("raw-tcp", testWorker)
+	o := Options{
+		Transports: []Transport{raw}, Tests: []Test{ping}, Runs: 1, Volume: tiny, Command: here,
+		Listen: netip.MustParseAddr("127.0.0.2"), Server: []string{"env"},
+	}
+	results, err := Run(t.Context(), o)
+	if err != nil || len(results) != 1 || results[0].Transport != "raw-tcp" {
+		t.Errorf("got %+v, %v", results, err)
+	}
+	o.Server = []string{"false"}
+	if _, err := Run(t.Context(), o); err == nil {
+		t.Error("a server that does not start gives a result")
+	}
+	o.InProcess = true
+	if _, err := Run(t.Context(), o); err == nil || !strings.Contains(err.Error(), "runs only in processes of its own") {
+		t.Errorf("in this process: %v", err)
+	}
+	server, err := RawTCP().Listen(netip.MustParseAddr("127.0.0.2"), func(Conn) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(server.Address(), "127.0.0.2:") {
+		t.Errorf("a server listens at %s", server.Address())
+	}
+	if err := server.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestProfilesAreWritten(t *testing.T) {
 	ping, err := FindTest("ping")
 	if err != nil {
@@ -232,11 +268,11 @@ type broken struct {
 
 func (b broken) Name() string { return "broken" }
 
-func (b broken) Listen(serve func(Conn)) (Server, error) {
+func (b broken) Listen(at netip.Addr, serve func(Conn)) (Server, error) {
 	if b.listen != nil {
 		return nil, b.listen
 	}
-	return b.Transport.Listen(serve)
+	return b.Transport.Listen(at, serve)
 }
 
 func (b broken) NewClient() (Client, error) {
@@ -289,8 +325,8 @@ type mute struct{ Transport }
 
 func (m mute) Name() string { return "mute" }
 
-func (m mute) Listen(func(Conn)) (Server, error) {
-	return m.Transport.Listen(func(conn Conn) {
+func (m mute) Listen(at netip.Addr, _ func(Conn)) (Server, error) {
+	return m.Transport.Listen(at, func(conn Conn) {
 		for conn.Receive(make([]byte, 1)) == nil {
 		}
 	})

@@ -123,6 +123,62 @@ func measureStream(ctx context.Context, b *bench) (Outcome, error) {
 	})
 }
 
+// measureStreams streams over several connections at once, each of a client of
+// its own, to one server.
+func measureStreams(ctx context.Context, b *bench) (outcome Outcome, err error) {
+	server, err := b.serve(1)
+	if err != nil {
+		return outcome, err
+	}
+	defer func() { err = errors.Join(err, server.Close()) }()
+	conns := make([]Conn, b.test.workers)
+	for i := range conns {
+		var client Client
+		if client, err = b.transport.NewClient(); err != nil {
+			return outcome, err
+		}
+		defer func() { err = errors.Join(err, client.Close()) }()
+		if conns[i], err = client.Dial(ctx, server.Addresses()[0]); err != nil {
+			return outcome, fmt.Errorf("dial the %d. connection: %w", i+1, err)
+		}
+		defer func() { err = errors.Join(err, conns[i].Close()) }()
+	}
+	count, enough := b.count, b.volume.Duration/5
+	if count > 0 {
+		if _, err = b.streams(conns, count/10+1); err != nil {
+			return outcome, err
+		}
+	}
+	for try := 4; count == 0; try *= 4 {
+		took, err := b.streams(conns, try)
+		if err != nil {
+			return outcome, err
+		}
+		if took >= enough {
+			count = max(1, int(float64(try)*float64(b.volume.Duration)/float64(took)))
+		}
+	}
+	took, err := b.streams(conns, count)
+	if err != nil {
+		return outcome, err
+	}
+	total := float64(len(conns)) * float64(count) * float64(b.test.size)
+	return Outcome{Value: total / 1e6 / took.Seconds(), Count: count}, nil
+}
+
+// streams sends count messages over each connection and returns the time until
+// all have arrived.
+func (b *bench) streams(conns []Conn, count int) (time.Duration, error) {
+	failed := make([]error, len(conns))
+	start := time.Now()
+	var workers sync.WaitGroup
+	for i, conn := range conns {
+		workers.Go(func() { _, failed[i] = b.stream(conn, count) })
+	}
+	workers.Wait()
+	return time.Since(start), errors.Join(failed...)
+}
+
 func measurePing(ctx context.Context, b *bench) (Outcome, error) {
 	return b.withConn(ctx, func(conn Conn, _ serverEnd) (Outcome, error) {
 		warm := b.volume.Pings / 10

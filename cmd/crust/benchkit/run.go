@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os/exec"
 	"path/filepath"
 	"time"
@@ -23,6 +24,12 @@ type Options struct {
 	// Command makes a command that executes this program again such that it
 	// calls Worker with its standard input and output. Not needed InProcess.
 	Command func() *exec.Cmd
+	// Listen is the address at which servers listen. Zero means 127.0.0.1.
+	Listen netip.Addr
+	// Server are words put before the command of a server, such as those that run
+	// it in another network namespace or, by ssh, on another machine. It must then
+	// pass standard input and output on.
+	Server []string
 	// ProfileDir, when not empty, is where each run leaves processor profiles of
 	// both its processes, as TRANSPORT-TEST-RUN-client.pprof and -server.pprof.
 	// It has no effect InProcess.
@@ -46,6 +53,9 @@ func Run(ctx context.Context, o Options) ([]Result, error) {
 	}
 	if o.Timeout <= 0 {
 		o.Timeout = 2 * time.Minute
+	}
+	if !o.Listen.IsValid() {
+		o.Listen = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 	}
 	o.Volume = o.Volume.withDefaults()
 	var results []Result
@@ -113,7 +123,7 @@ func (o *Options) runOnce(ctx context.Context, transport Transport, test Test, r
 	if o.InProcess {
 		b := &bench{
 			transport: transport, test: test, volume: o.Volume, count: count, together: true,
-			serve: func(ends int) (serverEnd, error) { return startLocalServer(ctx, transport, ends) },
+			serve: func(ends int) (serverEnd, error) { return startLocalServer(ctx, transport, o.Listen, ends) },
 		}
 		outcome, err = test.measure(ctx, b)
 		if ctx.Err() != nil {
@@ -121,11 +131,18 @@ func (o *Options) runOnce(ctx context.Context, transport Transport, test Test, r
 		}
 		return outcome, err
 	}
-	work := order{Role: "client", Transport: transport.Name(), Test: test.Name, Volume: o.Volume, Count: count}
+	command := o.Command
+	if f, ok := transport.(foreign); ok {
+		command = f.command
+	}
+	work := order{
+		Role: "client", Transport: transport.Name(), Test: test.Name, Volume: o.Volume, Count: count,
+		Listen: o.Listen, Server: o.Server,
+	}
 	if o.ProfileDir != "" {
 		work.Profile = filepath.Join(o.ProfileDir, fmt.Sprintf("%s-%s-%d-client.pprof", transport.Name(), test.Name, run+1))
 	}
-	client, err := startProcess(ctx, o.Command(), work)
+	client, err := startProcess(ctx, command(), work)
 	if err != nil {
 		return outcome, err
 	}

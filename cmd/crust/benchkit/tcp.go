@@ -12,6 +12,7 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 )
@@ -40,12 +41,12 @@ type wrapper struct {
 
 func (t tcpTransport) Name() string { return t.name }
 
-func (t tcpTransport) Listen(serve func(Conn)) (Server, error) {
+func (t tcpTransport) Listen(at netip.Addr, serve func(Conn)) (Server, error) {
 	layer, err := t.wrap()
 	if err != nil {
 		return nil, err
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := net.Listen("tcp", netip.AddrPortFrom(at, 0).String())
 	if err != nil {
 		return nil, err
 	}

@@ -7,10 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime/pprof"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -25,6 +27,9 @@ type order struct {
 	Count     int    `json:"count,omitempty"`
 	Servers   int    `json:"servers,omitempty"` // of a server: the number of accepting ends
 	Profile   string `json:"profile,omitempty"` // file for a processor profile
+
+	Listen netip.Addr `json:"listen"`           // where servers listen
+	Server []string   `json:"server,omitempty"` // of a client: words before the command of a server
 }
 
 // reply is what a worker answers, a line each: a client's one outcome; a
@@ -59,7 +64,7 @@ func Worker(ctx context.Context, transports []Transport, in io.Reader, out io.Wr
 	}
 	switch o.Role {
 	case "server":
-		err = workServer(transport, max(o.Servers, 1), lines, answers)
+		err = workServer(transport, o.Listen, max(o.Servers, 1), lines, answers)
 	case "client":
 		err = workClient(ctx, transport, o, answers, command)
 	default:
@@ -92,8 +97,8 @@ func startProfile(path string) (stop func() error, err error) {
 }
 
 // workServer holds accepting ends and tells the usage of the process when asked.
-func workServer(transport Transport, ends int, lines *bufio.Scanner, answers *json.Encoder) (err error) {
-	servers, err := listen(transport, ends)
+func workServer(transport Transport, at netip.Addr, ends int, lines *bufio.Scanner, answers *json.Encoder) (err error) {
+	servers, err := listen(transport, at, ends)
 	defer func() { err = errors.Join(err, servers.Close()) }()
 	if err != nil {
 		return err
@@ -116,10 +121,10 @@ func workServer(transport Transport, ends int, lines *bufio.Scanner, answers *js
 // servers are the accepting ends of this process.
 type servers []Server
 
-func listen(transport Transport, ends int) (servers, error) {
+func listen(transport Transport, at netip.Addr, ends int) (servers, error) {
 	var all servers
 	for range ends {
-		server, err := transport.Listen(func(conn Conn) {
+		server, err := transport.Listen(at, func(conn Conn) {
 			// The client sees its connection end and reports what it was doing.
 			_ = serveTasks(conn)
 		})
@@ -156,8 +161,8 @@ func workClient(ctx context.Context, transport Transport, o order, answers *json
 	b := &bench{
 		transport: transport, test: test, volume: o.Volume.withDefaults(), count: o.Count,
 		serve: func(ends int) (serverEnd, error) {
-			return startServer(ctx, command, order{
-				Role: "server", Transport: o.Transport, Servers: ends, Profile: serverProfile(o.Profile),
+			return startServer(ctx, elsewhere(command(), o.Server), order{
+				Role: "server", Transport: o.Transport, Servers: ends, Profile: serverProfile(o.Profile), Listen: o.Listen,
 			})
 		},
 	}
@@ -166,6 +171,16 @@ func workClient(ctx context.Context, transport Transport, o order, answers *json
 		return err
 	}
 	return answers.Encode(reply{Outcome: &outcome})
+}
+
+// elsewhere puts words before a command.
+func elsewhere(command *exec.Cmd, words []string) *exec.Cmd {
+	if len(words) == 0 {
+		return command
+	}
+	there := exec.Command(words[0], slices.Concat(words[1:], command.Args)...)
+	there.Env = command.Env
+	return there
 }
 
 // serverProfile names the server's profile beside the client's.
@@ -192,8 +207,8 @@ type localServer struct {
 	close   func() error
 }
 
-func startLocalServer(ctx context.Context, transport Transport, ends int) (serverEnd, error) {
-	all, err := listen(transport, ends)
+func startLocalServer(ctx context.Context, transport Transport, at netip.Addr, ends int) (serverEnd, error) {
+	all, err := listen(transport, at, ends)
 	if err != nil {
 		return nil, errors.Join(err, all.Close())
 	}
@@ -218,8 +233,8 @@ type serverProcess struct {
 	addresses []string
 }
 
-func startServer(ctx context.Context, command func() *exec.Cmd, o order) (serverEnd, error) {
-	p, err := startProcess(ctx, command(), o)
+func startServer(ctx context.Context, command *exec.Cmd, o order) (serverEnd, error) {
+	p, err := startProcess(ctx, command, o)
 	if err != nil {
 		return nil, err
 	}

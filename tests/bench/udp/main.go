@@ -31,7 +31,7 @@ object per line with -json, as of crust bench, and a table without.
 
 Across the laboratory of tests/linklab, where source and sink may be in any
 namespaces; or with bench and its flags -listen and -server:
-  linklab run --delay 20ms -- udpbench bench -listen {b}:0 -server "linklab enter b --"
+  linklab run --delay 20ms -- udpbench bench -listen {b} -server "linklab enter b --"
 `
 
 func main() {

@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
+	"net/netip"
 	"sync"
 
 	"github.com/libcrust/libcrust/cmd/crust/benchkit"
@@ -54,17 +54,6 @@ func findPeer(name string) (peer, error) {
 	return peer{}, fmt.Errorf("there is no transport %q; the transports are %q", name, names)
 }
 
-// listenVariable names the environment variable with the address at which the
-// benchmarks listen; a port of 0 is any.
-const listenVariable = "UDPBENCH_LISTEN"
-
-func listenAddress() string {
-	if addr := os.Getenv(listenVariable); addr != "" {
-		return addr
-	}
-	return "127.0.0.1:0"
-}
-
 // transport runs a peer under benchkit. After accepting, the server sends one
 // byte, by which the client knows that it is connected, as benchkit's own do.
 type transport struct{ peer }
@@ -79,8 +68,8 @@ func transports() []benchkit.Transport {
 
 func (t transport) Name() string { return t.name }
 
-func (t transport) Listen(serve func(benchkit.Conn)) (benchkit.Server, error) {
-	in, err := t.listen(listenAddress())
+func (t transport) Listen(at netip.Addr, serve func(benchkit.Conn)) (benchkit.Server, error) {
+	in, err := t.listen(netip.AddrPortFrom(at, 0).String())
 	if err != nil {
 		return nil, err
 	}

@@ -152,7 +152,7 @@ func lines(t *testing.T, text string) []benchkit.Result {
 
 func TestBenchInTwoProcesses(t *testing.T) {
 	var out, notes bytes.Buffer
-	args := "bench -json -runs 2 -duration 20ms -pings 20 -tests bulk,ping -transports tcp-cubic,raw-udp-batch -listen 127.0.0.2:0"
+	args := "bench -json -runs 2 -duration 20ms -pings 20 -tests bulk,ping -transports tcp-cubic,raw-udp-batch -listen 127.0.0.2"
 	if err := dispatch(t.Context(), strings.Fields(args), nil, &out, &notes); err != nil {
 		t.Fatal(err)
 	}

@@ -1,14 +1,14 @@
-// Package securetcp makes libcrust's sessions over TCP known to benchkit,
-// through nothing but libcrust's public Go API.
-package securetcp
+// Package sessions makes libcrust's sessions over TCP and over UDP known to
+// benchkit, through nothing but libcrust's public Go API.
+package sessions
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"slices"
-	"sync"
 
 	crust "github.com/libcrust/libcrust/core"
 
@@ -21,33 +21,33 @@ const sendBatch = 256
 // priority of all messages: the least urgent that is never dropped.
 const priority = crust.MustArrive
 
-// Transports are libcrust's: by batches of events with the cipher that the peers
-// choose, the same with ChaCha20-Poly1305 forced, and by single events.
+// Transports are libcrust's over TCP: by batches of events with the cipher that
+// the peers choose, the same with ChaCha20-Poly1305 forced, and by single events;
+// and over UDP, the first two.
 func Transports() []benchkit.Transport {
 	return []benchkit.Transport{
-		transport{name: "secure-tcp"},
-		transport{name: "secure-tcp-chacha", cipher: crust.CipherChaCha20Poly1305},
-		transport{name: "secure-tcp-events", single: true},
+		transport{name: "secure-tcp", over: crust.TCP},
+		transport{name: "secure-tcp-chacha", over: crust.TCP, cipher: crust.CipherChaCha20Poly1305},
+		transport{name: "secure-tcp-events", over: crust.TCP, single: true},
+		transport{name: "secure-utp", over: crust.UTP},
+		transport{name: "secure-utp-chacha", over: crust.UTP, cipher: crust.CipherChaCha20Poly1305},
 	}
 }
 
 type transport struct {
 	name   string
+	over   crust.Transport
 	cipher crust.CipherChoice
 	single bool // receive by Service.Events and not by Service.NextBatch
 }
 
 func (t transport) Name() string { return t.name }
 
-// newNode makes a service that listens on the loopback interface, or nowhere.
-func (t transport) newNode(listen bool) (*node, error) {
-	config := crust.Config{Cipher: t.cipher, NoListen: !listen, NetworkName: "bench"}
-	if listen {
-		loopback, err := crust.ParseEndpoint("tcp://127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		config.Listen = []crust.Endpoint{loopback}
+// newNode makes a service that listens at an address, or nowhere if that is zero.
+func (t transport) newNode(at netip.Addr) (*node, error) {
+	config := crust.Config{Cipher: t.cipher, NoListen: !at.IsValid(), NetworkName: "bench"}
+	if at.IsValid() {
+		config.Listen = []crust.Endpoint{{Transport: t.over, Addr: netip.AddrPortFrom(at, 0)}}
 	}
 	service, err := crust.New(config)
 	if err != nil {
@@ -57,29 +57,10 @@ func (t transport) newNode(listen bool) (*node, error) {
 	return &node{service: service, ctx: ctx, cancel: cancel, single: t.single}, nil
 }
 
-func (t transport) Listen(serve func(benchkit.Conn)) (benchkit.Server, error) {
-	n, err := t.newNode(true)
-	if err != nil {
-		return nil, err
-	}
-	started, err := n.await(func(e *crust.Event) bool {
-		return e.Type == crust.EventListenerStarted || e.Type == crust.EventListenerFailed
-	})
-	if err == nil {
-		err = started.Err()
-	}
-	if err != nil {
-		return nil, errors.Join(err, n.Close())
-	}
-	s := &server{node: n, address: fmt.Sprintf("%s#%s", started.Endpoint(), n.service.ID())}
-	s.running.Go(func() { s.run(serve) })
-	return s, nil
-}
-
 func (t transport) NewClient() (benchkit.Client, error) {
 	c := new(client)
 	for i := range c.nodes {
-		n, err := t.newNode(false)
+		n, err := t.newNode(netip.Addr{})
 		if err != nil {
 			return nil, errors.Join(err, c.Close())
 		}
@@ -162,42 +143,6 @@ func (n *node) Close() error {
 	n.cancel()
 	err := n.service.Close()
 	n.batch.Release()
-	return err
-}
-
-// server serves each peer from its first message on. The tests of benchkit have
-// one peer that speaks, so one goroutine reads and serves.
-type server struct {
-	node    *node
-	address string
-	running sync.WaitGroup
-}
-
-func (s *server) Address() string { return s.address }
-
-func (s *server) run(serve func(benchkit.Conn)) {
-	for {
-		event, err := s.node.peek()
-		if err != nil || event.Type == crust.EventStopped {
-			return // closed: what the client misses it reports
-		}
-		if event.Type != crust.EventMessage {
-			s.node.next++
-			continue
-		}
-		conn := &conn{node: s.node, peer: event.Peer}
-		serve(conn)
-		if err := conn.Close(); err != nil {
-			return // the service is closed
-		}
-	}
-}
-
-func (s *server) Close() error {
-	s.node.cancel()
-	err := s.node.service.Close()
-	s.running.Wait()
-	s.node.batch.Release()
 	return err
 }
 

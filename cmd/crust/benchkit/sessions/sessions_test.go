@@ -1,19 +1,22 @@
-package securetcp_test
+package sessions_test
 
 import (
 	"io"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/libcrust/libcrust/cmd/crust/benchkit"
-	"github.com/libcrust/libcrust/cmd/crust/benchkit/securetcp"
+	"github.com/libcrust/libcrust/cmd/crust/benchkit/sessions"
 )
+
+var loopback = netip.MustParseAddr("127.0.0.1")
 
 func TestAllTransportsMeasure(t *testing.T) {
 	results, err := benchkit.Run(t.Context(), benchkit.Options{
-		Transports: securetcp.Transports(), Tests: benchkit.Tests, Runs: 2, InProcess: true,
+		Transports: sessions.Transports(), Tests: benchkit.Tests, Runs: 2, InProcess: true,
 		Volume: benchkit.Volume{Duration: 5 * time.Millisecond, Pings: 50},
 	})
 	if err != nil {
@@ -26,8 +29,8 @@ func TestAllTransportsMeasure(t *testing.T) {
 			t.Errorf("%s over %s is %v of %v", r.Test, r.Transport, r.Value, r.Runs)
 		}
 	}
-	for _, test := range []string{"bulk", "msg64", "msg1k", "ping", "connect", "connect8"} {
-		for _, transport := range []string{"secure-tcp", "secure-tcp-chacha", "secure-tcp-events"} {
+	for _, test := range []string{"bulk", "bulk8", "bulk64", "msg64", "msg1k", "ping", "connect", "connect8"} {
+		for _, transport := range []string{"secure-tcp", "secure-tcp-chacha", "secure-tcp-events", "secure-utp", "secure-utp-chacha"} {
 			want = append(want, test+" "+transport)
 		}
 	}
@@ -39,11 +42,11 @@ func TestAllTransportsMeasure(t *testing.T) {
 // ends connects a client to a server that hands its connection to serve.
 func ends(t *testing.T, serve func(benchkit.Conn)) benchkit.Conn {
 	t.Helper()
-	transport, err := benchkit.FindTransport(securetcp.Transports(), "secure-tcp")
+	transport, err := benchkit.FindTransport(sessions.Transports(), "secure-tcp")
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, err := transport.Listen(serve)
+	server, err := transport.Listen(loopback, serve)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,8 +117,8 @@ func TestMessageOfAnotherSizeIsAnError(t *testing.T) {
 }
 
 func TestDialToNobodyFails(t *testing.T) {
-	transport := securetcp.Transports()[0]
-	server, err := transport.Listen(func(benchkit.Conn) {})
+	transport := sessions.Transports()[0]
+	server, err := transport.Listen(loopback, func(benchkit.Conn) {})
 	if err != nil {
 		t.Fatal(err)
 	}
