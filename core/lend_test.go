@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -568,4 +569,78 @@ func roundTrip(t testing.TB, n *node, peer crust.PeerID) {
 		t.Fatalf("%v, %v", b.Events, err)
 	}
 	b.Release()
+}
+
+// TestLentEndsAnyTime: over real connections, on one processor and on two, a
+// session that ends at any moment of a conversation ends in order on both sides.
+func TestLentEndsAnyTime(t *testing.T) {
+	ends := []func(a, b *node) error{
+		func(a, b *node) error { return a.Disconnect(b.ID()) },
+		func(a, b *node) error { return b.Disconnect(a.ID()) },
+		func(a, _ *node) error { return a.Close() },
+		func(_, b *node) error { return b.Close() },
+	}
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
+	for _, procs := range [][2]int{{1, 1}, {2, 2}, {2, 1}} { // at first, and afterwards
+		for i, end := range ends {
+			for _, trips := range []uint64{1, 100, 1000} {
+				runtime.GOMAXPROCS(procs[0])
+				a, b := newNode(t, crust.Config{}), newNode(t, crust.Config{})
+				link(t, a, b)
+				runtime.GOMAXPROCS(procs[1])
+				said, lost := make(chan struct{}), make(chan error, 2)
+				go func() { lost <- converse(a, b.ID(), trips, said) }()
+				go func() { lost <- converse(b, a.ID(), 0, nil) }()
+				<-said
+				if err := end(a, b); err != nil {
+					t.Fatal(err)
+				}
+				for range 2 {
+					if err := <-lost; !errors.Is(err, crust.CodeDisconnected) {
+						t.Fatalf("processors %v, end %d after %d trips: %v", procs, i, trips, err)
+					}
+				}
+				a.Close()
+				b.Close()
+			}
+		}
+	}
+}
+
+// converse echoes numbered messages and returns why the session was lost. With
+// said it begins, adds one to each number, and closes said when trips have come
+// back; it goes on then.
+func converse(n *node, peer crust.PeerID, trips uint64, said chan struct{}) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	number := uint64(0)
+	if said != nil {
+		if err := n.Send(peer, filled(20, number), 1); err != nil {
+			return err
+		}
+	}
+	for {
+		b, err := n.NextBatch(ctx, 0)
+		if err != nil {
+			return err
+		}
+		for _, e := range b.Events {
+			switch {
+			case e.Type == crust.EventLost:
+				return e.Err()
+			case e.Type == crust.EventMessage && !bytes.Equal(e.Data, filled(20, number)):
+				return fmt.Errorf("%x came instead of message %d", e.Data, number)
+			case e.Type == crust.EventMessage:
+				if number++; said != nil {
+					if number == trips {
+						close(said)
+					}
+					n.Send(peer, filled(20, number), 1) //nolint:errcheck // it may be the end
+				} else {
+					n.Send(peer, e.Data, 1) //nolint:errcheck // it may be the end
+				}
+			}
+		}
+		b.Release()
+	}
 }
