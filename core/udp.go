@@ -2,6 +2,8 @@ package crust
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"sync"
@@ -159,7 +161,14 @@ func (s *Service) dialUDP(ctx context.Context, ep Endpoint, expect PeerID) (*sec
 	if err != nil {
 		return nil, err
 	}
+	began := time.Now()
 	a, err := u.mux.Dial(ctx, ep.Addr, expect)
+	if errors.Is(err, secure.ErrNoAnswer) { // over TCP somebody would have taken the connection
+		err = &Error{
+			Op: "connect", Peer: expect, Endpoint: ep, Code: CodeTimeout,
+			Err: fmt.Errorf("no answer within %v: nobody is there, or has another network name", time.Since(began).Round(time.Millisecond)),
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
