@@ -31,8 +31,14 @@ const (
 const (
 	// baseMTU is the plaintext in bytes that a path of 1280 bytes takes.
 	baseMTU = 1280 - 48 - secure.SealOverhead
-	// nearMTU is the largest plaintext over loopback, where packets may have 64 KiB.
-	nearMTU = arq.MaxMTU
+	// nearMTU is the largest plaintext over loopback: packets there may have 64 KiB,
+	// but windows count in datagrams, and those of many peers would not fit into the
+	// socket's buffer. Four make a run.
+	nearMTU = 16300
+
+	// minBacklog is how many bytes of packets may wait beside what the window
+	// takes next: two of the largest.
+	minBacklog = 2 * arq.MaxPacket
 
 	// finishWait is when the third flight is repeated; the wait doubles.
 	finishWait    = 250 * time.Millisecond
@@ -209,13 +215,21 @@ func (a *Assoc) SendPacket(p []byte) bool {
 		a.mu.Unlock()
 		return false
 	}
-	if !a.machine.Send(p) {
+	if a.backlog() > 0 || !a.machine.Send(p) {
 		a.refused = true
 		a.mu.Unlock()
 		return false
 	}
 	a.kick()
 	return true
+}
+
+// backlog returns how many bytes wait beyond what is useful, below zero when there
+// is room: what cannot go out soon is better kept where it can still be
+// overtaken. Called with the lock held.
+func (a *Assoc) backlog() int {
+	s := a.machine.Stats()
+	return s.Queued - s.InFlight - s.Window - minBacklog
 }
 
 // SendDatagram queues an unreliable datagram, which is not kept, and sends what

@@ -47,6 +47,45 @@ func BenchmarkPackets(b *testing.B) {
 	b.ReportMetric(float64(s.MTU), "mtu")
 }
 
+// BenchmarkMany is bulk over 64 associations of the same two sockets at once.
+func BenchmarkMany(b *testing.B) {
+	x, y := newNode(b, netio.System, local+":0", nil), newNode(b, netio.System, local+":0", nil)
+	const peers = 64
+	var count atomic.Int64
+	done := make(chan struct{})
+	total := int64(b.N) * peers
+	var ends []*end
+	for range peers {
+		from, to := x.join(b, y, y.LocalAddr())
+		to.SetHandlers(Handlers{Packet: func([]byte) {
+			if count.Add(1) == total {
+				close(done)
+			}
+		}})
+		ends = append(ends, from)
+	}
+	p := make([]byte, 60000)
+	b.SetBytes(int64(len(p)) * peers)
+	b.ResetTimer()
+	for _, e := range ends {
+		go func() {
+			for range b.N {
+				for !e.SendPacket(p) {
+					<-e.ready
+				}
+			}
+		}()
+	}
+	<-done
+	b.StopTimer()
+	lost, sent := uint64(0), uint64(0)
+	for _, e := range ends {
+		s := e.Stats()
+		lost, sent = lost+s.Lost, sent+s.Sent
+	}
+	b.ReportMetric(float64(lost)/float64(sent), "lost")
+}
+
 // BenchmarkPing is the round trip of one small packet.
 func BenchmarkPing(b *testing.B) {
 	x, y := loopback(b)
@@ -171,7 +210,8 @@ func raw(b *testing.B, segments, size int) {
 		b.Fatal(err)
 	}
 	var count atomic.Int64
-	ended := make(chan struct{})
+	ended, news := make(chan struct{}), make(chan struct{}, 1)
+	patience, most := time.NewTimer(time.Minute), int64(2048)
 	go func() {
 		defer close(ended)
 		ps := make([]netio.Packets, 64)
@@ -186,6 +226,7 @@ func raw(b *testing.B, segments, size int) {
 			for _, p := range ps[:n] {
 				count.Add(int64((p.N + size - 1) / size))
 			}
+			pulse(news)
 		}
 	}()
 	segments = min(segments, netio.MaxRun/size)
@@ -198,8 +239,13 @@ func raw(b *testing.B, segments, size int) {
 	b.ResetTimer()
 	start := time.Now()
 	for i := 0; i < b.N; i += each {
-		for int64(i)-count.Load() > 2048 && time.Since(start) < time.Minute {
-			time.Sleep(20 * time.Microsecond)
+		for int64(i)-count.Load() > most {
+			patience.Reset(10 * time.Millisecond)
+			select {
+			case <-news:
+			case <-patience.C:
+				most += int64(i) - count.Load() // these are lost
+			}
 		}
 		if err := from.WriteBatch(batch); err != nil {
 			b.Fatal(err)

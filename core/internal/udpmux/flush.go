@@ -118,7 +118,7 @@ func (a *Assoc) kick() {
 		a.mu.Unlock()
 		return
 	}
-	if now-a.flushed >= quiet {
+	if now-a.flushed >= quiet || a.machine.Stats().InFlight == 0 {
 		a.mu.Unlock()
 		a.flush()
 		return

@@ -278,6 +278,7 @@ func TestSilence(t *testing.T) {
 		}
 		for n := range 1300 {
 			w.a.Forge(netip.MustParseAddrPort(hostA+":5"), w.to, junk(n))
+			time.Sleep(time.Millisecond)
 		}
 		time.Sleep(time.Second)
 		answers, _ := tap.since(0, func(s tapped) bool { return s.from == w.to })

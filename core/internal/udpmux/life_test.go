@@ -251,9 +251,20 @@ func TestReentrant(t *testing.T) {
 		w := newWorld(t, 1, simnet.Link{Latency: time.Millisecond, Loss: 0.02}, nil)
 		x, y := w.x.join(t, w.y, w.to)
 		const count = 500
-		var echoed sync.Map
-		y.SetHandlers(Handlers{Packet: func(p []byte) {
-			y.SendPacket(p)
+		var mu sync.Mutex
+		var waiting [][]byte // for room
+		echo := func() {
+			mu.Lock()
+			defer mu.Unlock()
+			for len(waiting) > 0 && y.SendPacket(waiting[0]) {
+				waiting = waiting[1:]
+			}
+		}
+		y.SetHandlers(Handlers{Ready: echo, Packet: func(p []byte) {
+			mu.Lock()
+			waiting = append(waiting, append([]byte(nil), p...))
+			mu.Unlock()
+			echo()
 			y.SendDatagram(p[:12])
 			y.Ping()
 			y.Stats()
@@ -261,7 +272,6 @@ func TestReentrant(t *testing.T) {
 			y.RemoteAddr()
 			w.y.Stats()
 		}, Datagram: func(p []byte) {
-			echoed.Store(string(p), true)
 			y.SendDatagram(p)
 		}})
 		x.send(t, 0, count, 3000)
@@ -288,14 +298,14 @@ func TestReentrant(t *testing.T) {
 // A full send buffer refuses, and Ready comes.
 func TestReady(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 1, simnet.Link{Latency: 10 * time.Millisecond, Bandwidth: 1 << 20}, func(c *Config) { c.SendBuffer = 200000 })
+		w := newWorld(t, 1, simnet.Link{Latency: 10 * time.Millisecond, Bandwidth: 1 << 20}, nil)
 		x, y := w.x.join(t, w.y, w.to)
 		p := make([]byte, 50000)
 		n := 0
 		for x.SendPacket(p) {
 			n++
 		}
-		if n != 3 || x.Stats().Refused != 1 {
+		if n < 4 || n > 8 { // the window and two packets
 			t.Fatalf("%d packets fit", n)
 		}
 		start := time.Now()
@@ -306,7 +316,7 @@ func TestReady(t *testing.T) {
 		if !x.SendPacket(p) {
 			t.Error("not ready after Ready")
 		}
-		y.within(t, time.Second, "packets", func() bool { p, _ := y.got(); return p == 4 })
+		y.within(t, time.Second, "packets", func() bool { p, _ := y.got(); return p == n+1 })
 	})
 }
 
@@ -319,7 +329,8 @@ func TestDatagrams(t *testing.T) {
 		if err := x.SendDatagram(make([]byte, x.MaxDatagram()+1)); !errors.Is(err, arq.ErrTooBig) {
 			t.Fatal(err)
 		}
-		x.send(t, 0, 40, 50000)
+		go x.send(t, 0, 40, 50000)
+		time.Sleep(100 * time.Millisecond)
 		for i := range 200 {
 			p := make([]byte, 100)
 			stamp(p, i)

@@ -233,11 +233,18 @@ func (a *Assoc) receive(g *group, k int, news bool, now time.Duration) bool {
 
 // hasRoom returns Ready when it is to be called. Called with the lock held.
 func (a *Assoc) hasRoom() func() {
-	if !a.refused || a.state != open || 2*a.machine.Stats().Queued > a.mux.cfg.SendBuffer {
+	if !a.refused || a.state != open || !a.ready() {
 		return nil
 	}
 	a.refused = false
 	return a.handlers.Ready
+}
+
+// ready reports whether a packet that was refused is worth another attempt.
+// Called with the lock held.
+func (a *Assoc) ready() bool {
+	s := a.machine.Stats()
+	return 2*a.backlog() <= -(s.Window+minBacklog) && 2*s.Queued <= a.mux.cfg.SendBuffer
 }
 
 // call calls a handler without the lock, which the machine allows between
