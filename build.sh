@@ -53,6 +53,7 @@ fingerprint() {
     {
         go version
         gcc --version
+        g++ --version
         find go.mod go.sum build.sh .ci capi cmd core include cmake CMakeLists.txt -type f \
             ! -name '*_test.go' ! -path '*/testdata/*' -print0 | sort -z | xargs -0 sha256sum
     } | sha256sum

@@ -9,7 +9,6 @@ need_to_check() {
     need_to_compile
     need_python venv
     need_rust clippy rustfmt
-    need_command g++ g++ "checks that the header is C++ too"
     need_command shellcheck shellcheck "lints the shell scripts"
     install_needs
     ensure_go

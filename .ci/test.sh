@@ -5,7 +5,6 @@ need_to_test() {
     need_to_compile
     need_python venv
     need_rust rustc
-    need_command g++ g++ "checks that the header is C++ too"
     need_command cmake cmake "the install tests consume the library by CMake"
     need_command make make "runs what CMake generates"
     need_command valgrind valgrind "looks for leaks in programs that use the library"

@@ -62,6 +62,7 @@ need_to_compile() {
     if ! have gcc || ! echo '#include <stdlib.h>' | gcc -E -xc - >/dev/null 2>&1; then
         need libc6-dev "headers of the C library"
     fi
+    need_command g++ g++ "compiles libutp, the part of the library that is C++"
     need_command ld binutils "links the library and keeps its inner symbols private"
     need_command pkg-config pkg-config "finds libsodium"
     if ! have pkg-config || ! pkg-config --exists 'libsodium >= 1.0.18'; then

@@ -12,8 +12,10 @@
 #                     (cd capi && gcov -o OUTDIR/obj/gcov *.c)
 #   --test            with the fault injection that tests/abi uses, and with Go's
 #                     dearest check of pointers; shared only
-#   --target OS-ARCH  linux-amd64, linux-arm64 or windows-amd64; needs that
-#                     cross compiler, and libsodium for it
+#   --target OS-ARCH  linux-amd64, linux-arm64 or windows-amd64; needs the cross
+#                     compilers of C and C++ for that (on Debian
+#                     g++-aarch64-linux-gnu or g++-mingw-w64-x86-64), and
+#                     libsodium for it
 #
 # Result: OUTDIR/lib/libcrust.so.X.Y.Z with its links, lib/libcrust.a,
 # lib/pkgconfig/crust.pc and include/crust.h; for Windows bin/crust.dll,
@@ -21,8 +23,10 @@
 # changed.
 #
 # libsodium is linked statically, and hidden, when the compiler finds
-# libsodium.a, dynamically otherwise. CC and CXX are respected; CRUST_SODIUM names
-# a libsodium.a that the compiler would not find, beside ../include.
+# libsodium.a, dynamically otherwise. The C++ library, which libutp needs, is always
+# linked statically and hidden: what links libcrust needs none, and may have its own.
+# CC and CXX are respected; CRUST_SODIUM names a libsodium.a that the compiler would
+# not find, beside ../include.
 set -euo pipefail
 
 usage() {
@@ -59,7 +63,7 @@ root=$(dirname "$here")
 mkdir -p "$1"
 out=$(cd "$1" && pwd)
 
-for tool in go sed sha256sum nm; do
+for tool in go sed sha256sum nm readelf; do
     command -v "$tool" >/dev/null || fail "$tool is not installed"
 done
 unset GOOS GOARCH GOARM GOEXPERIMENT
@@ -78,6 +82,7 @@ prefix=
 [[ $target == "$native" ]] || prefix=$triple-
 export CC=${CC:-${prefix}gcc} CXX=${CXX:-${prefix}g++}
 command -v "${CC%% *}" >/dev/null || fail "the C compiler ${CC%% *} is not installed"
+command -v "${CXX%% *}" >/dev/null || fail "the C++ compiler ${CXX%% *} is not installed"
 
 header=$root/include/crust.h
 version_part() { sed -n "s/^#define CRUST_VERSION_$1 \\([0-9]*\\)\$/\\1/p" "$header"; }
@@ -120,11 +125,23 @@ else
 fi
 export CGO_LDFLAGS
 
+# archive NAME prints the path of a static library of the C++ compiler.
+archive() {
+    local path
+    path=$($CXX -print-file-name="$1")
+    [[ -f $path ]] || fail "$CXX has no $1 (on Debian it is in the package libstdc++-N-dev, elsewhere in libstdc++-static)"
+    printf '%s\n' "$path"
+}
+cxx_library=$(archive libstdc++.a)
+cxx_unwinder=$(archive libgcc_eh.a)
+
 # What the build depends on. An unchanged stamp means an unchanged result.
 stamp() {
-    printf '%s\n' "$version $abi $variant $target $CC" "${CGO_CFLAGS-}"
+    printf '%s\n' "$version $abi $variant $target $CC $CXX" "${CGO_CFLAGS-}" "${CGO_CXXFLAGS-}"
     go version
     $CC --version | head -n 1
+    $CXX --version | head -n 1
+    sha256sum "$cxx_library" "$cxx_unwinder"
     (cd "$root" && find core capi include go.mod go.sum -type f ! -name '*_test.go' ! -path '*/testdata/*' -print0 |
         LC_ALL=C sort -z | xargs -0 sha256sum)
     [[ -z $sodium ]] || sha256sum "$sodium"
@@ -213,16 +230,24 @@ build_shared() {
     nm -D --defined-only "$out/lib/$lib" | sed -n 's/.* [A-Z] \([^@]*\).*/\1/p' | grep -v "^CRUST_$abi\$" |
         LC_ALL=C sort | diff - "$exports" >"$obj/symbols.diff" ||
         fail "the library exports other symbols than capi/exports.txt: $(tr '\n' ' ' <"$obj/symbols.diff")"
+    # With a sanitizer it may: the sanitizer's own library needs it.
+    if [[ $variant != asan ]] && readelf -d "$out/lib/$lib" | grep -E 'NEEDED.*(libstdc\+\+|libgcc_s)'; then
+        fail "the library needs a C++ library at run time"
+    fi
 }
 
 # The archive is one object in which only the functions of crust.h are global,
-# libsodium included, so that it cannot clash with anything in the host.
+# libsodium and what is used of the C++ library included, so that it cannot clash
+# with anything in the host and links with a C compiler. Section groups are
+# resolved: the linker of a C++ host would else take the host's group of the same
+# name (DW.ref.__gxx_personality_v0) for ours, whose symbols are hidden.
 build_static() {
     local go_archive=$obj/go.a objcopy=${prefix}objcopy ld=${prefix}ld ar=${prefix}ar
     say "linking libcrust.a ($target)"
     (cd "$root" && go build "${buildflags[@]}" -buildmode=c-archive -ldflags "$strip -buildid=" -o "$go_archive" ./capi)
     rm -f "$obj/go.h"
-    "$ld" -r --whole-archive "$go_archive" --no-whole-archive ${sodium:+"$sodium"} -o "$obj/crust.o"
+    "$ld" -r --force-group-allocation --whole-archive "$go_archive" --no-whole-archive ${sodium:+"$sodium"} \
+        "$cxx_library" "$cxx_unwinder" -o "$obj/crust.o"
     "$objcopy" --keep-global-symbols="$exports" "$obj/crust.o"
     "$objcopy" --strip-debug "$obj/crust.o"
     rm -f "$out/lib/libcrust.a"
