@@ -152,7 +152,7 @@ func testRebind(t *testing.T, upload bool, addr string, pause time.Duration) {
 	if !upload {
 		from, to = y, x
 	}
-	const count, at = 3000, 10
+	const count, at = 1500, 5
 	stop := make(chan struct{})
 	defer close(stop)
 	go func() {

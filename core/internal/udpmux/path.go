@@ -58,5 +58,4 @@ func (a *Assoc) move(to netip.AddrPort, now time.Duration) {
 		a.machine.Moved(now)
 	}
 	a.machine.Ping() // what was sent to the old address is missed the sooner
-	a.mux.cfg.Log.Debug("a peer's address changed", "peer", a.link.Remote.Peer, "from", old, "to", to)
 }

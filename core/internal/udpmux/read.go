@@ -208,7 +208,7 @@ func (a *Assoc) receive(g *group, k int, news bool, now time.Duration) bool {
 	if news && g.from != a.addr {
 		a.wander(g.from)
 	}
-	machine := a.machine
+	machine, before := a.machine, a.addr
 	for i := range k {
 		if err := machine.Receive(g.numbers[i], g.data[i], now, (*inlet)(a)); err != nil {
 			a.mu.Unlock()
@@ -220,8 +220,11 @@ func (a *Assoc) receive(g *group, k int, news bool, now time.Duration) bool {
 			break
 		}
 	}
-	over, ready := a.state == ended, a.hasRoom()
+	over, ready, addr := a.state == ended, a.hasRoom(), a.addr
 	a.mu.Unlock()
+	if addr != before {
+		a.mux.cfg.Log.Debug("a peer's address changed", "peer", a.link.Remote.Peer, "from", before, "to", addr)
+	}
 	if over {
 		a.tell()
 	}
