@@ -3,6 +3,7 @@ package udpmux
 import (
 	"errors"
 	"net/netip"
+	"runtime"
 	"time"
 
 	"github.com/libcrust/libcrust/core/internal/arq"
@@ -77,6 +78,9 @@ func (m *Mux) read() {
 			a.flush()
 		}
 		r.touched = r.touched[:0]
+		if n == 1 && ps[0].N < 2048 {
+			runtime.Gosched()
+		}
 	}
 }
 

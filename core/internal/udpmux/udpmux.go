@@ -105,10 +105,10 @@ const (
 	flightQueue = 128
 	// flightRate bounds how many flights are opened in a second, and flightBurst
 	// how many at once: as many of anybody as of those with a handshake under way.
-	// At some 10 us for each with its answer, a flood of either takes some 4 % of
+	// At some 10 us for each with its answer, a flood of either takes some 2 % of
 	// a processor.
-	flightRate  = 4000
-	flightBurst = 2000
+	flightRate  = 2000
+	flightBurst = 1000
 	// closing is how many times Close of a Mux says good-bye.
 	closing = 2
 )
