@@ -5,6 +5,7 @@ package crust_test
 import (
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	crust "github.com/libcrust/libcrust/core"
@@ -22,6 +23,7 @@ func TestLentWakesNobodyWhenIdle(t *testing.T) {
 			}
 			return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 		}
+		synctest.Wait()
 		before := used()
 		time.Sleep(3 * time.Hour)
 		if took := used() - before; took > time.Second {
