@@ -3,7 +3,6 @@ package udpmux
 import (
 	"errors"
 	"net/netip"
-	"runtime"
 	"time"
 
 	"github.com/libcrust/libcrust/core/internal/arq"
@@ -78,9 +77,6 @@ func (m *Mux) read() {
 			a.flush()
 		}
 		r.touched = r.touched[:0]
-		if n == 1 && ps[0].N < 2048 {
-			runtime.Gosched()
-		}
 	}
 }
 
