@@ -3,10 +3,10 @@
 // Each language has a driver, a program that obeys the same few commands, one a
 // line, and answers in the same words:
 //
-//	driver NETWORKNAME                 listens on tcp://127.0.0.1:0 and prints "ready PEERID"
+//	driver NETWORKNAME [LISTEN...]     listens there, or on tcp://127.0.0.1:0: "ready PEERID"
 //	info                               "info BASE64URL"
-//	connect BASE64URL                  "connected PEERID" or "connect_failed CODE TEXT";
-//	                                   the side that accepts prints "connected PEERID" too
+//	connect BASE64URL                  "connected PEERID TRANSPORT" or "connect_failed CODE TEXT";
+//	                                   the side that accepts prints "connected ..." too
 //	pattern PEERID COUNT SIZE PRIORITY sends COUNT messages of SIZE bytes, then "sent COUNT";
 //	                                   byte i of message k is k*31 + i*7 + 3 modulo 256, where k
 //	                                   runs on from command to command
@@ -31,31 +31,100 @@ type outcome struct {
 	took   time.Duration
 }
 
+// Listeners of drivers.
+const (
+	tcp = "tcp://127.0.0.1:0"
+	utp = "utp://127.0.0.1:0"
+)
+
+// ways are how the pairs of the matrix meet: where each side listens, and what
+// they must meet by.
+var ways = []struct {
+	name, by         string
+	listenA, listenB []string
+}{
+	{"tcp", "tcp", []string{tcp}, []string{tcp}},
+	{"utp", "utp", []string{utp}, []string{utp}},
+	{"mixed", "tcp", []string{tcp, utp}, []string{utp}},
+}
+
 // TestMatrix runs every ordered pair: the first makes the connection info, the
-// second connects with it.
+// second connects with it. It does so over TCP, over uTP, and with both to choose
+// from, when it must be TCP.
 func TestMatrix(t *testing.T) {
 	run := wanted(t)
+	programs := buildAll(t, run)
+	for _, way := range ways {
+		t.Run(way.name, func(t *testing.T) {
+			outcomes := make(map[[2]string]outcome)
+			for _, a := range run {
+				for _, b := range run {
+					began := time.Now()
+					passed := t.Run(a+"-"+b, func(t *testing.T) {
+						network := fmt.Sprintf("conformance %s %s %d", a, b, time.Now().UnixNano())
+						pair(t, start(t, a, programs[a], network, way.listenA...), start(t, b, programs[b], network, way.listenB...), way.by)
+					})
+					outcomes[[2]string{a, b}] = outcome{passed, time.Since(began)}
+				}
+			}
+			fmt.Fprint(os.Stdout, table(way.name, run, outcomes))
+		})
+	}
+}
+
+// buildAll builds the drivers of the languages.
+func buildAll(t *testing.T, run []string) map[string]program {
 	w := newWorkshop(t)
 	programs := make(map[string]program)
 	for _, language := range run {
 		programs[language] = w.build(t, language)
 	}
-	outcomes := make(map[[2]string]outcome)
-	for _, a := range run {
-		for _, b := range run {
-			began := time.Now()
-			passed := t.Run(a+"-"+b, func(t *testing.T) { pair(t, a, b, programs[a], programs[b]) })
-			outcomes[[2]string{a, b}] = outcome{passed, time.Since(began)}
+	return programs
+}
+
+// TestMixedMesh connects each language with each other in one network, in which
+// two listen over TCP alone and two over uTP alone: everybody has sessions of
+// both kinds at once.
+func TestMixedMesh(t *testing.T) {
+	run := wanted(t)
+	programs := buildAll(t, run)
+	network := fmt.Sprintf("conformance mesh %d", time.Now().UnixNano())
+	all := make([]*driver, len(run))
+	for i, language := range run {
+		all[i] = start(t, language, programs[language], network, []string{tcp, utp}[i%2])
+	}
+	for i, a := range all {
+		for j, b := range all[:i] {
+			if (i+j)%2 == 1 {
+				meet(a, b, []string{"tcp", "utp"}[i%2])
+			} else {
+				meet(b, a, []string{"tcp", "utp"}[j%2])
+			}
 		}
 	}
-	fmt.Fprint(os.Stdout, table(run, outcomes))
+	for _, size := range []int{64, 20 << 10} {
+		for i, a := range all {
+			for _, b := range all[:i] {
+				exchange(a, b, 100, size, 1)
+			}
+		}
+	}
+	for i, a := range all {
+		for _, b := range all[:i] {
+			part(a, b)
+		}
+	}
+	for _, d := range all {
+		d.tell("quit")
+		d.end()
+	}
 }
 
 // table shows the matrix to people.
-func table(run []string, outcomes map[[2]string]outcome) string {
+func table(way string, run []string, outcomes map[[2]string]outcome) string {
 	var b strings.Builder
 	passed := 0
-	fmt.Fprintf(&b, "\nconformance: rows give connection info, columns connect\n%10s", "")
+	fmt.Fprintf(&b, "\nconformance, %s: rows give connection info, columns connect\n%10s", way, "")
 	for _, column := range run {
 		fmt.Fprintf(&b, "%14s", column)
 	}
@@ -74,19 +143,29 @@ func table(run []string, outcomes map[[2]string]outcome) string {
 	return b.String()
 }
 
+// meet lets b connect with a's connection info, which must be over a transport.
+func meet(a, b *driver, by string) {
+	a.t.Helper()
+	a.tell("info")
+	b.tell("connect %s", strings.TrimPrefix(a.expect("info "), "info "))
+	a.expectAll("connected " + b.id + " " + by)
+	b.expectAll("connected " + a.id + " " + by)
+}
+
+// part lets a end the session with b.
+func part(a, b *driver) {
+	a.t.Helper()
+	a.tell("disconnect %s", b.id)
+	a.expectAll("lost " + b.id + " disconnected")
+	b.expectAll("lost " + a.id + " disconnected")
+}
+
 // pair is the conversation of two drivers.
-func pair(t *testing.T, languageA, languageB string, programA, programB program) {
-	network := fmt.Sprintf("conformance %s %s %d", languageA, languageB, time.Now().UnixNano())
-	a := start(t, languageA, programA, network)
-	b := start(t, languageB, programB, network)
+func pair(t *testing.T, a, b *driver, by string) {
 	if a.id == b.id || len(a.id) != 64 || len(b.id) != 64 {
 		t.Fatalf("peer ids %q and %q, want two different ones of 64 digits", a.id, b.id)
 	}
-
-	a.tell("info")
-	b.tell("connect %s", strings.TrimPrefix(a.expect("info "), "info "))
-	a.expectAll("connected " + b.id)
-	b.expectAll("connected " + a.id)
+	meet(a, b, by)
 
 	exchange(a, b, 1000, 64, 1)
 	exchange(a, b, 100, 20<<10, 0)
@@ -105,13 +184,11 @@ func pair(t *testing.T, languageA, languageB string, programA, programB program)
 	exchange(a, b, 1, 0, 1) // the session is unharmed, and an empty message is a message
 	exchange(a, b, 10, 100, 200)
 
-	if languageA <= languageB { // each side of each couple of languages is the one that ends it, once
-		a.tell("disconnect %s", b.id)
+	if a.language <= b.language { // each side of each couple of languages is the one that ends it, once
+		part(a, b)
 	} else {
-		b.tell("disconnect %s", a.id)
+		part(b, a)
 	}
-	a.expectAll("lost " + b.id + " disconnected")
-	b.expectAll("lost " + a.id + " disconnected")
 
 	a.tell("quit")
 	a.end()

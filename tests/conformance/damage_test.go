@@ -63,7 +63,7 @@ func notices(t *testing.T, language string, p program, sent [][]byte, good bool)
 	if !connected {
 		t.Fatalf("not connected within %v", answerTime)
 	}
-	d.expectAll("connected " + service.ID().String())
+	d.expectAll("connected " + service.ID().String() + " tcp")
 	peer := service.Peers()[0].Peer
 	for _, data := range sent {
 		if err := service.Send(peer, data, 0); err != nil {

@@ -5,7 +5,7 @@
  * driver.c - the conformance driver of the C ABI: poll mode, with the service's
  * descriptor and standard input in one poll(2).
  *
- *   driver NETWORKNAME
+ *   driver NETWORKNAME [LISTEN...]
  *
  * Commands come one a line, answers go one a line, events are handled meanwhile:
  * info, connect INFO, pattern PEER COUNT SIZE PRIORITY, verify PEER COUNT SIZE,
@@ -52,6 +52,7 @@ typedef struct peer {
 static crust_service service;
 static peer *peers;
 static int stopped, closing;
+static int starting; /* listeners that have not started */
 
 static void say(const char *format, ...) {
     va_list args;
@@ -223,7 +224,7 @@ static void on_event(const crust_event *e) {
     char *text;
     switch (e->type) {
     case CRUST_EVENT_LISTENER_STARTED:
-        if (crust_service_id(service, &own) == CRUST_OK && crust_peer_id_format(&own, name) == CRUST_OK) say("ready %s", name);
+        if (--starting == 0 && crust_service_id(service, &own) == CRUST_OK && crust_peer_id_format(&own, name) == CRUST_OK) say("ready %s", name);
         break;
     case CRUST_EVENT_LISTENER_FAILED: say("error %s %s", crust_error_name(e->code), e->text); break;
     case CRUST_EVENT_CONNECTION_INFO:
@@ -231,10 +232,8 @@ static void on_event(const crust_event *e) {
         say("info %s", text);
         free(text);
         break;
-    case CRUST_EVENT_CONNECTED:
-    case CRUST_EVENT_ALREADY_CONNECTED:
-        if (p) say("connected %s", p->name);
-        break;
+    case CRUST_EVENT_CONNECTED: say("connected %s %.*s", p->name, (int)strcspn(e->endpoint, ":"), e->endpoint); break;
+    case CRUST_EVENT_ALREADY_CONNECTED: say("error already connected to %s", p->name); break;
     case CRUST_EVENT_CONNECT_FAILED: say("connect_failed %s %s", crust_error_name(e->code), e->text ? e->text : ""); break;
     case CRUST_EVENT_MESSAGE: arrived(p, e); break;
     case CRUST_EVENT_WRITABLE: p->blocked = 0; break;
@@ -372,24 +371,27 @@ static int read_commands(void) {
     return 1;
 }
 
-static int start(const char *network) {
+static int start(const char *network, char **listen, int count) {
     crust_config *config = NULL;
+    int i;
     crust_result r = crust_config_new(&config);
     if (r == CRUST_OK) r = crust_config_set_str(config, CRUST_OPT_NETWORK_NAME, network);
-    if (r == CRUST_OK) r = crust_config_add_listener(config, "tcp://127.0.0.1:0");
+    for (i = 0; i < count && r == CRUST_OK; i++) r = crust_config_add_listener(config, listen[i]);
+    starting = count;
     if (r == CRUST_OK) r = crust_service_new(config, NULL, &service);
     crust_config_free(config);
     return r == CRUST_OK;
 }
 
 int main(int argc, char **argv) {
+    char usual[] = "tcp://127.0.0.1:0", *alone[] = {usual};
     intptr_t fd = -1;
     peer *p;
-    if (argc != 2) {
-        fprintf(stderr, "usage: driver NETWORKNAME\n");
+    if (argc < 2) {
+        fprintf(stderr, "usage: driver NETWORKNAME [LISTEN...]\n");
         return 2;
     }
-    if (crust_abi_version() != CRUST_ABI_VERSION || !start(argv[1]) || crust_service_fd(service, &fd) != CRUST_OK ||
+    if (crust_abi_version() != CRUST_ABI_VERSION || !start(argv[1], argc > 2 ? argv + 2 : alone, argc > 2 ? argc - 2 : 1) || crust_service_fd(service, &fd) != CRUST_OK ||
         fcntl(0, F_SETFL, fcntl(0, F_GETFL) | O_NONBLOCK) != 0) {
         fprintf(stderr, "driver: %s\n", crust_last_error());
         return 1;

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The conformance driver of the Python binding: ``driver.py NETWORKNAME``.
+"""The conformance driver of the Python binding: ``driver.py NETWORKNAME [LISTEN...]``.
 
 Reads commands from standard input and prints what happens, one a line, as the drivers of the
 other languages do.
@@ -71,8 +71,9 @@ class Peer:
 
 
 class Driver:
-    def __init__(self, service: crust.Service) -> None:
+    def __init__(self, service: crust.Service, listeners: int) -> None:
         self.service = service
+        self.starting = listeners
         self.peers: defaultdict[crust.PeerId, Peer] = defaultdict(Peer)
         self.commands: dict[str, Callable[..., None]] = {
             "info": self.info,
@@ -183,11 +184,15 @@ class Driver:
         elif isinstance(event, crust.Writable):
             self.send_more(event.peer)
         elif isinstance(event, crust.ListenerStarted):
-            say("ready", self.service.id)
+            self.starting -= 1
+            if self.starting == 0:
+                say("ready", self.service.id)
         elif isinstance(event, crust.ConnectionInfo):
             say("info", unpadded(event.data))
-        elif isinstance(event, (crust.Connected, crust.AlreadyConnected)):
-            say("connected", event.peer)
+        elif isinstance(event, crust.Connected):
+            say("connected", event.peer, event.endpoint.split(":")[0])
+        elif isinstance(event, crust.AlreadyConnected):
+            say("error already connected to", event.peer)
         elif isinstance(event, crust.ConnectFailed):
             say("connect_failed", event.name, event.text)
         elif isinstance(event, crust.Lost):
@@ -199,8 +204,8 @@ class Driver:
             say("error", event.name, event.text)
 
 
-def run(service: crust.Service) -> None:
-    driver = Driver(service)
+def run(service: crust.Service, listeners: int) -> None:
+    driver = Driver(service, listeners)
     typed = b""
     with selectors.DefaultSelector() as selector:
         selector.register(sys.stdin.fileno(), selectors.EVENT_READ)
@@ -223,11 +228,12 @@ def run(service: crust.Service) -> None:
 
 
 def main() -> int:
-    if len(sys.argv) != 2:
-        print("usage: driver.py NETWORKNAME", file=sys.stderr)
+    if len(sys.argv) < 2:
+        print("usage: driver.py NETWORKNAME [LISTEN...]", file=sys.stderr)
         return 2
-    with crust.Service(network_name=sys.argv[1], listen=["tcp://127.0.0.1:0"]) as service:
-        run(service)
+    listen = sys.argv[2:] or ["tcp://127.0.0.1:0"]
+    with crust.Service(network_name=sys.argv[1], listen=listen) as service:
+        run(service, len(listen))
     say("bye")
     return 0
 

@@ -167,11 +167,11 @@ type driver struct {
 	exited   chan error
 }
 
-// start starts a driver and waits until it listens.
-func start(t *testing.T, language string, p program, network string) *driver {
+// start starts a driver and waits until it listens, by default on TCP.
+func start(t *testing.T, language string, p program, network string, listen ...string) *driver {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	arguments := append(slices.Clone(p.arguments), network)
+	arguments := append(append(slices.Clone(p.arguments), network), listen...)
 	d := &driver{
 		t: t, language: language, process: exec.CommandContext(ctx, arguments[0], arguments[1:]...), lines: make(chan string, 64),
 		errors: &complaints{}, cancel: cancel, exited: make(chan error, 1),

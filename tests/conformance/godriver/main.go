@@ -18,11 +18,11 @@ import (
 )
 
 func main() {
-	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: godriver NETWORKNAME")
+	if len(os.Args) < 2 {
+		fmt.Fprintln(os.Stderr, "usage: godriver NETWORKNAME [LISTEN...]")
 		os.Exit(2)
 	}
-	if err := drive(os.Args[1], os.Stdin, os.Stdout); err != nil {
+	if err := drive(os.Args[1], os.Args[2:], os.Stdin, os.Stdout); err != nil {
 		fmt.Fprintf(os.Stderr, "godriver: %v\n", err)
 		os.Exit(1)
 	}
@@ -33,6 +33,7 @@ type driver struct {
 	service  *crust.Service
 	out      *lines
 	patterns chan pattern
+	starting int // listeners that have not started
 
 	mu    sync.Mutex
 	peers map[crust.PeerID]*peer // guarded by mu
@@ -77,18 +78,25 @@ func fill(k, size int) []byte {
 	return data
 }
 
-func drive(network string, in io.Reader, out io.Writer) error {
-	local, err := crust.ParseEndpoint("tcp://127.0.0.1:0")
-	if err != nil {
-		return err
+func drive(network string, listen []string, in io.Reader, out io.Writer) error {
+	if len(listen) == 0 {
+		listen = []string{"tcp://127.0.0.1:0"}
 	}
-	service, err := crust.New(crust.Config{NetworkName: network, Listen: []crust.Endpoint{local}})
+	config := crust.Config{NetworkName: network}
+	for _, text := range listen {
+		local, err := crust.ParseEndpoint(text)
+		if err != nil {
+			return err
+		}
+		config.Listen = append(config.Listen, local)
+	}
+	service, err := crust.New(config)
 	if err != nil {
 		return err
 	}
 	d := &driver{
 		service: service, out: &lines{w: out}, patterns: make(chan pattern, 1024),
-		peers: make(map[crust.PeerID]*peer),
+		starting: len(listen), peers: make(map[crust.PeerID]*peer),
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -114,13 +122,15 @@ func (d *driver) events() {
 	for e := range d.service.Events(context.Background()) {
 		switch e.Type {
 		case crust.EventListenerStarted:
-			d.out.printf("ready %s", d.service.ID())
+			if d.starting--; d.starting == 0 {
+				d.out.printf("ready %s", d.service.ID())
+			}
 		case crust.EventListenerFailed:
 			d.out.printf("error %v", e.Err())
 		case crust.EventConnectionInfo:
 			d.out.printf("info %s", base64.RawURLEncoding.EncodeToString(e.Data))
 		case crust.EventConnected:
-			d.out.printf("connected %s", e.Peer)
+			d.out.printf("connected %s %v", e.Peer, e.Endpoint().Transport)
 		case crust.EventAlreadyConnected:
 			d.out.printf("error already connected to %s", e.Peer)
 		case crust.EventConnectFailed:

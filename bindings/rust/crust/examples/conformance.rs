@@ -3,9 +3,9 @@
 //! and answers on standard output.
 //!
 //! ```text
-//! conformance NETWORKNAME            listens on tcp://127.0.0.1:0 and prints "ready PEERID"
+//! conformance NETWORKNAME [LISTEN...] listens there or on tcp://127.0.0.1:0: "ready PEERID"
 //! info                               "info BASE64URL"
-//! connect BASE64URL                  "connected PEERID" or "connect_failed CODE TEXT"
+//! connect BASE64URL                  "connected PEERID TRANSPORT" or "connect_failed CODE TEXT"
 //! pattern PEERID COUNT SIZE PRIORITY sends COUNT messages of SIZE bytes: "sent COUNT"
 //! verify PEERID COUNT SIZE           checks COUNT further messages: "verified COUNT"
 //! toobig PEERID                      tries 2 MiB and a byte: "refused too_big"
@@ -21,6 +21,7 @@ use std::env;
 use std::error::Error;
 use std::io::{self, BufRead, Write};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -31,11 +32,11 @@ type Answer<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().collect();
-    let [_, network] = &arguments[..] else {
-        eprintln!("usage: conformance NETWORKNAME");
+    let [_, network, listen @ ..] = &arguments[..] else {
+        eprintln!("usage: conformance NETWORKNAME [LISTEN...]");
         return ExitCode::from(2);
     };
-    match drive(network) {
+    match drive(network, listen) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("conformance: {error}");
@@ -44,13 +45,16 @@ fn main() -> ExitCode {
     }
 }
 
-fn drive(network: &str) -> Answer<()> {
-    let config = Config::new()
-        .network_name(network)
-        .listen("tcp://127.0.0.1:0");
+fn drive(network: &str, listen: &[String]) -> Answer<()> {
+    let usual = ["tcp://127.0.0.1:0".to_owned()];
+    let listen = if listen.is_empty() { &usual } else { listen };
+    let config = listen
+        .iter()
+        .fold(Config::new().network_name(network), Config::listen);
     let (service, events) = Service::new(config)?;
     let driver = Arc::new(Driver {
         service: service.handle(),
+        starting: AtomicUsize::new(listen.len()),
         peers: Mutex::default(),
     });
     let (orders, ordered) = mpsc::channel();
@@ -94,6 +98,8 @@ fn say(line: std::fmt::Arguments<'_>) {
 /// A service and what is known of its peers.
 struct Driver {
     service: Handle,
+    /// Listeners that have not started.
+    starting: AtomicUsize,
     peers: Mutex<HashMap<PeerId, Peer>>,
 }
 
@@ -135,12 +141,19 @@ impl Driver {
     fn listen(&self, events: Events) {
         for event in events {
             match event {
-                Event::ListenerStarted { .. } => say(format_args!("ready {}", self.service.id())),
+                Event::ListenerStarted { .. } => {
+                    if self.starting.fetch_sub(1, Ordering::Relaxed) == 1 {
+                        say(format_args!("ready {}", self.service.id()));
+                    }
+                }
                 Event::ListenerFailed { error, .. } => say(format_args!("error {error}")),
                 Event::ConnectionInfo { info, .. } => {
                     say(format_args!("info {}", base64url::encode(&info)));
                 }
-                Event::Connected { peer, .. } => say(format_args!("connected {peer}")),
+                Event::Connected { peer, endpoint, .. } => {
+                    let transport = endpoint.split(':').next().unwrap_or_default();
+                    say(format_args!("connected {peer} {transport}"));
+                }
                 Event::AlreadyConnected { peer, .. } => {
                     say(format_args!("error already connected to {peer}"));
                 }
