@@ -1,5 +1,6 @@
 /* A program as a user of the installed library would write it: two services of
- * one process meet, one says a word, the other repeats it. Ends with 0. */
+ * one process meet, one says a word, the other repeats it. The argument is where
+ * they listen, by default tcp://127.0.0.1:0. Ends with 0. */
 #include <stdio.h>
 #include <string.h>
 
@@ -40,12 +41,12 @@ static int take(crust_service service, crust_event_type wanted, crust_service ot
     return 1;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     crust_config *config;
     crust_service a, b;
     char heard[32] = "";
-    if (crust_config_new(&config) < 0 || crust_config_add_listener(config, "tcp://127.0.0.1:0") < 0 ||
+    if (crust_config_new(&config) < 0 || crust_config_add_listener(config, argc > 1 ? argv[1] : "tcp://127.0.0.1:0") < 0 ||
         crust_config_set_str(config, CRUST_OPT_NETWORK_NAME, "install test") < 0)
         return fail("configuration");
     if (crust_service_new(config, NULL, &a) < 0 || crust_service_new(config, NULL, &b) < 0)

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs the library and uses it as strangers' projects do: by find_package, by
 # add_subdirectory and by pkg-config, from an installed prefix, from one that was
-# moved, and from the build tree. tests/install/run.sh [BUILD]
+# moved, and from the build tree; in C programs without any C++, and inside a C++
+# program and a shared library. tests/install/run.sh [BUILD]
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
@@ -27,9 +28,11 @@ try() {
     fi
 }
 
-says() { [ "$("$1")" = "libcrust $version: installed" ]; }
+# says PROGRAM: it runs over TCP and over UDP, for which a part of the library is C++.
+says() { [ "$("$1")" = "libcrust $version: installed" ] && [ "$("$1" utp://127.0.0.1:0)" = "libcrust $version: installed" ]; }
 needs() { readelf -d "$1" | grep -q 'NEEDED.*\[libcrust\.so\.1\]'; }
-alone() { readelf -d "$1" | grep -q 'NEEDED.*libc\.so' && ! needs "$1"; }
+plain() { readelf -d "$1" | grep -q 'NEEDED.*libc\.so' && ! readelf -d "$1" | grep -E 'NEEDED.*(libstdc|libgcc_s|libsodium)'; }
+alone() { plain "$1" && ! needs "$1"; }
 # Grepping the output of a command that fails: pipefail would hide the match.
 refuses() {
     local pattern=$1
@@ -71,6 +74,25 @@ pkg_config() {
     try "$name: compile and link the archive" cc -o "$work/pcs" "$here/main.c" $flags "$lib/libcrust.a" \
         $(pkg-config --static --libs-only-l crust | sed 's/-lcrust//')
     try "$name: that program runs" says "$work/pcs"
+    try "$name: it asks for no C++ library" plain "$work/pcs"
+}
+
+# embed LIBDIR puts the archive where its inner parts could clash with the host's.
+embed() {
+    local include=(-I"$build/include" -DCRUST_STATIC -Dmain=consume)
+    try "C++ host: compile and link the archive" sh -c "cc -c ${include[*]} -o '$work/consume.o' '$here/main.c' &&
+        c++ -std=c++11 -Wall -Wextra -Werror -o '$work/host' '$here/host.cc' '$work/consume.o' '$1/libcrust.a' -lpthread"
+    try "C++ host: it runs, with an operator new and exceptions of its own" says "$work/host"
+    try "C++ host: link the shared library" \
+        c++ -std=c++11 -o "$work/host-shared" "$here/host.cc" "$work/consume.o" -L"$1" -lcrust -Wl,-rpath,"$1"
+    try "C++ host: that runs too" says "$work/host-shared"
+    try "shared library around the archive: link" \
+        cc -fPIC -shared "${include[@]}" -o "$work/libaround.so" "$here/main.c" "$1/libcrust.a" -lpthread -Wl,-z,defs
+    try "shared library around the archive: it asks for no C++ library" alone "$work/libaround.so"
+    try "shared library around the archive: a program runs with it" sh -c "
+        printf 'int consume(int, char **);\nint main(int c, char **v) { return consume(c, v); }\n' >'$work/around.c' &&
+        cc -o '$work/around' '$work/around.c' -L'$work' -laround -Wl,-rpath,'$work'"
+    try "shared library around the archive: and says what it should" says "$work/around"
 }
 
 version=$(sed -n 's/^#define CRUST_VERSION_[MP][A-Z]* \([0-9]*\)$/\1/p' "$build/include/crust.h" | paste -sd.)
@@ -91,6 +113,7 @@ consume moved find_package -DCrust_DIR="$work/moved/$libdir/cmake/Crust"
 pkg_config moved "$work/moved" $libdir
 consume build-tree find_package -DCMAKE_PREFIX_PATH="$build"
 pkg_config build-tree "$build" lib
+embed "$build/lib"
 consume subdirectory add_subdirectory -DCRUST_SOURCE="$root" -DCRUST_OUTPUT_DIR="$work/library/out"
 
 try "another minor version is refused" refuses 'requested version "0.2"' \

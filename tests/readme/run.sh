@@ -45,6 +45,16 @@ in_rust() {
     LD_LIBRARY_PATH=$build/lib timeout 60 "$build/readme-rust/debug/example"
 }
 
+# The same program with the archive in it needs no library to be found.
+in_rust_static() {
+    cd "$work/rust"
+    CRUST_STATIC=1 CRUST_LIB_DIR=$build/lib CARGO_TARGET_DIR=$build/readme-rust-static cargo build --quiet
+    if readelf -d "$build/readme-rust-static/debug/example" | grep -E 'NEEDED.*(libcrust|libstdc)' >&2; then
+        return 1
+    fi
+    timeout 60 "$build/readme-rust-static/debug/example"
+}
+
 in_python() {
     PYTHONPATH=$root/bindings/python/src CRUST_LIBRARY=$build/lib/libcrust.so.1 timeout 60 python3 "$work/example.py"
 }
@@ -53,6 +63,7 @@ python3 "$here/examples.py" "$root/README.md" "$work"
 try Go in_go
 try C in_c
 try Rust in_rust
+try "Rust, static" in_rust_static
 try Python in_python
 
 # Files that the README points to must be there.
