@@ -60,6 +60,8 @@ func (c *config) setUint(option int32, v uint64) error {
 		return setBool(&c.cfg.NoListen, v)
 	case C.CRUST_OPT_NO_ACCEPT:
 		return setBool(&c.cfg.NoAccept, v)
+	case C.CRUST_OPT_LIVE_PORT:
+		return setSmall(&c.cfg.LivePort, v, math.MaxUint16)
 	}
 	if d := c.duration(option); d != nil {
 		if v > uint64(math.MaxInt64/time.Millisecond) {
@@ -81,7 +83,7 @@ func (c *config) setUint(option int32, v uint64) error {
 	return wrongOption(option, "number")
 }
 
-func setSmall[T ~uint8](to *T, v, greatest uint64) error {
+func setSmall[T ~uint8 | ~uint16](to *T, v, greatest uint64) error {
 	if v > greatest {
 		return fmt.Errorf("%d is out of bounds, the greatest value is %d", v, greatest)
 	}
@@ -114,6 +116,8 @@ func (c *config) duration(option int32) *time.Duration {
 		return &c.cfg.CloseTimeout
 	case C.CRUST_OPT_MESSAGE_MAX_AGE_MS:
 		return &c.cfg.MessageMaxAge
+	case C.CRUST_OPT_PORT_ROTATION_MS:
+		return &c.cfg.PortRotation
 	}
 	return nil
 }
@@ -141,7 +145,7 @@ func (c *config) size(option int32) *int {
 func wrongOption(option int32, kind string) error {
 	var c config
 	known := c.duration(option) != nil || c.size(option) != nil ||
-		option >= C.CRUST_OPT_NETWORK_NAME && option <= C.CRUST_OPT_CIPHER
+		option >= C.CRUST_OPT_NETWORK_NAME && option <= C.CRUST_OPT_LIVE_PORT
 	if known {
 		return fmt.Errorf("option %d does not take a %s", option, kind)
 	}
@@ -220,6 +224,7 @@ func (c *config) loadJSON(text []byte) error {
 	merge(&to.NoListen, from.NoListen)
 	merge(&to.NoAccept, from.NoAccept)
 	merge(&to.Cipher, from.Cipher)
+	merge(&to.LivePort, from.LivePort)
 	loaded := config{cfg: from}
 	for option := int32(C.CRUST_OPT_CONNECT_TIMEOUT_MS); option <= C.CRUST_OPT_MAX_CONNECTS; option++ {
 		if d := c.duration(option); d != nil {

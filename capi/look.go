@@ -93,4 +93,6 @@ func fillStats(out *C.crust_stats, st crust.Stats) {
 	out.events_queued, out.event_bytes_queued = C.uint64_t(st.EventsQueued), C.uint64_t(st.EventBytesQueued)
 	out.events_total = C.uint64_t(st.EventsTotal)
 	out.backpressure_pauses = C.uint64_t(st.BackpressurePauses)
+	out.sent_datagrams, out.received_datagrams = C.uint64_t(st.SentDatagrams), C.uint64_t(st.ReceivedDatagrams)
+	out.lost_datagrams = C.uint64_t(st.LostDatagrams)
 }

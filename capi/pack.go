@@ -146,7 +146,7 @@ func measure(events []crust.Event) (n, size int) {
 		if last == nil || *last != e.Peer {
 			need += rounded(len(e.Peer))
 		}
-		if e.Type != crust.EventMessage {
+		if !common(e) {
 			need += rareSize(e)
 		}
 		if n > 0 && (size+need > targetBytes || n == maxBatchEvents) {
@@ -157,6 +157,12 @@ func measure(events []crust.Event) (n, size int) {
 		n++
 	}
 	return n, size
+}
+
+// common says that an event may come by the million and carries nothing but a
+// peer, data and a priority.
+func common(e *crust.Event) bool {
+	return e.Type == crust.EventMessage || e.Type == crust.EventDatagram
 }
 
 // rare is what only rare events carry.
@@ -225,9 +231,9 @@ func fill(b *C.crust_batch, events []crust.Event, size int) {
 			last = &e.Peer
 		}
 		o := &out[i]
-		if e.Type == crust.EventMessage {
+		if common(e) {
 			*o = event{
-				kind: uint32(crust.EventMessage), priority: e.Priority, peer: peer,
+				kind: uint32(e.Type), priority: e.Priority, peer: peer,
 				size: uint64(len(e.Data)), data: mem.put(e.Data),
 			}
 			continue
@@ -254,7 +260,7 @@ func packStopped(code crust.Code, text string) *C.crust_batch {
 	return b
 }
 
-// fillRare writes all of an event that is no message, but for its peer.
+// fillRare writes all of an event that is not common, but for its peer.
 func fillRare(o *event, e *crust.Event, mem *region) {
 	r := rareOf(e)
 	*o = event{

@@ -94,19 +94,24 @@ func TestPackOfRareEvents(t *testing.T) {
 	events := []crust.Event{
 		{Type: crust.EventConnectionInfo, Token: 9, Data: []byte("info")},
 		{Type: crust.EventWritable, Peer: crust.PeerID{5}},
+		{Type: crust.EventDatagram, Peer: crust.PeerID{5}},
 		{Type: crust.EventStopped},
 	}
 	s := source{}
 	s.refill(crust.Batch{Events: events})
 	m, release := packOnce(t, &s, 0)
 	defer release()
-	info, writable, stopped := m.events[0], m.events[1], m.events[2]
+	info, writable, datagram, stopped := m.events[0], m.events[1], m.events[2], m.events[3]
 	if info.token != 9 || info.peer != 0 || string(at(t, m, info.data, int(info.size))) != "info" || info.text != 0 || info.endpoint != 0 {
 		t.Errorf("CONNECTION_INFO is %+v", info)
 	}
 	if writable.data != 0 || writable.size != 0 || at(t, m, writable.peer, 32)[0] != 5 {
 		t.Errorf("WRITABLE is %+v", writable)
 	}
+	if datagram.kind != uint32(crust.EventDatagram) || datagram.size != 0 || at(t, m, datagram.peer, 32)[0] != 5 {
+		t.Errorf("DATAGRAM is %+v", datagram)
+	}
+	at(t, m, datagram.data, 1) // an empty datagram points into the batch all the same
 	if stopped.kind != uint32(crust.EventStopped) || stopped.code != 0 || stopped.peer != 0 || !m.stopped {
 		t.Errorf("STOPPED is %+v", stopped)
 	}

@@ -40,6 +40,30 @@ func goCrustSendWait(h C.uint64_t, peer *C.crust_peer_id, data unsafe.Pointer, n
 	return result(why, s.core.SendWait(&limit, *peerID(peer), borrow(data, n), uint8(priority)))
 }
 
+//export goCrustSendDatagram
+func goCrustSendDatagram(h C.uint64_t, peer *C.crust_peer_id, data unsafe.Pointer, n C.size_t, why *C.char) (rc C.int32_t) {
+	defer guard(h, why, &rc)
+	s, err := sound("crust_send_datagram", h)
+	if err != nil {
+		return result(why, err)
+	}
+	return result(why, s.core.SendDatagram(*peerID(peer), borrow(data, n)))
+}
+
+//export goCrustMaxDatagram
+func goCrustMaxDatagram(h C.uint64_t, peer *C.crust_peer_id, why *C.char) (rc C.int32_t) {
+	defer guard(h, why, &rc)
+	s, err := sound("crust_max_datagram", h)
+	if err != nil {
+		return result(why, err)
+	}
+	fits, err := s.core.MaxDatagram(*peerID(peer))
+	if err != nil {
+		return result(why, err)
+	}
+	return C.int32_t(fits)
+}
+
 // patience is a context that ends when limit has passed since Done was first
 // called, and never when limit is negative. A SendWait that need not wait
 // starts no timer.

@@ -78,7 +78,7 @@ int CRUST_CALL crust_has(const char *feature) {
 #if !defined(_WIN32)
     if (strcmp(feature, "fd") == 0) return 1;
 #endif
-    return strcmp(feature, "tcp") == 0;
+    return strcmp(feature, "tcp") == 0 || strcmp(feature, "utp") == 0;
 }
 
 const char *CRUST_CALL crust_last_error(void) { return last_error; }
@@ -319,6 +319,19 @@ crust_result CRUST_CALL crust_send_batch(crust_service service, const crust_mess
     r = send_batch(service, messages, n, why);
     if (r < 0) *why = r;
     return r;
+}
+
+crust_result CRUST_CALL crust_send_datagram(crust_service service, const crust_peer_id *peer, const void *data, size_t len) {
+    FORK_GUARD();
+    NEED(peer);
+    NEED_BYTES(data, len);
+    return goCrustSendDatagram(service, (crust_peer_id *)peer, (void *)data, len, last_error);
+}
+
+crust_result CRUST_CALL crust_max_datagram(crust_service service, const crust_peer_id *peer) {
+    FORK_GUARD();
+    NEED(peer);
+    return goCrustMaxDatagram(service, (crust_peer_id *)peer, last_error);
 }
 
 /* ---- connecting ---- */

@@ -15,7 +15,8 @@
  *   - poll mode: crust_poll takes a batch; crust_service_fd is readable while
  *     events wait (level-triggered), for use in epoll, kqueue or select loops;
  *   - callback mode: on_events is called with batches by one library thread.
- * The events of one peer come in order: CONNECTED, MESSAGE..., LOST.
+ * The events of one peer come in order: CONNECTED, MESSAGE..., LOST. A DATAGRAM
+ * may overtake messages and be overtaken.
  *
  * INSIDE A CALLBACK every function is allowed except crust_poll,
  * crust_send_wait and crust_service_free, which return
@@ -184,6 +185,9 @@ enum {                                          /* what; zero or unset means */
     CRUST_OPT_NO_LISTEN             = 6,  /* u64: 1 starts no listener; listeners start */
     CRUST_OPT_NO_ACCEPT             = 7,  /* u64: 1 refuses sessions that peers begin; accepts */
     CRUST_OPT_CIPHER                = 8,  /* u64: 0 automatic, 1 ChaCha20-Poly1305 only */
+    CRUST_OPT_LIVE_PORT             = 9,  /* u64, up to 65,535: the port of TCP and of UDP that listeners with
+                                             port 0 try first, 5483 by convention; where it is taken they get a
+                                             random one; random ports */
     CRUST_OPT_CONNECT_TIMEOUT_MS    = 20, /* u64; 60,000 */
     CRUST_OPT_BOOTSTRAP_TIMEOUT_MS  = 21, /* u64; 10,000 */
     CRUST_OPT_HANDSHAKE_TIMEOUT_MS  = 22, /* u64; 10,000 */
@@ -191,6 +195,9 @@ enum {                                          /* what; zero or unset means */
     CRUST_OPT_LOST_AFTER_MS         = 24, /* u64, at least twice the heartbeat; 120,000 */
     CRUST_OPT_CLOSE_TIMEOUT_MS      = 25, /* u64; 5,000 */
     CRUST_OPT_MESSAGE_MAX_AGE_MS    = 26, /* u64; 60,000 */
+    CRUST_OPT_PORT_ROTATION_MS      = 27, /* u64, at least 1,000: how often listeners with port 0 move to a new
+                                             random port; the old one accepts for one more interval, and
+                                             sessions stay; never */
     CRUST_OPT_SEND_QUEUE_BYTES      = 40, /* u64, for one peer, at least CRUST_MAX_MESSAGE; 4 MiB */
     CRUST_OPT_EVENT_QUEUE_BYTES     = 41, /* u64; 16 MiB */
     CRUST_OPT_MAX_PEERS             = 42, /* u64; 4,096 */
@@ -209,7 +216,8 @@ CRUST_API void CRUST_CALL crust_config_free(crust_config *config);
 CRUST_API crust_result CRUST_CALL crust_config_set_u64(crust_config *config, crust_option option, uint64_t value);
 CRUST_API crust_result CRUST_CALL crust_config_set_str(crust_config *config, crust_option option, const char *value);
 CRUST_API crust_result CRUST_CALL crust_config_set_bytes(crust_config *config, crust_option option, const void *value, size_t len);
-/* Adds a listener, such as "tcp://0.0.0.0:0". None added: a random TCP port on all addresses. INVALID. */
+/* Adds a listener, such as "tcp://0.0.0.0:0" or "utp://0.0.0.0:0". Port 0: a random one.
+ * None added: a random TCP port and a random UDP port, for uTP, on all addresses. INVALID. */
 CRUST_API crust_result CRUST_CALL crust_config_add_listener(crust_config *config, const char *endpoint);
 /* Adds a contact for bootstrapping, "ENDPOINT" or "ENDPOINT#PEER". INVALID. */
 CRUST_API crust_result CRUST_CALL crust_config_add_contact(crust_config *config, const char *contact);
@@ -234,7 +242,9 @@ enum {
     CRUST_EVENT_BOOTSTRAP_FAILED  = 10, /* token, code, text */
     CRUST_EVENT_LOST              = 11, /* peer, code, text; the session's last event */
     CRUST_EVENT_MESSAGES_DROPPED  = 12, /* peer, priority, count, bytes: accepted, but too old to send */
-    CRUST_EVENT_STOPPED           = 13  /* code, text if it stopped by itself; the service's last event */
+    CRUST_EVENT_STOPPED           = 13, /* code, text if it stopped by itself; the service's last event */
+    CRUST_EVENT_DATAGRAM          = 17, /* peer, data (not NULL, also when empty), len */
+    CRUST_EVENT_LISTENER_STOPPED  = 18  /* endpoint: given up for a new port, by PORT_ROTATION; sessions live on */
 };
 #define CRUST_HOW_DIALED   1u
 #define CRUST_HOW_ACCEPTED 2u
@@ -257,7 +267,7 @@ typedef struct crust_event {
     const crust_peer_id *peer;
     const uint8_t       *data;
     uint64_t             len;      /* of data */
-    const char          *endpoint; /* "tcp://..." */
+    const char          *endpoint; /* "tcp://..." or "utp://..." */
     const char          *text;     /* one sentence that says why */
     uint64_t             took_us;
     uint64_t             bytes;    /* number of bytes */
@@ -333,6 +343,15 @@ CRUST_API crust_result CRUST_CALL crust_send_wait(crust_service service, const c
  * one and crust_last_error its text, otherwise *why is CRUST_OK. Negative, in *why
  * too, only when the call itself is wrong: INVALID, BAD_HANDLE, PANICKED, FORKED. */
 CRUST_API crust_result CRUST_CALL crust_send_batch(crust_service service, const crust_message *messages, size_t n, crust_result *why);
+/* Sends one datagram at once and never blocks: at most once, in no order, never
+ * behind messages, encrypted and authenticated as they are. It may be lost on the
+ * way, and when too many wait to be sent or to be taken. UNKNOWN_PEER, TOO_BIG (it
+ * has more than crust_max_datagram bytes), UNSUPPORTED (the link to the peer is
+ * TCP, which has no datagrams), CLOSED. */
+CRUST_API crust_result CRUST_CALL crust_send_datagram(crust_service service, const crust_peer_id *peer, const void *data, size_t len);
+/* Returns how many bytes crust_send_datagram takes now for a peer: at least 1,100
+ * over uTP, more when the path turns out to be wider, 0 over TCP. UNKNOWN_PEER, CLOSED. */
+CRUST_API crust_result CRUST_CALL crust_max_datagram(crust_service service, const crust_peer_id *peer);
 
 /* ---- connecting ------------------------------------------------------------------- */
 
@@ -399,6 +418,8 @@ typedef struct crust_stats {
     uint64_t wire_sent_bytes, wire_received_bytes;
     uint64_t events_queued, event_bytes_queued;              /* now */
     uint64_t events_total, backpressure_pauses;
+    uint64_t sent_datagrams, received_datagrams;
+    uint64_t lost_datagrams;                                 /* received ones that found no room */
 } crust_stats;
 
 /* Counters since the service was made. Bytes beyond the library's own struct

@@ -17,6 +17,7 @@ static void versions(void) {
 static void features(void) {
     CHECK(crust_has("tcp") == 1);
     CHECK(crust_has("fd") == 1);
+    CHECK(crust_has("utp") == 1);
     CHECK(crust_has("teleport") == 0);
     CHECK(crust_has("") == 0);
     CHECK(crust_has(NULL) == 0);

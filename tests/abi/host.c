@@ -136,7 +136,7 @@ void recorder_destroy(recorder *r) {
 
 static void record(recorder *r, const crust_event *e) {
     r->events++;
-    if (e->type < 16) r->by_type[e->type]++;
+    if (e->type < sizeof r->by_type / sizeof r->by_type[0]) r->by_type[e->type]++;
     if (e->type == CRUST_EVENT_MESSAGE) r->message_bytes += e->len;
     if (e->peer) r->last_peer = *e->peer;
     if (e->type == CRUST_EVENT_CONNECTION_INFO) {

@@ -55,7 +55,7 @@ void pair_free(pair *p);
 typedef struct recorder {
     pthread_mutex_t lock;
     pthread_cond_t  changed;
-    uint64_t        events, batches, by_type[16], message_bytes;
+    uint64_t        events, batches, by_type[32], message_bytes;
     int             releases, after_release, after_stopped, inside, overlapped;
     int             threads;
     pthread_t       thread;
