@@ -133,12 +133,13 @@ func TestForeignClose(t *testing.T) {
 		y2.ended(t, time.Second)
 		byes, _ := tap.since(mark, func(s tapped) bool { return s.to == w.to })
 		ours, _ := tap.since(0, func(s tapped) bool { return s.to == w.to && len(s.data) < 100 })
-		for _, b := range byes {
-			w.net.Host("203.0.113.1").Forge(y.RemoteAddr(), w.to, b.data)
-			for _, o := range ours { // with the header of a datagram that was ours
-				w.b.Forge(y.RemoteAddr(), w.to, slices.Concat(o.data[:16], b.data[16:]))
-			}
-			break
+		if len(byes) == 0 || len(ours) == 0 {
+			t.Fatalf("%d good-byes, %d datagrams were seen", len(byes), len(ours))
+		}
+		evil := w.net.Host("203.0.113.1")
+		evil.Forge(y.RemoteAddr(), w.to, byes[0].data)
+		for _, o := range ours { // with the header of a datagram that was ours
+			evil.Forge(y.RemoteAddr(), w.to, slices.Concat(o.data[:16], byes[0].data[16:]))
 		}
 		time.Sleep(time.Second)
 		x.send(t, 0, 3, 1000)
