@@ -201,8 +201,8 @@ func TestListenWhereThereIsNoSuchAddress(t *testing.T) {
 	sentence(t, err, crust.CodeAddress, "192.0.2.1")
 	_, err = n.Listen(crust.Endpoint{})
 	sentence(t, err, crust.CodeInvalid)
-	_, err = n.Listen(endpoint(t, "utp://127.0.0.1:0"))
-	sentence(t, err, crust.CodeUnsupported, "utp")
+	_, err = n.Listen(endpoint(t, "tracer://127.0.0.1:0"))
+	sentence(t, err, crust.CodeUnsupported, "tracer")
 	sentence(t, n.StopListening(endpoint(t, "tcp://127.0.0.1:1")), crust.CodeInvalid, "tcp://127.0.0.1:1")
 }
 
