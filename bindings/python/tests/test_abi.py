@@ -119,7 +119,7 @@ class Numbers(TestCase):
     def test_options(self) -> None:
         declared = enumerators("CRUST_OPT_")
         ours = {f"{name.upper()}_MS": number for name, number in _types._DURATIONS.items()}
-        ours |= {name.upper() + "_BYTES" * name.endswith("_queue"): n for name, n in _types._SIZES.items()}
+        ours |= {name.upper() + "_BYTES" * name.endswith("_queue"): n for name, n in _types._NUMBERS.items()}
         for name in (
             "NETWORK_NAME",
             "IDENTITY_FILE",
@@ -145,6 +145,7 @@ class Numbers(TestCase):
     def test_version(self) -> None:
         self.assertEqual(crust.version(), crust.__version__)
         self.assertTrue(crust.has("tcp"))
+        self.assertTrue(crust.has("utp"))
         self.assertFalse(crust.has("carrier pigeon"))
 
 

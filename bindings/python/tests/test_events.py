@@ -246,6 +246,8 @@ class Closing(TestCase):
             lambda: one.send_wait(peer, b""),
             lambda: one.send_many(peer, [b""]),
             lambda: one.send_batch([(peer, b"", 0)]),
+            lambda: one.send_datagram(peer, b""),
+            lambda: one.max_datagram(peer),
             lambda: one.prepare_connection_info(),
             lambda: one.connect(b"x"),
             lambda: one.connect_endpoint(LOOPBACK),

@@ -322,6 +322,7 @@ class Looking(TestCase):
         with pair() as (one, other):
             one.send_many(other.id, [b"x" * 10] * 5)
             receive(other, 5)
+            wait_until(lambda: other.stats().received_messages == 5)  # counters follow the events
             self.assertEqual((one.peers(), other.peers()), ([other.id], [one.id]))
             sent, received = one.peer(other.id), other.peer(one.id)
             self.assertEqual((sent.sent_messages, sent.sent_bytes), (5, 50))

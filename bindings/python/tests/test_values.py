@@ -14,8 +14,10 @@ from support import TestCase
 PEER = crust.PeerId(bytes(range(32)))
 EVENTS: list[crust.Event] = [
     crust.Message(PEER, b"data", 1),
+    crust.Datagram(PEER, b"data"),
     crust.Writable(PEER),
     crust.ListenerStarted("tcp://127.0.0.1:1"),
+    crust.ListenerStopped("tcp://127.0.0.1:1"),
     crust.ListenerFailed("tcp://127.0.0.1:1", crust.Code.ADDRESS_IN_USE, "why"),
     crust.ConnectionInfo(7, b"info"),
     crust.Connected(PEER, 7, crust.How.DIALED, crust.Role.NODE, "tcp://127.0.0.1:1", b"app", 0.5),

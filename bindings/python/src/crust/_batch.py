@@ -26,9 +26,11 @@ from ._events import (
     Connected,
     ConnectFailed,
     ConnectionInfo,
+    Datagram,
     Event,
     ListenerFailed,
     ListenerStarted,
+    ListenerStopped,
     Lost,
     Message,
     MessagesDropped,
@@ -193,7 +195,7 @@ class Reader:
         make: Any = Message if copy else MessageView
         rows = _MESSAGE.iter_unpack(run.table[start * EVENT_SIZE : end * EVENT_SIZE])
         for index, (kind, priority, sender, address, length) in enumerate(rows, start):
-            if kind != _ffi.EVENT_MESSAGE:
+            if kind != _ffi.EVENT_MESSAGE and kind != _ffi.EVENT_DATAGRAM:
                 append(self._other(run, index))
                 continue
             peer = known.get(sender)
@@ -201,7 +203,10 @@ class Reader:
                 peer = known[sender] = self._peer(run, sender)
             address -= base
             data = source[address : address + length]
-            append(make(peer, bytes(data) if convert else data, priority))
+            if kind == _ffi.EVENT_DATAGRAM:
+                append(Datagram(peer, bytes(data)))
+            else:
+                append(make(peer, bytes(data) if convert else data, priority))
         return events
 
     def _peer(self, run: _Run, address: int) -> PeerId:
@@ -226,6 +231,8 @@ class Reader:
         code = known(code)
         if kind == _ffi.EVENT_LISTENER_STARTED:
             return ListenerStarted(endpoint)
+        if kind == _ffi.EVENT_LISTENER_STOPPED:
+            return ListenerStopped(endpoint)
         if kind == _ffi.EVENT_LISTENER_FAILED:
             return ListenerFailed(endpoint, code, text)
         if kind == _ffi.EVENT_CONNECTION_INFO:

@@ -8,8 +8,8 @@ Events are immutable values, made for ``match``::
         case crust.Lost(peer, code, text):
             ...
 
-The events of one peer come in order: `Connected`, messages, `Lost`. Ignore classes that you do
-not know; a newer library may bring `Unknown`.
+The events of one peer come in order: `Connected`, messages, `Lost`; a `Datagram` may overtake
+messages and be overtaken. Ignore classes that you do not know; a newer library may bring `Unknown`.
 """
 
 from __future__ import annotations
@@ -125,6 +125,24 @@ _set_view_data = vars(MessageView)["data"].__set__
 _set_view_priority = vars(MessageView)["priority"].__set__
 
 
+@dataclass(frozen=True, repr=False)
+class Datagram(Event):
+    """A datagram came, sent by `Service.send_datagram`.
+
+    Attributes:
+        peer: who sent it.
+        data: its bytes.
+    """
+
+    __slots__ = ("peer", "data")
+
+    peer: PeerId
+    data: bytes
+
+    def __repr__(self) -> str:
+        return f"Datagram(peer={self.peer!r}, data={_show(self.data)})"
+
+
 @dataclass(frozen=True)
 class Writable(Event):
     """A send queue that refused a message has drained to half; once per refusal.
@@ -166,6 +184,19 @@ class ListenerFailed(_Coded):
     endpoint: str
     code: int
     text: str
+
+
+@dataclass(frozen=True)
+class ListenerStopped(Event):
+    """A listener was given up for one at a new port, by `Config.port_rotation`. Sessions live on.
+
+    Attributes:
+        endpoint: where it was.
+    """
+
+    __slots__ = ("endpoint",)
+
+    endpoint: str
 
 
 @dataclass(frozen=True, repr=False)

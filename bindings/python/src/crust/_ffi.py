@@ -48,6 +48,8 @@ EVENT_BOOTSTRAP_FAILED = 10
 EVENT_LOST = 11
 EVENT_MESSAGES_DROPPED = 12
 EVENT_STOPPED = 13
+EVENT_DATAGRAM = 17
+EVENT_LISTENER_STOPPED = 18
 
 
 class PeerIdStruct(ctypes.Structure):
@@ -150,6 +152,9 @@ class StatsStruct(ctypes.Structure):
         ("event_bytes_queued", c_uint64),
         ("events_total", c_uint64),
         ("backpressure_pauses", c_uint64),
+        ("sent_datagrams", c_uint64),
+        ("received_datagrams", c_uint64),
+        ("lost_datagrams", c_uint64),
     )
 
 
@@ -211,6 +216,8 @@ crust_batch_free = _bind("crust_batch_free", None, c_void_p)
 crust_send = _bind("crust_send", c_int32, _service, c_char_p, c_void_p, c_size_t, c_uint8)
 crust_send_wait = _bind("crust_send_wait", c_int32, _service, c_char_p, c_void_p, c_size_t, c_uint8, c_int32)
 crust_send_batch = _bind("crust_send_batch", c_int32, _service, c_void_p, c_size_t, POINTER(c_int32))
+crust_send_datagram = _bind("crust_send_datagram", c_int32, _service, c_char_p, c_void_p, c_size_t)
+crust_max_datagram = _bind("crust_max_datagram", c_int32, _service, c_char_p)
 
 crust_prepare_connection_info = _bind("crust_prepare_connection_info", c_int32, _service, c_uint64)
 crust_connect = _bind("crust_connect", c_int32, _service, c_char_p, c_size_t, c_uint64)

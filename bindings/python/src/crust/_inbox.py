@@ -25,6 +25,7 @@ from ._events import (
     Connected,
     ConnectFailed,
     ConnectionInfo,
+    Datagram,
     Event,
     Lost,
     Message,
@@ -252,7 +253,7 @@ class Inbox:
         if len(self.backlog) >= BACKLOG_EVENTS:
             return True
         waiting = list(self.backlog)
-        unread = sum(len(e.data) for e in waiting if isinstance(e, (Message, MessageView)))
+        unread = sum(len(e.data) for e in waiting if isinstance(e, (Message, MessageView, Datagram)))
         return unread >= BACKLOG_BYTES
 
     def wait_for(self, future: concurrent.futures.Future[Any], deadline: float) -> None:
@@ -373,7 +374,7 @@ class Inbox:
         """Resolve what waits for these events. Once for each event that leaves the library."""
         for event in events:
             kind = type(event)
-            if kind is Message or kind is MessageView:
+            if kind is Message or kind is MessageView or kind is Datagram:
                 continue
             if isinstance(event, (Writable, Lost)):
                 self._notify_writable(event.peer)

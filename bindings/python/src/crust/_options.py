@@ -18,6 +18,8 @@ class Options(TypedDict, total=False):
     app_id: bytes
     role: Role
     listen: Optional[Sequence[str]]
+    live_port: int
+    port_rotation: Optional[float]
     accept: bool
     contacts: Sequence[str]
     cipher: Cipher

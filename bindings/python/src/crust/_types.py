@@ -104,8 +104,12 @@ class Config:
         identity_seed: 32 secret bytes of `generate_identity`. Neither means a fresh identity.
         app_id: handed to every peer, authenticated, up to 256 bytes.
         role: handed to every peer.
-        listen: endpoints such as ``tcp://0.0.0.0:0``; None is one random port per transport on
-            all addresses; an empty sequence starts no listener.
+        listen: endpoints such as ``tcp://0.0.0.0:0`` or ``utp://0.0.0.0:0``; None is one random
+            port per transport on all addresses; an empty sequence starts no listener.
+        live_port: the port, of TCP and of UDP, that listeners with port 0 try first, 5483 by
+            convention; where it is taken they get a random one; 0 is random ports.
+        port_rotation: how often listeners with port 0 move to a new random port, at least 1 s;
+            the old one accepts for one more interval, and sessions stay; never.
         accept: whether peers may begin sessions; see `Service.set_accept`.
         contacts: fallback endpoints of `Service.bootstrap`, ``ENDPOINT`` or ``ENDPOINT#PEER``.
         cipher: restricts the record cipher.
@@ -133,6 +137,8 @@ class Config:
     app_id: bytes = b""
     role: Role = Role.NODE
     listen: Optional[Sequence[str]] = None
+    live_port: int = 0
+    port_rotation: Optional[float] = None
     accept: bool = True
     contacts: Sequence[str] = ()
     cipher: Cipher = Cipher.AUTO
@@ -169,8 +175,10 @@ _DURATIONS = {
     "lost_after": 24,
     "close_timeout": 25,
     "message_max_age": 26,
+    "port_rotation": 27,
 }
-_SIZES = {
+_NUMBERS = {
+    "live_port": 9,
     "send_queue": 40,
     "event_queue": 41,
     "max_peers": 42,
@@ -223,7 +231,7 @@ def apply_config(handle: ctypes.c_void_p, config: Config) -> None:
         value = getattr(config, name)
         if value is not None:
             _ffi.check(_ffi.crust_config_set_u64(handle, option, _duration(value, name)))
-    for name, option in _SIZES.items():
+    for name, option in _NUMBERS.items():
         size = _number(getattr(config, name), name)
         if size:
             _ffi.check(_ffi.crust_config_set_u64(handle, option, size))
@@ -333,6 +341,8 @@ class Stats:
         events_queued, event_bytes_queued: waiting in the library, now.
         events_total: events ever.
         backpressure_pauses: times that reading stopped because the event queue was full.
+        sent_datagrams, received_datagrams: by `Service.send_datagram`.
+        lost_datagrams: received ones that found no room in the event queue.
     """
 
     peers: int
@@ -354,6 +364,9 @@ class Stats:
     event_bytes_queued: int
     events_total: int
     backpressure_pauses: int
+    sent_datagrams: int
+    received_datagrams: int
+    lost_datagrams: int
 
 
 def stats(raw: _ffi.StatsStruct) -> Stats:

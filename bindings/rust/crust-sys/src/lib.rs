@@ -187,6 +187,8 @@ pub const CRUST_OPT_NO_LISTEN: crust_option = 6;
 pub const CRUST_OPT_NO_ACCEPT: crust_option = 7;
 /// u64: 0 automatic, 1 ChaCha20-Poly1305 only.
 pub const CRUST_OPT_CIPHER: crust_option = 8;
+/// u64, up to 65,535: the port that listeners with port 0 try first; random ports.
+pub const CRUST_OPT_LIVE_PORT: crust_option = 9;
 /// u64; 60,000.
 pub const CRUST_OPT_CONNECT_TIMEOUT_MS: crust_option = 20;
 /// u64; 10,000.
@@ -201,6 +203,8 @@ pub const CRUST_OPT_LOST_AFTER_MS: crust_option = 24;
 pub const CRUST_OPT_CLOSE_TIMEOUT_MS: crust_option = 25;
 /// u64; 60,000.
 pub const CRUST_OPT_MESSAGE_MAX_AGE_MS: crust_option = 26;
+/// u64, at least 1,000: how often listeners with port 0 move to a new port; never.
+pub const CRUST_OPT_PORT_ROTATION_MS: crust_option = 27;
 /// u64, for one peer, at least [`CRUST_MAX_MESSAGE`]; 4 MiB.
 pub const CRUST_OPT_SEND_QUEUE_BYTES: crust_option = 40;
 /// u64; 16 MiB.
@@ -245,6 +249,10 @@ pub const CRUST_EVENT_LOST: crust_event_type = 11;
 pub const CRUST_EVENT_MESSAGES_DROPPED: crust_event_type = 12;
 /// code, text if it stopped by itself; the service's last event.
 pub const CRUST_EVENT_STOPPED: crust_event_type = 13;
+/// peer, data, len.
+pub const CRUST_EVENT_DATAGRAM: crust_event_type = 17;
+/// endpoint: given up for a new port; sessions live on.
+pub const CRUST_EVENT_LISTENER_STOPPED: crust_event_type = 18;
 
 /// We connected to the peer.
 pub const CRUST_HOW_DIALED: u32 = 1;
@@ -285,7 +293,7 @@ pub struct crust_event {
     pub data: *const u8,
     /// Bytes at `data`.
     pub len: u64,
-    /// `"tcp://..."`, or NULL.
+    /// `"tcp://..."` or `"utp://..."`, or NULL.
     pub endpoint: *const c_char,
     /// One sentence that says why, or NULL.
     pub text: *const c_char,
@@ -426,6 +434,12 @@ pub struct crust_stats {
     pub events_total: u64,
     /// Times that reading stopped because the event queue was full.
     pub backpressure_pauses: u64,
+    /// Datagrams sent.
+    pub sent_datagrams: u64,
+    /// Datagrams received.
+    pub received_datagrams: u64,
+    /// Datagrams received that found no room in the event queue.
+    pub lost_datagrams: u64,
 }
 
 // ---- functions: documented in crust.h ---------------------------------------
@@ -530,6 +544,13 @@ unsafe extern "C" {
         n: usize,
         why: *mut crust_result,
     ) -> crust_result;
+    pub fn crust_send_datagram(
+        service: crust_service,
+        peer: *const crust_peer_id,
+        data: *const c_void,
+        len: usize,
+    ) -> crust_result;
+    pub fn crust_max_datagram(service: crust_service, peer: *const crust_peer_id) -> crust_result;
 
     // Connecting.
     pub fn crust_prepare_connection_info(service: crust_service, token: u64) -> crust_result;

@@ -135,7 +135,7 @@ fn all_layouts() -> Vec<(String, i64)> {
             handshakes_failed, handshakes_evicted, connects_failed, sent_messages, sent_bytes,
             received_messages, received_bytes, dropped_messages, wire_sent_bytes,
             wire_received_bytes, events_queued, event_bytes_queued, events_total,
-            backpressure_pauses,
+            backpressure_pauses, sent_datagrams, received_datagrams, lost_datagrams,
         }
     }
 }

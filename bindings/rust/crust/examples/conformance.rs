@@ -141,10 +141,10 @@ impl Driver {
     fn listen(&self, events: Events) {
         for event in events {
             match event {
-                Event::ListenerStarted { .. } => {
-                    if self.starting.fetch_sub(1, Ordering::Relaxed) == 1 {
-                        say(format_args!("ready {}", self.service.id()));
-                    }
+                Event::ListenerStarted { .. }
+                    if self.starting.fetch_sub(1, Ordering::Relaxed) == 1 =>
+                {
+                    say(format_args!("ready {}", self.service.id()));
                 }
                 Event::ListenerFailed { error, .. } => say(format_args!("error {error}")),
                 Event::ConnectionInfo { info, .. } => {

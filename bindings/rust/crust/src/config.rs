@@ -31,7 +31,7 @@ impl Role {
 }
 
 /// How a service is made. The default works: a fresh identity, one random TCP
-/// port on all addresses, the public default network.
+/// port and one random UDP port on all addresses, the public default network.
 ///
 /// Every method sets one thing and says what holds when it is not called.
 /// Bounds are checked when the service is made, which then fails with
@@ -116,12 +116,27 @@ impl Config {
         self.number(sys::CRUST_OPT_ROLE, u64::from(role))
     }
 
-    /// Adds a listener, such as `"tcp://0.0.0.0:0"`; port 0 means a random one.
-    /// One that cannot start is an
+    /// Adds a listener, such as `"tcp://0.0.0.0:0"` or `"utp://0.0.0.0:0"`; port
+    /// 0 means a random one. One that cannot start is an
     /// [`Event::ListenerFailed`](crate::Event::ListenerFailed), not an error of
-    /// making the service. Default: a random TCP port on all addresses.
+    /// making the service. Default: a random TCP port and a random UDP port, for
+    /// uTP, on all addresses.
     pub fn listen(self, endpoint: impl Into<String>) -> Self {
         self.with(Step::Listener(endpoint.into()))
+    }
+
+    /// The port, of TCP and of UDP, that listeners with port 0 try first, 5483 by
+    /// convention; where it is taken they get a random one. Default: random ports.
+    pub fn live_port(self, port: u16) -> Self {
+        self.number(sys::CRUST_OPT_LIVE_PORT, u64::from(port))
+    }
+
+    /// How often listeners with port 0 move to a new random port; at least 1 s.
+    /// The old port accepts for one more interval, then comes an
+    /// [`Event::ListenerStopped`](crate::Event::ListenerStopped); sessions stay.
+    /// Default: never.
+    pub fn port_rotation(self, time: Duration) -> Self {
+        self.duration(sys::CRUST_OPT_PORT_ROTATION_MS, time)
     }
 
     /// Starts no listener, whatever else is said. Default: listeners start.

@@ -44,7 +44,8 @@ impl How {
 }
 
 /// Something that happened. Events of one peer come in order: connected,
-/// messages, lost. More may be added.
+/// messages, lost; a datagram may overtake messages and be overtaken. More may
+/// be added.
 ///
 /// Events own what they hold and may be kept and sent to other threads. Cloning
 /// is cheap, except that a clone of an event that a
@@ -169,6 +170,22 @@ pub enum Event {
         /// Why it had to stop by itself; `None` after closing.
         error: Option<Error>,
     },
+    /// A datagram has arrived, sent by
+    /// [`send_datagram`](crate::Handle::send_datagram).
+    #[non_exhaustive]
+    Datagram {
+        /// From whom.
+        peer: PeerId,
+        /// The bytes.
+        payload: Payload,
+    },
+    /// A listener was given up for one at a new port, by
+    /// [`port_rotation`](crate::Config::port_rotation). Sessions live on.
+    #[non_exhaustive]
+    ListenerStopped {
+        /// Where it was.
+        endpoint: String,
+    },
     /// An event newer than this crate, to be ignored.
     #[non_exhaustive]
     Unknown {
@@ -187,7 +204,8 @@ impl Event {
             | Event::AlreadyConnected { peer, .. }
             | Event::Bootstrapped { peer, .. }
             | Event::Lost { peer, .. }
-            | Event::MessagesDropped { peer, .. } => Some(*peer),
+            | Event::MessagesDropped { peer, .. }
+            | Event::Datagram { peer, .. } => Some(*peer),
             Event::ConnectFailed { peer, .. } => *peer,
             _ => None,
         }
@@ -297,6 +315,13 @@ impl Event {
             },
             sys::CRUST_EVENT_STOPPED => Event::Stopped {
                 error: (raw.code != sys::CRUST_OK).then(error),
+            },
+            sys::CRUST_EVENT_DATAGRAM => Event::Datagram {
+                peer: someone(),
+                payload: data(),
+            },
+            sys::CRUST_EVENT_LISTENER_STOPPED => Event::ListenerStopped {
+                endpoint: endpoint(),
             },
             number => Event::Unknown { number },
         }
@@ -557,7 +582,8 @@ mod tests {
             // SAFETY: all pointers are NULL.
             let event = unsafe { Event::from_raw(&raw(number), None) };
             let unknown = matches!(event, Event::Unknown { number: n } if n == number);
-            assert_eq!(unknown, number == 0 || number > 13, "{event:?}");
+            let known = matches!(number, 1..=13 | 17..=18);
+            assert_eq!(unknown, !known, "{event:?}");
         }
     }
 

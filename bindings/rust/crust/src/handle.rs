@@ -170,6 +170,61 @@ impl Handle {
         })
     }
 
+    /// Sends one datagram, copying it, at once: at most once, in no order, never
+    /// behind messages, encrypted and authenticated as they are. It may be lost on
+    /// the way, and when too many wait to be sent or to be taken. It arrives as
+    /// [`Datagram`](crate::Event::Datagram).
+    ///
+    /// ```
+    /// # use crust::{Config, ErrorKind, Event, Service};
+    /// # let (alice, alice_events) = Service::new(Config::new().listen("utp://127.0.0.1:0"))?;
+    /// # let (bob, _bob_events) = Service::new(Config::new().no_listen())?;
+    /// # for event in alice_events {
+    /// #     if let Event::ListenerStarted { endpoint, .. } = &event {
+    /// #         bob.connect_endpoint(endpoint, 1)?;
+    /// #     }
+    /// #     if let Event::Connected { peer, .. } = event {
+    /// alice.send_datagram(&peer, "where I am now: 12, 7")?;
+    ///
+    /// let large = vec![0; alice.max_datagram(&peer)? + 1];
+    /// let error = alice.send_datagram(&peer, &large).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::TooBig);
+    /// #         break;
+    /// #     }
+    /// # }
+    /// # Ok::<(), crust::Error>(())
+    /// ```
+    ///
+    /// Errors: [`UnknownPeer`](crate::ErrorKind::UnknownPeer);
+    /// [`TooBig`](crate::ErrorKind::TooBig) over
+    /// [`max_datagram`](Handle::max_datagram);
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) when the link to the peer is
+    /// TCP, which has no datagrams.
+    pub fn send_datagram(&self, peer: &PeerId, data: impl AsRef<[u8]>) -> Result<()> {
+        let data = data.as_ref();
+        // SAFETY: an id, and a buffer with its length, which the library copies.
+        check(unsafe {
+            sys::crust_send_datagram(
+                self.service,
+                peer.as_raw(),
+                data.as_ptr().cast(),
+                data.len(),
+            )
+        })
+        .map(drop)
+    }
+
+    /// How many bytes [`send_datagram`](Handle::send_datagram) takes now for a
+    /// peer: at least 1,100 over uTP, more when the path turns out to be wider, 0
+    /// over TCP.
+    ///
+    /// Errors: [`UnknownPeer`](crate::ErrorKind::UnknownPeer).
+    pub fn max_datagram(&self, peer: &PeerId) -> Result<usize> {
+        // SAFETY: an id.
+        check(unsafe { sys::crust_max_datagram(self.service, peer.as_raw()) })
+            .map(|bytes| bytes as usize)
+    }
+
     /// Gathers where this service can be reached. The answer comes as
     /// [`ConnectionInfo`](crate::Event::ConnectionInfo) with the token; it is
     /// signed, holds for 24 hours, and is to be given to the other peer by any
@@ -232,7 +287,7 @@ impl Handle {
         check(unsafe { sys::crust_disconnect(self.service, peer.as_raw()) }).map(drop)
     }
 
-    /// Starts one more listener, such as `"tcp://0.0.0.0:0"`.
+    /// Starts one more listener, such as `"tcp://0.0.0.0:0"` or `"utp://0.0.0.0:0"`.
     /// [`ListenerStarted`](crate::Event::ListenerStarted) or
     /// [`ListenerFailed`](crate::Event::ListenerFailed) follows.
     ///

@@ -178,6 +178,12 @@ stats! {
     events_total,
     /// Times that reading stopped because the event queue was full.
     backpressure_pauses,
+    /// Datagrams sent.
+    sent_datagrams,
+    /// Datagrams received.
+    received_datagrams,
+    /// Datagrams received that found no room in the event queue.
+    lost_datagrams,
 }
 
 #[cfg(test)]

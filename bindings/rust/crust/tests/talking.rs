@@ -3,7 +3,7 @@
 mod common;
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{Node, PATIENCE, couple, listening, pair};
 use crust::{Cipher, Config, ErrorKind, Event, How, MAX_MESSAGE, Outgoing, Role};
@@ -248,6 +248,11 @@ fn looking_tells_what_happened() {
     assert_eq!(vec![info.endpoint], a.service.listeners().unwrap());
     assert_ne!(info.cipher, Cipher::Unknown);
     assert_eq!((info.sent_messages, info.sent_bytes), (1, 5));
+    // Counters follow the events they count.
+    let deadline = Instant::now() + PATIENCE;
+    while a.service.stats().unwrap().received_messages == 0 && Instant::now() < deadline {
+        thread::yield_now();
+    }
     let info = a.service.peer(&b.id()).unwrap();
     assert_eq!(
         (info.how, info.received_messages, info.received_bytes),

@@ -15,6 +15,7 @@ pub fn listening() -> Config {
 }
 
 /// A service and its events.
+#[derive(Debug)]
 pub struct Node {
     pub service: Service,
     pub events: Events,
@@ -22,8 +23,12 @@ pub struct Node {
 
 impl Node {
     pub fn new(config: Config) -> Self {
-        let (service, events) = Service::new(config).expect("a service");
-        Self { service, events }
+        Self::try_new(config).expect("a service")
+    }
+
+    pub fn try_new(config: Config) -> crust::Result<Self> {
+        let (service, events) = Service::new(config)?;
+        Ok(Self { service, events })
     }
 
     pub fn id(&self) -> PeerId {
