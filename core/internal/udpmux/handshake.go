@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"net"
 	"net/netip"
 	"slices"
@@ -185,6 +186,11 @@ func (r *reader) stray(d []byte) {
 // stranger takes a datagram that belongs to no association in the table.
 func (r *reader) stranger(d []byte, cid, number uint64) {
 	m := r.mux
+	mark, repeated := r.repeats.look(d)
+	if repeated {
+		m.stats.replayed.Add(1)
+		return
+	}
 	allowance := &r.bucket
 	may := allowance.fill(r.now)
 	if !may {
@@ -210,11 +216,36 @@ func (r *reader) stranger(d []byte, cid, number uint64) {
 		return
 	}
 	allowance.left--
+	r.repeats.put(mark)
 	f.Noise = slices.Clone(f.Noise)
 	if !m.dispatch(flight{f, r.from}) {
 		m.stats.overload.Add(1)
 	}
 }
+
+// repeats remembers flights that have authenticated. Each is made anew when it is
+// sent again, and nobody outside of the network can change one, so that one which
+// comes twice is a replay or was doubled on the way. Without this, who has
+// recorded a few could use up the allowance that everybody shares.
+type repeats struct {
+	seed  maphash.Seed        // drawn with the first look
+	marks [repeatSlots]uint64 // by their last bits; the latest stays
+}
+
+// repeatSlots bounds the memory of flights: a recorder who has more of them is
+// held to the allowance.
+const repeatSlots = 1 << 13
+
+// look returns the mark of a datagram and whether it is that of a known flight.
+func (p *repeats) look(d []byte) (mark uint64, known bool) {
+	if p.seed == (maphash.Seed{}) {
+		p.seed = maphash.MakeSeed()
+	}
+	mark = maphash.Bytes(p.seed, d)
+	return mark, mark != 0 && p.marks[mark%repeatSlots] == mark
+}
+
+func (p *repeats) put(mark uint64) { p.marks[mark%repeatSlots] = mark }
 
 // expects reports whether flights may come from an address.
 func (m *Mux) expects(from netip.AddrPort) bool {

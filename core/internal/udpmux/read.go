@@ -32,6 +32,7 @@ type reader struct {
 	bucket   bucket   // flights of anybody
 	expected bucket   // flights from where there is a handshake, when that is empty
 	flight   [secure.FlightSize]byte
+	repeats  repeats
 
 	received, receivedBytes uint64 // of the batch
 }
