@@ -29,6 +29,7 @@ var usages = []struct{ name, form, help string }{
 	{"connect", "connect INFO | ENDPOINT[#PEER]", "connect to the peer that printed INFO, or to whoever is at ENDPOINT"},
 	{"send", "send PEER TEXT", "send one message: the rest of the line"},
 	{"bulk", "bulk PEER COUNT SIZE [PRIORITY]", "send COUNT messages of SIZE bytes; priority 0 is the most urgent (default 1)"},
+	{"datagram", "datagram PEER TEXT", "send one datagram, which may be lost: the rest of the line"},
 	{"disconnect", "disconnect PEER", "end a session in order"},
 	{"peers", "peers", "list the connected peers"},
 	{"stats", "stats", "print the counters"},
@@ -46,6 +47,8 @@ func (p *peer) command(name string) func(ctx context.Context, arguments string) 
 		return p.commandSend
 	case "bulk":
 		return p.commandBulk
+	case "datagram":
+		return p.commandDatagram
 	case "disconnect":
 		return p.commandDisconnect
 	case "peers":
@@ -176,17 +179,23 @@ func (p *peer) connect(begin func(token uint64) error) error {
 	return err
 }
 
+// peerAndText reads "PEER TEXT", where TEXT is the rest of the line.
+func (p *peer) peerAndText(name, arguments string) (to crust.PeerID, text []byte, err error) {
+	who, rest, found := strings.Cut(strings.TrimLeft(arguments, " \t"), " ")
+	if !found || who == "" {
+		return to, nil, misused(name)
+	}
+	to, err = p.resolve(name, who)
+	return to, []byte(rest), err
+}
+
 func (p *peer) commandSend(ctx context.Context, arguments string) error {
 	began := time.Now()
-	name, text, found := strings.Cut(strings.TrimLeft(arguments, " \t"), " ")
-	if !found || name == "" {
-		return misused("send")
-	}
-	to, err := p.resolve("send", name)
+	to, text, err := p.peerAndText("send", arguments)
 	if err != nil {
 		return err
 	}
-	return p.senders.add(ctx, job{op: "send", peer: to, data: []byte(text), count: 1, priority: defaultPriority, began: began})
+	return p.senders.add(ctx, job{op: "send", peer: to, data: text, count: 1, priority: defaultPriority, began: began})
 }
 
 func (p *peer) commandBulk(ctx context.Context, arguments string) error {
@@ -224,6 +233,20 @@ func bulkData(size int) []byte {
 		data[i] = byte(0xff - i%64)
 	}
 	return data
+}
+
+// commandDatagram is answered at once, because a datagram does not wait.
+func (p *peer) commandDatagram(_ context.Context, arguments string) error {
+	began := time.Now()
+	to, text, err := p.peerAndText("datagram", arguments)
+	if err != nil {
+		return err
+	}
+	if err := p.service.SendDatagram(to, text); err != nil {
+		return err
+	}
+	p.out.tell(&sentReport{Peer: to, Count: 1, Bytes: uint64(len(text)), Took: milliseconds(time.Since(began))})
+	return nil
 }
 
 func (p *peer) commandDisconnect(_ context.Context, arguments string) error {

@@ -151,6 +151,18 @@ func (r *running) next(event string) line {
 	return l
 }
 
+// counted returns the counters when one has reached a value, which is a moment
+// after the events that it counts, or as they are after long patience.
+func (r *running) counted(key string, want float64) line {
+	r.t.Helper()
+	for deadline := time.Now().Add(patience); ; {
+		r.tell("stats")
+		if l := r.next("stats"); l.number(key) >= want || time.Now().After(deadline) {
+			return l
+		}
+	}
+}
+
 // refuse asserts that the next line is an error with this code.
 func (r *running) refuse(code string) line {
 	r.t.Helper()

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -14,6 +15,8 @@ import (
 // peerFlags are the flags of `crust peer` as they were typed.
 type peerFlags struct {
 	listen    []string
+	livePort  uint16
+	rotation  time.Duration
 	network   string
 	identity  string
 	appID     string
@@ -48,6 +51,9 @@ its input open: tail -f /dev/null | crust peer --echo
   # a peer that keeps its identity, on a fixed port, and sends everything back
   crust peer --identity node.identity --listen tcp://0.0.0.0:5483 --echo
 
+  # a peer at port 5483 of TCP and UDP, or at random ports when it is taken
+  crust peer --live-port 5483
+
   # one line per event for a program; the settings come from a file
   crust peer --json --config node.json`,
 		Args: arguments(0, "takes no arguments, only flags"),
@@ -55,7 +61,9 @@ its input open: tail -f /dev/null | crust peer --echo
 	}
 	flags := cmd.Flags()
 	flags.SortFlags = false
-	flags.StringArrayVar(&f.listen, "listen", nil, "accept connections at `ENDPOINT`, such as tcp://0.0.0.0:5483; port 0 is a random one; repeatable (default one random port per transport)")
+	flags.StringArrayVar(&f.listen, "listen", nil, "accept connections at `ENDPOINT`, such as tcp://0.0.0.0:5483 or utp://0.0.0.0:5483; port 0 is a random one; repeatable (default one random port per transport)")
+	flags.Uint16Var(&f.livePort, "live-port", 0, "`PORT` of TCP and UDP that listeners with port 0 try first, 5483 by convention; where it is taken they get a random one (default random ports)")
+	flags.DurationVar(&f.rotation, "port-rotation", 0, "move listeners with port 0 to a new random port every `TIME`, at least 1s; sessions stay (default never)")
 	flags.StringVar(&f.network, "network", "", "`NAME` of the network; peers of different names never connect (default the public network)")
 	flags.StringVar(&f.identity, "identity", "", "`FILE` that holds the secret key, created with mode 0600 if missing (default a fresh identity)")
 	flags.StringVar(&f.appID, "app-id", "", "`TEXT` of up to 256 bytes that peers are shown")
@@ -68,7 +76,7 @@ its input open: tail -f /dev/null | crust peer --echo
 	flags.BoolVar(&f.json, "json", false, "one JSON object per line, for programs")
 	flags.StringVar(&f.config, "config", "", "`FILE` with settings as JSON (docs/CONFIG.md); a flag given beside it replaces its setting")
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{"node", "client"}, cobra.ShellCompDirectiveNoFileComp)))
-	for _, name := range []string{"listen", "network", "app-id", "contact"} {
+	for _, name := range []string{"listen", "live-port", "port-rotation", "network", "app-id", "contact"} {
 		cobra.CheckErr(cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions))
 	}
 	return cmd
@@ -147,6 +155,15 @@ func (f *peerFlags) check(cmd *cobra.Command, cfg *crust.Config) error {
 			}
 			cfg.Listen = append(cfg.Listen, ep)
 		}
+	}
+	if given("live-port") {
+		cfg.LivePort = f.livePort
+	}
+	if given("port-rotation") {
+		if f.rotation < 0 || f.rotation > 0 && f.rotation < time.Second {
+			return usagef("--port-rotation is 0 for never or at least 1s, not %v", f.rotation)
+		}
+		cfg.PortRotation = f.rotation
 	}
 	if given("contact") {
 		cfg.Contacts = nil

@@ -60,7 +60,8 @@ func TestContractFields(t *testing.T) {
 	stats := b.next("stats")
 	has(t, stats, "peers", "listeners", "handshakes", "connects", "sessions_total", "handshakes_failed", "handshakes_evicted",
 		"connects_failed", "sent_messages", "sent_bytes", "received_messages", "received_bytes", "dropped_messages",
-		"wire_sent_bytes", "wire_received_bytes", "events_queued", "event_bytes_queued", "events_total", "backpressure_pauses")
+		"wire_sent_bytes", "wire_received_bytes", "events_queued", "event_bytes_queued", "events_total", "backpressure_pauses",
+		"sent_datagrams", "received_datagrams", "lost_datagrams")
 	if stats.number("peers") != 1 || stats.number("sent_bytes") != 13 {
 		t.Errorf("got %s, want one peer and 13 bytes sent", stats.raw)
 	}
@@ -142,8 +143,7 @@ func TestBulkAndQuietMessages(t *testing.T) {
 			t.Errorf("got %s, want 256 bytes that are no text", m.raw)
 		}
 	}
-	b.tell("stats")
-	if stats := b.next("stats"); stats.number("received_messages") != 502 || stats.number("received_bytes") != 500*257+2*256 {
+	if stats := b.counted("received_messages", 502); stats.number("received_messages") != 502 || stats.number("received_bytes") != 500*257+2*256 {
 		t.Errorf("got %s, want 502 messages received", stats.raw)
 	}
 	a.tell("bulk %s 3 0 7", b.id)
@@ -177,8 +177,7 @@ func TestEcho(t *testing.T) {
 	if m := a.next("message"); m.text("text") != "that is all" || m.number("priority") != 1 {
 		t.Errorf("got %s, want the message back", m.raw)
 	}
-	a.tell("stats")
-	if s := a.next("stats"); s.number("received_messages") != count+1 || s.number("received_bytes") != count*size+11 {
+	if s := a.counted("received_messages", count+1); s.number("received_messages") != count+1 || s.number("received_bytes") != count*size+11 {
 		t.Errorf("got %s, want %d messages back", s.raw, count+1)
 	}
 	a.stops()
@@ -206,8 +205,7 @@ func TestQuitFinishesWhatWasAsked(t *testing.T) {
 		t.Errorf("got %s", m.raw)
 	}
 	b.next("lost")
-	b.tell("stats")
-	if s := b.next("stats"); s.number("received_messages") != 801 {
+	if s := b.counted("received_messages", 801); s.number("received_messages") != 801 {
 		t.Errorf("got %s, want 801 messages", s.raw)
 	}
 }
@@ -402,7 +400,7 @@ func TestForPeople(t *testing.T) {
 		t.Fatal("no line about the listener")
 	}
 	a.tell("help")
-	for _, want := range []string{"info", "connect INFO", "send PEER TEXT", "bulk PEER", "disconnect PEER", "peers", "stats", "quit", "PEER is"} {
+	for _, want := range []string{"info", "connect INFO", "send PEER TEXT", "bulk PEER", "datagram PEER TEXT", "disconnect PEER", "peers", "stats", "quit", "PEER is"} {
 		if text := a.raw(); !strings.HasPrefix(strings.TrimSpace(text), want) {
 			t.Errorf("help says %q, want %q", text, want)
 		}

@@ -150,6 +150,10 @@ func (p *peer) handle(ctx context.Context, e *crust.Event) {
 			p.echoBack(ctx, e)
 		}
 		return
+	case crust.EventDatagram:
+		if p.quiet && len(e.Data) > maxShownText {
+			return
+		}
 	case crust.EventConnected:
 		p.mu.Lock()
 		p.sessions++

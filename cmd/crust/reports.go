@@ -28,6 +28,10 @@ type (
 		Endpoint crust.Endpoint `json:"endpoint"`
 		Error    string         `json:"error"`
 	}
+	listenerStoppedReport struct {
+		header
+		Endpoint crust.Endpoint `json:"endpoint"`
+	}
 	infoReport struct {
 		header
 		Info string `json:"info"`
@@ -63,6 +67,12 @@ type (
 		Priority uint8        `json:"priority"`
 		Len      int          `json:"len"`
 		Text     *string      `json:"text,omitempty"`
+	}
+	datagramReport struct {
+		header
+		Peer crust.PeerID `json:"peer"`
+		Len  int          `json:"len"`
+		Text *string      `json:"text,omitempty"`
 	}
 	sentReport struct {
 		header
@@ -120,17 +130,22 @@ type statsReport struct {
 	EventBytesQueued   int    `json:"event_bytes_queued"`
 	EventsTotal        uint64 `json:"events_total"`
 	BackpressurePauses uint64 `json:"backpressure_pauses"`
+	SentDatagrams      uint64 `json:"sent_datagrams"`
+	ReceivedDatagrams  uint64 `json:"received_datagrams"`
+	LostDatagrams      uint64 `json:"lost_datagrams"`
 }
 
 func (*startedReport) name() string         { return "started" }
 func (*listenerStartedReport) name() string { return "listener_started" }
 func (*listenerFailedReport) name() string  { return "listener_failed" }
+func (*listenerStoppedReport) name() string { return "listener_stopped" }
 func (*infoReport) name() string            { return "info" }
 func (*connectedReport) name() string       { return "connected" }
 func (*connectFailedReport) name() string   { return "connect_failed" }
 func (*bootstrappedReport) name() string    { return "bootstrapped" }
 func (*bootstrapFailedReport) name() string { return "bootstrap_failed" }
 func (*messageReport) name() string         { return "message" }
+func (*datagramReport) name() string        { return "datagram" }
 func (*sentReport) name() string            { return "sent" }
 func (*lostReport) name() string            { return "lost" }
 func (*peersReport) name() string           { return "peers" }
@@ -144,6 +159,9 @@ func (r *startedReport) text() string {
 func (r *listenerStartedReport) text() string { return "listening on " + r.Endpoint.String() }
 func (r *listenerFailedReport) text() string {
 	return "cannot listen on " + r.Endpoint.String() + ": " + r.Error
+}
+func (r *listenerStoppedReport) text() string {
+	return "no longer listening on " + r.Endpoint.String()
 }
 func (r *infoReport) text() string { return "info for the other peer: " + r.Info }
 func (r *connectedReport) text() string {
@@ -163,6 +181,12 @@ func (r *messageReport) text() string {
 		return r.Peer.Short() + ": " + printable(*r.Text)
 	}
 	return fmt.Sprintf("%s: %d bytes of priority %d", r.Peer.Short(), r.Len, r.Priority)
+}
+func (r *datagramReport) text() string {
+	if r.Text != nil {
+		return r.Peer.Short() + " by datagram: " + printable(*r.Text)
+	}
+	return fmt.Sprintf("%s by datagram: %d bytes", r.Peer.Short(), r.Len)
 }
 func (r *sentReport) text() string {
 	return fmt.Sprintf("sent %d messages (%d bytes) to %s in %.1f ms", r.Count, r.Bytes, r.Peer.Short(), r.Took)
@@ -204,11 +228,15 @@ func printable(text string) string {
 func reportOf(e *crust.Event) report {
 	switch e.Type {
 	case crust.EventMessage:
-		return reportOfMessage(e)
+		return &messageReport{Peer: e.Peer, Priority: e.Priority, Len: len(e.Data), Text: shownText(e.Data)}
+	case crust.EventDatagram:
+		return &datagramReport{Peer: e.Peer, Len: len(e.Data), Text: shownText(e.Data)}
 	case crust.EventListenerStarted:
 		return &listenerStartedReport{Endpoint: e.Endpoint()}
 	case crust.EventListenerFailed:
 		return &listenerFailedReport{Endpoint: e.Endpoint(), Error: why(e)}
+	case crust.EventListenerStopped:
+		return &listenerStoppedReport{Endpoint: e.Endpoint()}
 	case crust.EventConnectionInfo:
 		return &infoReport{Info: infoWord.EncodeToString(e.Data)}
 	case crust.EventConnected:
@@ -235,13 +263,13 @@ func reportOf(e *crust.Event) report {
 	return nil
 }
 
-func reportOfMessage(e *crust.Event) report {
-	r := &messageReport{Peer: e.Peer, Priority: e.Priority, Len: len(e.Data)}
-	if len(e.Data) <= maxShownText && utf8.Valid(e.Data) {
-		text := string(e.Data)
-		r.Text = &text
+// shownText returns what is told of a message's text, nil when it is long or none.
+func shownText(data []byte) *string {
+	if len(data) > maxShownText || !utf8.Valid(data) {
+		return nil
 	}
-	return r
+	text := string(data)
+	return &text
 }
 
 // why says the event's error in one sentence.
@@ -266,6 +294,7 @@ func statsOf(s crust.Stats) report {
 		ReceivedMessages: s.ReceivedMessages, ReceivedBytes: s.ReceivedBytes, DroppedMessages: s.DroppedMessages,
 		WireSentBytes: s.WireSentBytes, WireReceivedBytes: s.WireReceivedBytes, EventsQueued: s.EventsQueued,
 		EventBytesQueued: s.EventBytesQueued, EventsTotal: s.EventsTotal, BackpressurePauses: s.BackpressurePauses,
+		SentDatagrams: s.SentDatagrams, ReceivedDatagrams: s.ReceivedDatagrams, LostDatagrams: s.LostDatagrams,
 	}
 }
 

@@ -158,7 +158,7 @@ func TestDocumentedConversation(t *testing.T) {
 			t.Errorf("%s ended with exit code %d after %q, want 0 and nothing more", who, code, rest)
 		}
 	}
-	for _, event := range []string{"started", "listener_started", "info", "connected", "connect_failed", "message", "sent", "lost", "peers", "stats", "error", "stopped"} {
+	for _, event := range []string{"started", "listener_started", "info", "connected", "connect_failed", "message", "datagram", "sent", "lost", "peers", "stats", "error", "stopped"} {
 		if !seen[event] {
 			t.Errorf("the conversation shows no %s", event)
 		}
