@@ -2,6 +2,7 @@ package crust
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -22,9 +23,13 @@ import (
 // nothing is in flight on one that is closed.
 //
 // A claim also tells the decider whether the claimant still has the session
-// that the decider believes in. Claims are numbered: one that is older than the
-// session's own says nothing; a later one that does not name the session's
-// claim says that the claimant has lost it.
+// that the decider believes in, and whether that has a link. Claims are numbered:
+// one that is older than the session's own says nothing; a later one that does
+// not name the session's claim says that the claimant has lost that link, and one
+// that does not name the session, that it has lost the session.
+//
+// A session that has lost its link, or can have a better one, goes on over the
+// chosen link: Claim and Chosen then tell how many records each side has.
 
 // adoption is what is known about a link beside the link itself.
 type adoption struct {
@@ -35,6 +40,24 @@ type adoption struct {
 	within   context.Context // of a dialled link: bounds its adoption
 	attempt  *attempt        // ours; nil for an accepted link and for a bootstrap
 	admit    func() bool     // of an accepted link: leave the waiting room
+	resume   *peer           // of a link that was dialled for a session that has none
+}
+
+// resumes reports whether a link may only go on with a session: it was dialled for
+// that, and the peer is still in the same life.
+func (a *adoption) resumes(link *secure.Link) bool {
+	return a.resume != nil && a.resume.instance == link.Remote.Instance
+}
+
+// rank orders links: a greater one is better.
+func rank(how How, ep Endpoint) int {
+	switch {
+	case how == Relayed:
+		return 0
+	case ep.Transport == UTP:
+		return 1
+	}
+	return 2
 }
 
 const (
@@ -60,6 +83,10 @@ func (r refusal) Error() string {
 		return "the peer has blacklisted us"
 	case wire.ReasonStopping:
 		return "the peer is stopping"
+	case wire.ReasonOver:
+		return "the session is over"
+	case wire.ReasonProtocol:
+		return "the protocol was broken"
 	}
 	return fmt.Sprintf("the peer refused the link (reason %d)", r.reason)
 }
@@ -73,8 +100,10 @@ func refusalCode(r wire.Reason) Code {
 		return CodeLimit
 	case wire.ReasonBanned:
 		return CodeBanned
-	case wire.ReasonStopping, wire.ReasonDisconnect, wire.ReasonDuplicate:
+	case wire.ReasonStopping, wire.ReasonDisconnect, wire.ReasonDuplicate, wire.ReasonOver:
 		return CodeDisconnected
+	case wire.ReasonProtocol:
+		return CodeProtocol
 	}
 	return CodeHandshake
 }
@@ -93,7 +122,7 @@ func (s *Service) adopt(link *secure.Link, a adoption) (*peer, error) {
 	case id == s.ID():
 		link.Conn.Close() //nolint:errcheck // it is our own
 		return nil, &Error{Op: "connect", Peer: id, Endpoint: a.endpoint, Code: CodeSelf, Err: errSelf}
-	case a.how == Accepted && !s.accept.Load():
+	case a.how == Accepted && !s.accept.Load() && s.find(id) == nil: // a session may get another link
 		err = refusal{wire.ReasonNotAllowed}
 	case s.ID().Compare(id) > 0:
 		p, err = s.decide(link, a)
@@ -155,29 +184,95 @@ func (s *Service) decide(link *secure.Link, a adoption) (*peer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", session.ErrProtocol, err)
 	}
+	var id wire.SessionID
+	if _, err := rand.Read(id[:]); err != nil {
+		return nil, err
+	}
 	for {
 		s.mu.Lock()
 		p := s.peers[link.Remote.Peer]
 		if p == nil {
 			err := s.refuses(a)
-			if over(a) || s.stale(link, claim, a) {
+			switch {
+			case over(a) || s.stale(link, claim, a):
 				err = refusal{wire.ReasonDuplicate}
+			case claim.Only || a.resumes(link):
+				err = refusal{wire.ReasonOver}
 			}
 			if err != nil {
 				s.mu.Unlock()
 				return nil, err
 			}
-			p, call := s.insert(link, a, claim.Seq, wire.AppendFrame(nil, wire.FrameChosen))
+			p, call := s.insert(link, a, claim.Seq, id, wire.Chosen{Session: id}.Append(nil))
 			s.mu.Unlock()
 			call()
 			return p, nil
 		}
-		s.mu.Unlock()
-		if knows(claim, link, p.instance, p.claim) {
-			return p, refusal{wire.ReasonDuplicate}
+		if p.instance == link.Remote.Instance && p.sess.ID() == claim.Session && p.sess.Resumable() {
+			p, call, err := s.decideAgain(link, a, p, claim)
+			s.mu.Unlock()
+			call()
+			if !errors.Is(err, session.ErrEnded) {
+				return p, err
+			}
+		} else {
+			s.mu.Unlock()
+			if knows(claim, link, p.instance, p.claim) {
+				return p, refusal{wire.ReasonDuplicate}
+			}
+			if a.resume == p && a.resumes(link) { // it has ended the session, and nobody asked for a new one
+				p.sess.Kill(session.ErrOver)
+				return nil, refusal{wire.ReasonOver}
+			}
 		}
 		s.retire(p)
 	}
+}
+
+// decideAgain decides whether the session that both sides have goes over to
+// another link. mu is held; the returned function is to be called without it.
+func (s *Service) decideAgain(link *secure.Link, a adoption, p *peer, claim wire.Claim) (*peer, func(), error) {
+	_, suspended := p.sess.Suspended()
+	wanted := suspended || !slices.Contains(claim.Held, p.claim) || rank(a.how, a.endpoint) > rank(p.how, p.endpoint)
+	if claim.Seq < p.claim || !wanted {
+		return p, func() {}, refusal{wire.ReasonDuplicate}
+	}
+	if a.admit != nil && !a.admit() {
+		return nil, func() {}, refusal{wire.ReasonLimit}
+	}
+	told := p.sess.Received()
+	first := wire.Chosen{Session: claim.Session, Received: told}.Append(nil)
+	call, err := s.move(p, link, a, claim.Seq, first, told, claim.Received)
+	return p, call, err
+}
+
+// move takes a session over to another link. mu is held; the returned function is
+// to be called without it.
+func (s *Service) move(p *peer, link *secure.Link, a adoption, claim uint64, first []byte, told, theirs uint64) (func(), error) {
+	moved, err := p.sess.Resume(link, first, told, theirs)
+	if err != nil {
+		return func() {}, err
+	}
+	s.lookup.Lock()
+	p.claim, p.how, p.endpoint = claim, a.how, a.endpoint
+	s.lookup.Unlock()
+	if p.giveUp != nil {
+		p.giveUp()
+	}
+	if a.how == Dialed {
+		p.reach(a.endpoint)
+	}
+	calls := []func(){moved}
+	for _, at := range s.joined(p.id, a.attempt) {
+		p.reach(at.endpoints...)
+		s.resolve(at)
+		calls = append(calls, s.events.add(Event{Type: EventAlreadyConnected, Peer: p.id, Token: at.token}))
+	}
+	return func() {
+		for _, call := range calls {
+			call()
+		}
+	}, nil
 }
 
 // knows reports whether a claim was made before the claimant could have lost the
@@ -224,8 +319,11 @@ func toldError(link *secure.Link, a adoption, err error) error {
 	if !errors.As(err, &t) {
 		return err
 	}
-	if t.reason == wire.ReasonDuplicate {
+	switch t.reason {
+	case wire.ReasonDuplicate:
 		return errDuplicate
+	case wire.ReasonOver:
+		return errOver
 	}
 	return &Error{Op: "connect", Peer: link.Remote.Peer, Endpoint: a.endpoint, Code: refusalCode(t.reason), Err: t}
 }
@@ -233,15 +331,32 @@ func toldError(link *secure.Link, a adoption, err error) error {
 // errDuplicate says that the peer has chosen another link, which must show soon.
 var errDuplicate = errors.New("the peer has chosen another link")
 
+// errOver says that the peer has ended the session that the link was to carry on.
+var errOver = fmt.Errorf("%w, and takes a new one", session.ErrOver)
+
 // claim is adopt for the side with the lesser peer id.
 func (s *Service) claim(link *secure.Link, a adoption) (*peer, error) {
 	id := link.Remote.Peer
 	s.mu.Lock()
 	claim := wire.Claim{Seq: s.claimSeq.Add(1), Held: slices.Clone(s.pending[id])}
-	if p := s.peers[id]; p != nil && p.sess.Live() {
-		claim.Held = append(claim.Held, p.claim)
+	better := false
+	if p := s.peers[id]; p != nil && p.instance == link.Remote.Instance {
+		_, suspended := p.sess.Suspended()
+		linked := p.sess.Live() && !suspended
+		if linked {
+			claim.Held = append(claim.Held, p.claim)
+		}
+		if (linked || suspended) && p.sess.Resumable() {
+			claim.Session, claim.Received = p.sess.ID(), p.sess.Received()
+			claim.Only = a.resumes(link)
+			better = suspended || rank(a.how, a.endpoint) > rank(p.how, p.endpoint)
+		}
 	}
-	if over(a) || len(claim.Held) > wire.MaxHeld {
+	if a.resumes(link) && !claim.Only { // it has ended meanwhile
+		s.mu.Unlock()
+		return nil, refusal{wire.ReasonOver}
+	}
+	if over(a) && !better || len(claim.Held) > wire.MaxHeld {
 		s.mu.Unlock()
 		return nil, refusal{wire.ReasonDuplicate}
 	}
@@ -249,31 +364,76 @@ func (s *Service) claim(link *secure.Link, a adoption) (*peer, error) {
 	s.mu.Unlock()
 
 	err := session.Tell(link, claim.Append(nil))
+	var chosen wire.Chosen
 	if err == nil {
-		_, err = await(link, wire.FrameChosen)
+		var body []byte
+		if body, err = await(link, wire.FrameChosen); err == nil {
+			if chosen, err = wire.ParseChosen(body); err != nil {
+				err = fmt.Errorf("%w: %w", session.ErrProtocol, err)
+			}
+		}
 	}
 	for {
-		s.mu.Lock()
-		p := s.peers[id]
-		if err == nil && p == nil {
-			err = s.refuses(a)
+		p, call, bad := s.claimed(link, a, claim, chosen, err)
+		call()
+		if bad != nil || p != nil {
+			return p, bad
 		}
-		if err != nil || p == nil {
-			s.unpend(id, claim.Seq)
-		}
-		if err != nil {
-			s.mu.Unlock()
-			return nil, toldError(link, a, err)
-		}
-		if p == nil {
-			p, call := s.insert(link, a, claim.Seq, nil)
-			s.mu.Unlock()
-			call()
-			return p, nil
-		}
-		s.mu.Unlock()
-		s.retire(p) // the decider knows: it has ended, or is about to
 	}
+}
+
+// claimed does what the answer to a claim asks for, or returns neither a session
+// nor an error when it has made room for that and is to be called again. The
+// returned function is to be called next.
+func (s *Service) claimed(link *secure.Link, a adoption, claim wire.Claim, chosen wire.Chosen, err error) (*peer, func(), error) {
+	id, nothing := link.Remote.Peer, func() {}
+	s.mu.Lock()
+	p := s.peers[id]
+	ours := p != nil && p.sess.ID() == chosen.Session
+	resumes := claim.Session == chosen.Session
+	switch {
+	case err == nil && ours && p.claim > claim.Seq: // a later link has been chosen meanwhile
+		err = errDuplicate
+	case err == nil && resumes && !ours: // it has ended meanwhile
+		err = refusal{wire.ReasonOver}
+	case err == nil && p == nil:
+		err = s.refuses(a)
+	}
+	if err != nil || p == nil || ours {
+		s.unpend(id, claim.Seq)
+	}
+	switch {
+	case err != nil:
+		s.mu.Unlock()
+		return nil, s.ended(p, claim, err), toldError(link, a, err)
+	case p == nil:
+		p, call := s.insert(link, a, claim.Seq, chosen.Session, nil)
+		s.mu.Unlock()
+		return p, call, nil
+	case ours:
+		call, err := s.move(p, link, a, claim.Seq, nil, claim.Received, chosen.Received)
+		s.mu.Unlock()
+		if errors.Is(err, session.ErrEnded) {
+			err = refusal{wire.ReasonOver}
+		}
+		return p, call, err
+	}
+	s.mu.Unlock()
+	s.retire(p) // the decider knows: it has ended, or is about to
+	return nil, nothing, nil
+}
+
+// ended returns a function that ends a session without a link whose claim was
+// refused because the peer has ended it.
+func (s *Service) ended(p *peer, claim wire.Claim, err error) func() {
+	var t told
+	if p == nil || p.sess.ID() != claim.Session || !errors.As(err, &t) || t.reason != wire.ReasonOver {
+		return func() {}
+	}
+	if _, suspended := p.sess.Suspended(); !suspended { // what is on its link may still be read
+		return func() {}
+	}
+	return func() { p.sess.Kill(session.ErrOver) }
 }
 
 // over reports whether a link was dialled for an attempt that has had its answer
@@ -306,11 +466,11 @@ func (s *Service) refuses(a adoption) error {
 
 // insert makes the session of a chosen link. mu is held; the returned function
 // is to be called without it, before the session starts.
-func (s *Service) insert(link *secure.Link, a adoption, claim uint64, first []byte) (*peer, func()) {
+func (s *Service) insert(link *secure.Link, a adoption, claim uint64, id wire.SessionID, first []byte) (*peer, func()) {
 	p := &peer{
 		id: link.Remote.Peer, instance: link.Remote.Instance, claim: claim, how: a.how, endpoint: a.endpoint, since: time.Now(),
 	}
-	p.sess = session.New(link, s.session, (*owner)(s), first)
+	p.sess = session.New(link, id, s.session, (*owner)(s), first)
 	p.sess.Tag = p
 	s.lookup.Lock()
 	s.peers[p.id] = p
@@ -319,6 +479,9 @@ func (s *Service) insert(link *secure.Link, a adoption, claim uint64, first []by
 	d := &detail{
 		appID: link.Remote.AppID, endpoint: a.endpoint, how: a.how, role: Role(link.Remote.Role), took: time.Since(a.began),
 	}
+	if a.how == Dialed {
+		p.reach(a.endpoint)
+	}
 	joined := s.joined(p.id, a.attempt)
 	e := Event{Type: EventConnected, Peer: p.id, detail: d}
 	if len(joined) > 0 {
@@ -326,6 +489,7 @@ func (s *Service) insert(link *secure.Link, a adoption, claim uint64, first []by
 	}
 	calls := []func(){s.events.add(e)}
 	for i, at := range joined {
+		p.reach(at.endpoints...)
 		s.resolve(at)
 		if i > 0 {
 			calls = append(calls, s.events.add(Event{Type: EventAlreadyConnected, Peer: p.id, Token: at.token}))
@@ -341,15 +505,17 @@ func (s *Service) insert(link *secure.Link, a adoption, claim uint64, first []by
 // retire ends a session that the peer has given up already. What the peer sent
 // before is delivered if it comes soon.
 func (s *Service) retire(p *peer) {
-	timer := time.NewTimer(retireGrace)
-	defer timer.Stop()
-	select {
-	case <-p.sess.Done():
-		return
-	case <-timer.C:
-	case <-s.ctx.Done():
+	if _, suspended := p.sess.Suspended(); !suspended {
+		timer := time.NewTimer(retireGrace)
+		defer timer.Stop()
+		select {
+		case <-p.sess.Done():
+			return
+		case <-timer.C:
+		case <-s.ctx.Done():
+		}
 	}
-	p.sess.Kill(session.ErrReplaced)
+	p.sess.Dismiss(session.ErrReplaced)
 	select {
 	case <-p.sess.Done():
 	case <-s.stopped: // a session that died of a panic is never done

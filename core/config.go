@@ -12,6 +12,7 @@ import (
 	"github.com/libcrust/libcrust/core/identity"
 	"github.com/libcrust/libcrust/core/internal/endpoint"
 	"github.com/libcrust/libcrust/core/internal/netio"
+	"github.com/libcrust/libcrust/core/internal/session"
 	"github.com/libcrust/libcrust/core/internal/wire"
 )
 
@@ -116,9 +117,16 @@ type Config struct {
 	// Heartbeat is how long a link stays silent before it says that it is
 	// alive. Zero means 20 s.
 	Heartbeat time.Duration
-	// LostAfter is how long nothing is heard before a peer is lost. It must
+	// LostAfter is how long nothing is heard before a link is given up. It must
 	// be at least twice Heartbeat. Zero means 120 s.
 	LostAfter time.Duration
+	// ResumeWindow is how long a session whose link is gone waits for another
+	// one before the peer is lost; the lesser of both sides' counts. Zero means
+	// 30 s.
+	ResumeWindow time.Duration
+	// NoResume means that a session is lost with its link, whatever
+	// ResumeWindow says.
+	NoResume bool
 	// CloseTimeout is how long Disconnect and Close let queued messages drain.
 	// Zero means 5 s.
 	CloseTimeout time.Duration
@@ -130,6 +138,11 @@ type Config struct {
 	// SendQueue bounds the bytes queued for one peer; at least MaxMessage.
 	// Zero means 4 MiB.
 	SendQueue int
+	// ResendBuffer bounds the bytes that are sent to one peer and kept until it
+	// has acknowledged them, in case the link breaks. Sending stops while it is
+	// full, so it bounds the throughput over long ways: to as many bytes each
+	// round trip. At least 512 KiB. Zero means 8 MiB.
+	ResendBuffer int
 	// EventQueue bounds the bytes of messages that wait for the program.
 	// When it is full, reading from the network stops. Zero means 16 MiB.
 	EventQueue int
@@ -165,7 +178,9 @@ const (
 	defaultLostAfter        = 120 * time.Second
 	defaultCloseTimeout     = 5 * time.Second
 	defaultMessageMaxAge    = 60 * time.Second
+	defaultResumeWindow     = 30 * time.Second
 	defaultSendQueue        = 4 << 20
+	defaultResendBuffer     = 8 << 20
 	defaultEventQueue       = 16 << 20
 	defaultMaxPeers         = 4096
 	defaultMaxHandshakes    = 1024
@@ -202,6 +217,7 @@ func (c Config) check() (Config, error) {
 		{"LostAfter", &c.LostAfter, defaultLostAfter},
 		{"CloseTimeout", &c.CloseTimeout, defaultCloseTimeout},
 		{"MessageMaxAge", &c.MessageMaxAge, defaultMessageMaxAge},
+		{"ResumeWindow", &c.ResumeWindow, defaultResumeWindow},
 	} {
 		if *d.value < 0 || *d.value > maxDuration {
 			return bad("%s is %v, want 0 to %v", d.name, *d.value, maxDuration)
@@ -210,6 +226,9 @@ func (c Config) check() (Config, error) {
 	}
 	if c.PortRotation != 0 && (c.PortRotation < time.Second || c.PortRotation > maxRotation) {
 		return bad("PortRotation is %v, want 0 or 1s to %v", c.PortRotation, maxRotation)
+	}
+	if c.NoResume {
+		c.ResumeWindow = 0
 	}
 	if c.LostAfter < 2*c.Heartbeat {
 		return bad("LostAfter is %v, want at least twice Heartbeat, which is %v", c.LostAfter, c.Heartbeat)
@@ -220,6 +239,7 @@ func (c Config) check() (Config, error) {
 		zero, least int
 	}{
 		{"SendQueue", &c.SendQueue, defaultSendQueue, MaxMessage},
+		{"ResendBuffer", &c.ResendBuffer, defaultResendBuffer, session.MinResendBuffer},
 		{"EventQueue", &c.EventQueue, defaultEventQueue, 1},
 		{"MaxPeers", &c.MaxPeers, defaultMaxPeers, 1},
 		{"MaxHandshakes", &c.MaxHandshakes, defaultMaxHandshakes, 1},

@@ -85,6 +85,10 @@ var configKeys = map[string]func(*configText, json.RawMessage) error{
 	"close_timeout_ms":     func(t *configText, v json.RawMessage) error { return readMillis(v, &t.cfg.CloseTimeout) },
 	"message_max_age_ms":   func(t *configText, v json.RawMessage) error { return readMillis(v, &t.cfg.MessageMaxAge) },
 
+	"resume_window_ms": func(t *configText, v json.RawMessage) error { return readMillis(v, &t.cfg.ResumeWindow) },
+	"no_resume":        func(t *configText, v json.RawMessage) error { return readBool(v, &t.cfg.NoResume) },
+
+	"resend_buffer_bytes":        func(t *configText, v json.RawMessage) error { return readCount(v, &t.cfg.ResendBuffer) },
 	"send_queue_bytes":           func(t *configText, v json.RawMessage) error { return readCount(v, &t.cfg.SendQueue) },
 	"event_queue_bytes":          func(t *configText, v json.RawMessage) error { return readCount(v, &t.cfg.EventQueue) },
 	"max_peers":                  func(t *configText, v json.RawMessage) error { return readCount(v, &t.cfg.MaxPeers) },

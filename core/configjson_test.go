@@ -43,7 +43,10 @@ const everyKey = `{
 	"max_peers": 10,
 	"max_handshakes": 11,
 	"max_handshakes_per_address": 12,
-	"max_connects": 13
+	"max_connects": 13,
+	"resume_window_ms": 14,
+	"no_resume": true,
+	"resend_buffer_bytes": 15
 }`
 
 func TestParseConfigJSONReadsEveryKey(t *testing.T) {
@@ -65,6 +68,7 @@ func TestParseConfigJSONReadsEveryKey(t *testing.T) {
 		Heartbeat: 4 * time.Millisecond, LostAfter: 5 * time.Millisecond, CloseTimeout: 6 * time.Millisecond,
 		MessageMaxAge: 7 * time.Millisecond, SendQueue: 8, EventQueue: 9, MaxPeers: 10, MaxHandshakes: 11,
 		MaxHandshakesPerAddress: 12, MaxConnects: 13,
+		ResumeWindow: 14 * time.Millisecond, NoResume: true, ResendBuffer: 15,
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got\n%+v, want\n%+v", got, want)

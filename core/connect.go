@@ -96,7 +96,8 @@ func (s *Service) finish(a *attempt, e Event) {
 }
 
 // already ends an attempt whose peer has a session, and reports false when that
-// session has ended meanwhile: its loss must not come before.
+// session has ended meanwhile: its loss must not come before. Where the attempt
+// would have dialled is worth knowing when the link breaks.
 func (s *Service) already(a *attempt, p *peer) bool {
 	s.mu.Lock()
 	if done := a.resolved; done || s.peers[p.id] != p {
@@ -104,6 +105,7 @@ func (s *Service) already(a *attempt, p *peer) bool {
 		return done
 	}
 	s.resolve(a)
+	p.reach(a.endpoints...)
 	call := s.events.add(Event{Type: EventAlreadyConnected, Peer: p.id, Token: a.token})
 	s.mu.Unlock()
 	call()
@@ -175,14 +177,20 @@ func (s *Service) runConnect(a *attempt) {
 	}
 }
 
-// settled returns the live session with the peer of an attempt, nil when there
-// is none. One that is being closed is waited for.
+// settled returns the session with the peer of an attempt that is live and has a
+// link, nil when there is none. One that is being closed is waited for.
 func (s *Service) settled(a *attempt) *peer {
 	for {
 		s.mu.Lock()
 		p := s.peers[a.peer]
 		s.mu.Unlock()
-		if p == nil || p.sess.Live() {
+		if p == nil {
+			return nil
+		}
+		if p.sess.Live() {
+			if _, suspended := p.sess.Suspended(); suspended { // whatever is dialled may carry it on
+				return nil
+			}
 			return p
 		}
 		select {

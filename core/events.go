@@ -42,8 +42,10 @@ const (
 	// EventBootstrapFailed says that no contact answered: Token, Err, which
 	// joins one cause per contact.
 	EventBootstrapFailed EventType = 10
-	// EventLost is the last event of a session: Peer, Err. CodeDisconnected
-	// means that one side asked for it.
+	// EventLost is the last event of a session: Peer, Err, and in Count how many
+	// messages Send had accepted of which it is not known that they arrived.
+	// CodeDisconnected means that one side asked for it. A session that could be
+	// resumed is lost only when no other link came in time.
 	EventLost EventType = 11
 	// EventMessagesDropped says that messages accepted by Send will not
 	// arrive, because they grew too old in the queue: Peer, Priority, Count, Bytes.
@@ -51,6 +53,18 @@ const (
 	// EventStopped is the last event of the service. Err is nil after Close,
 	// and says why when the service had to stop by itself.
 	EventStopped EventType = 13
+	// EventSuspended says that the link of a session is gone: Peer, Endpoint,
+	// Err. The session takes messages as before and waits for another link.
+	// EventResumed or EventLost follows.
+	EventSuspended EventType = 14
+	// EventResumed says that a session goes on over another link: Peer,
+	// Endpoint, How. Every message arrives, once and in order. Without an
+	// EventSuspended before it the link was given up for a better one, or the
+	// peer noticed first that it had broken.
+	EventResumed EventType = 15
+	// EventDelivered is the final event of SendReceipt: Peer, Token, and Err
+	// when it is not known that the message has arrived.
+	EventDelivered EventType = 16
 	// EventDatagram brings a datagram of SendDatagram: Peer, Data.
 	EventDatagram EventType = 17
 	// EventListenerStopped says that a listener was given up for a new one, by
@@ -63,7 +77,8 @@ var eventNames = [...]string{
 	EventListenerFailed: "listener_failed", EventConnectionInfo: "info", EventConnected: "connected",
 	EventAlreadyConnected: "already_connected", EventConnectFailed: "connect_failed", EventBootstrapped: "bootstrapped",
 	EventBootstrapFailed: "bootstrap_failed", EventLost: "lost", EventMessagesDropped: "messages_dropped",
-	EventStopped: "stopped", EventDatagram: "datagram", EventListenerStopped: "listener_stopped",
+	EventStopped: "stopped", EventSuspended: "suspended", EventResumed: "resumed", EventDelivered: "delivered",
+	EventDatagram: "datagram", EventListenerStopped: "listener_stopped",
 }
 
 // String returns the name in snake_case.
@@ -111,7 +126,8 @@ func (r Role) String() string {
 
 // Event is something that happened. Which fields mean something is said at each
 // EventType; the others are zero. Events of one peer come in order: connected,
-// messages, lost.
+// messages, lost; suspended comes after the messages that came by the link that
+// is gone, resumed before those that come by the next one.
 type Event struct {
 	Type     EventType
 	Priority uint8

@@ -326,7 +326,7 @@ func TestLentEnds(t *testing.T) {
 	} {
 		for _, idle := range idleFor {
 			t.Run(name+" after "+idle.String(), func(t *testing.T) {
-				lent(t, crust.Config{}, func(t *testing.T, net *simnet.Net, ha, hb *simnet.Host, a *node, b *consumer) {
+				lent(t, crust.Config{NoResume: true}, func(t *testing.T, net *simnet.Net, ha, hb *simnet.Host, a *node, b *consumer) {
 					time.Sleep(idle)
 					c.end(a, b, net, ha, hb)
 					if e := b.one(t, crust.EventLost); e.Code() != c.code || e.Peer != a.ID() {

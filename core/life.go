@@ -192,9 +192,13 @@ func (s *Service) lose(p *peer, why *Error) {
 	s.lookup.Lock()
 	delete(s.peers, p.id)
 	s.lookup.Unlock()
-	addCounters(&s.past, p.sess.Counters())
+	if p.giveUp != nil {
+		p.giveUp()
+	}
+	c := p.sess.Counters()
+	addCounters(&s.past, c)
 	s.bury(p)
-	call := s.events.add(Event{Type: EventLost, Peer: p.id, detail: &detail{err: why}})
+	call := s.events.add(Event{Type: EventLost, Peer: p.id, detail: &detail{err: why, count: c.Undelivered}})
 	s.mu.Unlock()
 	call()
 }
@@ -213,19 +217,20 @@ func (o *owner) Lend(t *session.Turn) bool { return o.events.lend(t) }
 
 // Writable tells the program that there is room.
 func (o *owner) Writable(sess *session.Session) {
-	o.events.push(Event{Type: EventWritable, Peer: sess.Link().Remote.Peer})
+	o.events.push(Event{Type: EventWritable, Peer: sess.Remote().Peer})
 }
 
 // Dropped tells the program what will not arrive.
 func (o *owner) Dropped(sess *session.Session, priority uint8, count, bytes uint64) {
-	o.events.push(Event{Type: EventMessagesDropped, Peer: sess.Link().Remote.Peer, Priority: priority, detail: &detail{count: count, bytes: bytes}})
+	o.events.push(Event{Type: EventMessagesDropped, Peer: sess.Remote().Peer, Priority: priority, detail: &detail{count: count, bytes: bytes}})
 }
 
 // Ended takes the session out of the table and tells the program.
 func (o *owner) Ended(sess *session.Session, why error) {
 	s := (*Service)(o)
 	p := sess.Tag.(*peer)
-	s.lose(p, s.linkError("session", p.id, p.endpoint, why))
+	ep, _ := s.whereabouts(p)
+	s.lose(p, s.linkError("session", p.id, ep, why))
 	s.events.trim()
 }
 
@@ -278,6 +283,8 @@ var causes = []struct {
 	{session.ErrStopped, CodeDisconnected},
 	{session.ErrSilent, CodePeerSilent},
 	{session.ErrReplaced, CodeReplaced},
+	{session.ErrOver, CodeDisconnected},
+	{session.ErrExpired, CodeExpired},
 	{secure.ErrForged, CodeCrypto},
 	{session.ErrProtocol, CodeProtocol},
 	{secure.ErrNoAnswer, CodeNetworkName},

@@ -211,7 +211,7 @@ func (q *eventQueue) deliver(sess *session.Session, messages []session.Message, 
 	c.grow(len(messages))
 	n := len(c.events)
 	c.events = c.events[:n+len(messages)]
-	peer := sess.Link().Remote.Peer
+	peer := sess.Remote().Peer
 	for i := range messages {
 		e := &c.events[n+i]
 		e.Type, e.Priority, e.Peer, e.Data = EventMessage, messages[i].Priority, peer, messages[i].Data

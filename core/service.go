@@ -81,10 +81,17 @@ type peer struct {
 	id       PeerID
 	sess     *session.Session
 	instance uint64
+	since    time.Time
+
+	// guarded by Service.mu and lookup for writing, by either for reading
 	claim    uint64 // seq of the claim that the session's link was chosen by
 	how      How
 	endpoint Endpoint
-	since    time.Time
+
+	// guarded by Service.mu
+	endpoints []Endpoint         // where the peer may be dialled, the newest last
+	redialing bool               // a goroutine dials it
+	giveUp    context.CancelFunc // ends a try of that
 }
 
 // New makes a service and starts its listeners. It returns an *Error with
@@ -100,7 +107,7 @@ func New(cfg Config) (*Service, error) {
 		listeners: make(map[Endpoint]*listener), attempts: make(map[*attempt]struct{}), stopped: make(chan struct{}),
 		session: session.Config{
 			Heartbeat: cfg.Heartbeat, LostAfter: cfg.LostAfter, CloseTimeout: cfg.CloseTimeout,
-			MaxAge: cfg.MessageMaxAge, SendQueue: cfg.SendQueue,
+			MaxAge: cfg.MessageMaxAge, SendQueue: cfg.SendQueue, ResumeWindow: cfg.ResumeWindow, ResendBuffer: cfg.ResendBuffer,
 		},
 	}
 	var instance [8]byte
@@ -111,7 +118,7 @@ func New(cfg Config) (*Service, error) {
 		Key: s.key, Network: secure.NewNetwork(cfg.NetworkName), Seen: new(secure.Seen), Images: new(secure.Images), Spare: new(secure.Spare),
 		Hello: wire.Hello{
 			AppID: bytes.Clone(cfg.AppID), Role: uint8(cfg.Role), Instance: binary.BigEndian.Uint64(instance[:]),
-			Ciphers: wire.CipherChaCha20Poly1305, LostAfter: uint32(cfg.LostAfter / time.Millisecond),
+			Ciphers: wire.CipherChaCha20Poly1305, LostAfter: uint32(cfg.LostAfter / time.Millisecond), Resume: uint32(cfg.ResumeWindow / time.Millisecond),
 		},
 	}
 	if cfg.Cipher == CipherAuto && secure.HasAES() {
@@ -252,6 +259,25 @@ func (s *Service) Send(peer PeerID, data []byte, priority uint8) error {
 	return nil
 }
 
+// SendReceipt is Send for a message whose sender wants to know when it has
+// arrived. Unless it returns an error, exactly one EventDelivered carries the
+// token: with no error when the peer's library has the message and all that was
+// sent before it at its priority, in order, and will hand them to its program
+// unless its service stops first; with CodeExpired when it was dropped for its
+// age; with the code of the loss when the session is lost first, and then it may
+// have arrived or not. At most 4,096 receipts of one peer can be outstanding; the
+// next one gets CodeWouldBlock, as when the queue is full.
+func (s *Service) SendReceipt(peer PeerID, data []byte, priority uint8, token uint64) error {
+	p := s.find(peer)
+	if p == nil {
+		return s.notConnected("send", peer)
+	}
+	if err := p.sess.SendReceipt(data, priority, token); err != nil {
+		return s.sendError("send", peer, len(data), err)
+	}
+	return nil
+}
+
 // SendWait is Send, but waits while the queue is full. It returns CodeCanceled
 // or CodeTimeout when ctx ends, and CodeUnknownPeer when the session does.
 func (s *Service) SendWait(ctx context.Context, peer PeerID, data []byte, priority uint8) error {
@@ -321,6 +347,9 @@ type PeerInfo struct {
 	ReceivedBytes    uint64
 	DroppedMessages  uint64
 	QueuedBytes      int
+	UnackedBytes     int    // sent, and kept in case the link breaks
+	Suspended        bool   // there is no link now
+	Resumed          uint64 // times that the session went over to another link
 }
 
 // Peers returns the sessions, in the order of their ids.
@@ -337,10 +366,12 @@ func (s *Service) Peers() []PeerInfo {
 
 func (p *peer) info() PeerInfo {
 	c, link := p.sess.Counters(), p.sess.Link()
+	_, suspended := p.sess.Suspended()
 	return PeerInfo{
 		Peer: p.id, Endpoint: p.endpoint, How: p.how, Role: Role(link.Remote.Role), AppID: bytes.Clone(link.Remote.AppID),
 		Cipher: link.Cipher.String(), RTT: c.RTT, Since: p.since, SentMessages: c.SentMessages, SentBytes: c.SentBytes,
 		ReceivedMessages: c.ReceivedMessages, ReceivedBytes: c.ReceivedBytes, DroppedMessages: c.DroppedMessages, QueuedBytes: c.Queued,
+		UnackedBytes: c.Unacked, Suspended: suspended, Resumed: c.Resumed,
 	}
 }
 

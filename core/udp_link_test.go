@@ -305,7 +305,7 @@ func TestUDPRebinding(t *testing.T) {
 // TestUDPSilentPeerIsLost: over uTP, too, a link that says nothing is lost after
 // LostAfter, and not much later, whatever the program sends meanwhile.
 func TestUDPSilentPeerIsLost(t *testing.T) {
-	udpWorld(t, simnet.Link{Latency: 10 * time.Millisecond}, crust.Config{Heartbeat: time.Second, LostAfter: 5 * time.Second}, func(t *testing.T, net *simnet.Net, ha, hb *simnet.Host, a, b *node) {
+	udpWorld(t, simnet.Link{Latency: 10 * time.Millisecond}, crust.Config{Heartbeat: time.Second, LostAfter: 5 * time.Second, NoResume: true}, func(t *testing.T, net *simnet.Net, ha, hb *simnet.Host, a, b *node) {
 		time.Sleep(17 * time.Second)
 		net.Cut(ha, hb)
 		for range 4 {

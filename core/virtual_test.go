@@ -76,7 +76,7 @@ func TestSilentPeerIsLost(t *testing.T) {
 // TestLossWithinPromise: the loss comes between LostAfter and LostAfter plus a
 // heartbeat after the link fell silent, whatever the program sends meanwhile.
 func TestLossWithinPromise(t *testing.T) {
-	world(t, crust.Config{Heartbeat: time.Second, LostAfter: 5 * time.Second}, func(t *testing.T, net *simnet.Net, ha, hb *simnet.Host, a, b *node) {
+	world(t, crust.Config{Heartbeat: time.Second, LostAfter: 5 * time.Second, NoResume: true}, func(t *testing.T, net *simnet.Net, ha, hb *simnet.Host, a, b *node) {
 		time.Sleep(17 * time.Second)
 		net.Cut(ha, hb)
 		for range 4 {

@@ -92,7 +92,7 @@ func TestVectorsOfDatagrams(t *testing.T) {
 	}
 
 	var s sheet
-	s.section("the network and the sides are those of section 17")
+	s.section("the network and the sides are those of section 18")
 	s.add("datagram", network.datagram[:])
 	s.add("handshake id", id)
 	s.add("initiator CID", cid(0x2a))

@@ -58,7 +58,7 @@ func newGoldenSide(t *testing.T, seed, ephemeral byte, appID string, nonces, pad
 	t.Helper()
 	g := &goldenSide{cfg: seeded(t, seed, goldenNetwork), ephemeral: bytes.Repeat([]byte{ephemeral}, 32), paddings: paddings}
 	g.cfg.Hello = wire.Hello{
-		Role: seed - 1, AppID: []byte(appID), Instance: 0x1011121314151600 + uint64(seed), Ciphers: wire.CipherChaCha20Poly1305, LostAfter: 120000,
+		Role: seed - 1, AppID: []byte(appID), Instance: 0x1011121314151600 + uint64(seed), Ciphers: wire.CipherChaCha20Poly1305, LostAfter: 120000, Resume: 30000,
 	}
 	random := bytes.Clone(g.ephemeral)
 	for i, n := range nonces {
@@ -234,12 +234,12 @@ func rerun(t *testing.T, b *goldenSide, n1, n2, n3 []byte) (hash []byte, forth, 
 func (s *sheet) records(t *testing.T, forth, back [32]byte) {
 	t.Helper()
 	claim := wire.Claim{Seq: 1}.Append(nil)
-	chosen := wire.AppendFrame(nil, wire.FrameChosen)
+	chosen := wire.Chosen{Session: wire.SessionID(bytes.Repeat([]byte{0x77}, 16))}.Append(nil)
 	piece := bytes.Repeat([]byte{0x5a}, 20)
 	s.section("the plaintext of the records below")
-	s.add("header A", wire.Header{Type: wire.TypeFrames, Len: len(claim)}.Append(nil))
+	s.add("header A", wire.Header{Type: wire.TypeControl, Len: len(claim)}.Append(nil))
 	s.add("body A (claim)", claim)
-	s.add("header B", wire.Header{Type: wire.TypeFrames, Len: len(chosen)}.Append(nil))
+	s.add("header B", wire.Header{Type: wire.TypeControl, Len: len(chosen)}.Append(nil))
 	s.add("body B (chosen)", chosen)
 	s.add("header C", wire.Header{Type: wire.TypePiece, Priority: 3, Len: 20, Left: 20000}.Append(nil))
 	s.add("body C (piece)", piece)
@@ -256,8 +256,8 @@ func (s *sheet) records(t *testing.T, forth, back [32]byte) {
 		name := strings.ToLower(c.String()[:3])
 		s.add(name+" key to responder", out.key[:])
 		s.add(name+" key to initiator", in.key[:])
-		s.add(name+" to responder, nonces 0 and 1, record A", Sealer{out}.Seal(nil, wire.Header{Type: wire.TypeFrames}, claim))
-		s.add(name+" to initiator, nonces 0 and 1, record B", Sealer{in}.Seal(nil, wire.Header{Type: wire.TypeFrames}, chosen))
+		s.add(name+" to responder, nonces 0 and 1, record A", Sealer{out}.Seal(nil, wire.Header{Type: wire.TypeControl}, claim))
+		s.add(name+" to initiator, nonces 0 and 1, record B", Sealer{in}.Seal(nil, wire.Header{Type: wire.TypeControl}, chosen))
 		buf := make([]byte, 0, 200)
 		for out.n < wire.RekeyInterval {
 			Sealer{out}.Seal(buf, wire.Header{Type: wire.TypeFrames}, nil)

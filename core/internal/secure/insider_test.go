@@ -41,14 +41,14 @@ func (i *insider) join(victim crust.PeerID) (net.Conn, *secure.Link) {
 		i.t.Error(err)
 		return conn, nil
 	}
-	frames := wire.Claim{Seq: i.r.Uint64() >> 1, Held: make([]uint64, i.r.IntN(4))}.Append(nil)
+	frames := wire.Claim{Seq: i.r.Uint64() >> 1, Only: i.r.IntN(9) == 0, Held: make([]uint64, i.r.IntN(4))}.Append(nil)
 	if i.cfg.Key.ID().Compare(victim) > 0 {
-		frames = wire.AppendFrame(nil, wire.FrameChosen)
+		frames = wire.Chosen{Session: wire.SessionID{1, byte(i.r.Uint32())}, Received: uint64(i.r.IntN(2))}.Append(nil)
 	}
 	if i.r.IntN(8) == 0 {
 		frames = i.spoil(frames)
 	}
-	out := link.Seal.Seal(link.First, wire.Header{Type: wire.TypeFrames}, frames)
+	out := link.Seal.Seal(link.First, wire.Header{Type: wire.TypeControl}, frames)
 	if _, err := conn.Write(out); err != nil {
 		return conn, nil
 	}
@@ -79,11 +79,14 @@ func (i *insider) spoil(b []byte) []byte {
 // record is a sealed record that is valid, or malformed on the inside only.
 func (i *insider) record(link *secure.Link) []byte {
 	frames := wire.AppendMessage(nil, uint8(i.r.IntN(256)), make([]byte, i.r.IntN(200)))
-	switch i.r.IntN(9) {
+	kind := wire.TypeFrames
+	switch i.r.IntN(10) {
 	case 0:
-		frames = wire.AppendPing(frames, wire.FramePing, i.r.Uint64())
+		kind, frames = wire.TypeControl, wire.AppendPing(nil, wire.FramePing, i.r.Uint64())
 	case 1:
-		frames = wire.AppendPing(frames, wire.FramePong, i.r.Uint64())
+		kind, frames = wire.TypeControl, wire.AppendPing(nil, wire.FramePong, i.r.Uint64())
+	case 7:
+		kind, frames = wire.TypeControl, wire.AppendAck(nil, i.r.Uint64()>>i.r.IntN(65))
 	case 2:
 		frames = wire.AppendFrame(frames, wire.FrameType(i.r.IntN(256)), make([]byte, i.r.IntN(30))...)
 	case 3:
@@ -92,12 +95,12 @@ func (i *insider) record(link *secure.Link) []byte {
 		h := wire.Header{Type: wire.TypePiece, Priority: uint8(i.r.IntN(9)), Left: wire.MaxMessage}
 		return link.Seal.Seal(nil, h, []byte{1})
 	case 5:
-		h := wire.Header{Type: wire.RecordType(i.r.IntN(4)), Priority: uint8(i.r.IntN(2)), Left: i.r.IntN(1 << 22)}
+		h := wire.Header{Type: wire.RecordType(i.r.IntN(5)), Priority: uint8(i.r.IntN(2)), Left: i.r.IntN(1 << 22)}
 		return link.Seal.Seal(nil, h, frames)
 	case 6:
 		frames = nil
 	}
-	return link.Seal.Seal(nil, wire.Header{Type: wire.TypeFrames}, frames)
+	return link.Seal.Seal(nil, wire.Header{Type: kind}, frames)
 }
 
 // TestInsidersAgainstAService lets members of the network break the protocol in

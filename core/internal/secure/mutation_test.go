@@ -138,6 +138,8 @@ func mutateInsiders(t *testing.T, r *rand.Rand) (count int) {
 	valid := wire.AppendMessage(nil, 3, []byte("a message"))
 	valid = wire.AppendPing(valid, wire.FramePing, 77)
 	valid = wire.Claim{Seq: 4, Held: []uint64{1, 2}}.Append(valid)
+	valid = wire.Chosen{Session: wire.SessionID{7}, Received: 9}.Append(valid)
+	valid = wire.AppendAck(valid, 3)
 	valid = wire.AppendReason(valid, wire.FrameClose, wire.ReasonLimit)
 	headers := [][]byte{frames(len(valid)).Append(nil), wire.Header{Type: wire.TypePiece, Priority: 9, Len: 40, Left: 5000}.Append(nil)}
 	for _, c := range bothCiphers {
@@ -191,6 +193,10 @@ func readFrames(t *testing.T, b []byte) {
 			_, err = wire.ParsePing(body)
 		case wire.FrameClaim:
 			_, err = wire.ParseClaim(body)
+		case wire.FrameChosen:
+			_, err = wire.ParseChosen(body)
+		case wire.FrameAck:
+			_, err = wire.ParseAck(body)
 		case wire.FrameRefused, wire.FrameClose:
 			_, err = wire.ParseReason(body)
 		}

@@ -10,13 +10,13 @@ import (
 // maxAdoption bounds a record before a link is chosen.
 const maxAdoption = 4 << 10
 
-// Tell writes what the link still owes of its handshake, and a record of frames
-// unless there are none, in one write.
+// Tell writes what the link still owes of its handshake, and a record of control
+// frames unless there are none, in one write.
 func Tell(link *secure.Link, frames []byte) error {
 	out := link.First
 	link.First = nil
 	if len(frames) > 0 {
-		out = sealFrames(link.Seal, out, frames)
+		out = sealControl(link.Seal, out, frames)
 	}
 	_, err := link.Conn.Write(out)
 	return err
@@ -46,7 +46,7 @@ func Await(link *secure.Link) (wire.FrameType, []byte, error) {
 		if err != nil {
 			return 0, nil, protocol(err)
 		}
-		if h.Type != wire.TypeFrames || h.Len > maxAdoption {
+		if h.Type != wire.TypeControl || h.Len > maxAdoption {
 			return 0, nil, protocol(fmt.Errorf("a record of type %d and %d bytes before the link is chosen", h.Type, h.Len))
 		}
 		end := wire.SealedHeader + h.Len + wire.TagSize
@@ -63,7 +63,7 @@ func Await(link *secure.Link) (wire.FrameType, []byte, error) {
 			switch {
 			case err != nil:
 				return 0, nil, protocol(err)
-			case t == wire.FrameMessage || t == wire.FrameClose:
+			case !t.In(wire.TypeControl) || t == wire.FrameAck:
 				return 0, nil, protocol(fmt.Errorf("frame %d before the link is chosen", t))
 			case t != wire.FrameClaim && t != wire.FrameChosen && t != wire.FrameRefused:
 				frames = rest

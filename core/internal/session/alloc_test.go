@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"testing"
 	"time"
+
+	"github.com/libcrust/libcrust/core/internal/wire"
 )
 
 // counting is an owner that only counts messages.
@@ -29,11 +31,17 @@ func (c *counting) Deliver(_ *Session, messages []Message, buffers []*Buffer, _ 
 // TestAllocations: a small message costs less than a tenth of an allocation from
 // its sender to the receiver's owner.
 func TestAllocations(t *testing.T) {
+	for name, cfg := range map[string]Config{"nothing kept": usual, "resuming": resuming} {
+		t.Run(name, func(t *testing.T) { allocations(t, cfg) })
+	}
+}
+
+func allocations(t *testing.T, cfg Config) {
 	const warm, count = 20_000, 200_000
 	la, lb := links(t, 4<<20, nil)
 	o := &counting{want: warm, done: make(chan struct{})}
-	a := start(t, la, usual, new(owner))
-	b := New(lb, usual, o, nil)
+	a := start(t, la, cfg, new(owner))
+	b := New(lb, wire.SessionID{1}, cfg, o, nil)
 	b.Start()
 	defer func() {
 		b.Kill(ErrReplaced)

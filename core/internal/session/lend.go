@@ -32,6 +32,7 @@ const (
 //	  └──unused for lendTick, or the session ended──▶ back
 type Turn struct {
 	in          *inbox
+	line        *line
 	state       atomic.Uint32
 	steps       atomic.Uint32
 	asleep      atomic.Bool // the reader waits for wake alone
@@ -54,7 +55,7 @@ func (t *Turn) Free() bool { return t.state.Load() != turnBack }
 // also when the turn is back.
 func (t *Turn) Interrupt() {
 	t.interrupted.Store(true)
-	t.in.s.link.Conn.SetReadDeadline(past) //nolint:errcheck // a closed connection interrupts too
+	t.line.link.Conn.SetReadDeadline(past) //nolint:errcheck // a closed connection interrupts too
 }
 
 // past is a deadline that is over.
@@ -89,7 +90,7 @@ func (t *Turn) Step(until <-chan struct{}) (free bool) {
 	if in.failed = in.receive(true); in.failed != nil || t.interrupted.Load() {
 		return false
 	}
-	if in.failed = in.parse(); in.failed != nil {
+	if in.failed = in.take(); in.failed != nil {
 		return false
 	}
 	calm := in.calm()
@@ -112,13 +113,13 @@ func (in *inbox) calm() bool {
 // lend offers the turn to the owner. If it is accepted, lend waits until it is
 // back and returns true.
 func (in *inbox) lend() bool {
-	t := &Turn{in: in, wake: make(chan struct{}, 1)}
+	t := &Turn{in: in, line: in.line, wake: make(chan struct{}, 1)}
 	if !in.s.owner.Lend(t) {
 		return false
 	}
 	ticker := time.NewTicker(lendTick)
 	defer ticker.Stop()
-	quit, until := in.s.quit, (<-chan struct{})(nil)
+	gone, until := in.line.gone, (<-chan struct{})(nil)
 	for last, same := uint32(0), 0; ; {
 		select {
 		case <-t.wake:
@@ -130,8 +131,8 @@ func (in *inbox) lend() bool {
 			until = nil
 			t.Interrupt()
 		case <-ticker.C:
-		case <-quit: // its connection is closed: a Step that waits returns
-			quit = nil
+		case <-gone: // its connection is closed: a Step that waits returns
+			gone = nil
 			last = t.steps.Load()
 		}
 		if t.state.Load() == turnBack {
@@ -206,6 +207,6 @@ func (in *inbox) interruption(err error) bool {
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		return false
 	}
-	in.s.link.Conn.SetReadDeadline(time.Time{}) //nolint:errcheck // a closed connection shows in the next read
+	in.line.link.Conn.SetReadDeadline(time.Time{}) //nolint:errcheck // a closed connection shows in the next read
 	return true
 }

@@ -87,7 +87,7 @@ func (o *borrower) turn(t *testing.T, peer *Session) *Turn {
 // startBorrower is start for a borrower.
 func startBorrower(t testing.TB, link *secure.Link, o *borrower) *Session {
 	t.Helper()
-	s := New(link, usual, o, nil)
+	s := New(link, wire.SessionID{1}, usual, o, nil)
 	t.Cleanup(func() {
 		s.Kill(ErrReplaced)
 		<-s.Done()
@@ -368,7 +368,7 @@ func TestTurnSeesTheEnd(t *testing.T) {
 		"killed":               {func(_, b *Session) { b.Kill(ErrReplaced) }, ErrReplaced},
 		"broken":               {func(a, _ *Session) { a.Kill(ErrReplaced) }, ErrBroken},
 		"nonsense": {func(a, _ *Session) {
-			a.link.Conn.Write(bytes.Repeat([]byte{7}, 100)) //nolint:errcheck // the other end will notice
+			a.Link().Conn.Write(bytes.Repeat([]byte{7}, 100)) //nolint:errcheck // the other end will notice
 		}, ErrProtocol},
 	} {
 		for _, late := range []time.Duration{0, lendTick / 2, time.Minute} {

@@ -21,6 +21,13 @@ var usual = Config{
 	MaxAge: 60 * time.Second, SendQueue: 4 << 20,
 }
 
+// resuming is usual with links that may break.
+var resuming = func() Config {
+	c := usual
+	c.ResumeWindow, c.ResendBuffer = 30*time.Second, 8<<20
+	return c
+}()
+
 // links returns both ends of an authenticated link over an in-memory network
 // with the given buffer. dress, if not nil, wraps the first end's connection.
 func links(t testing.TB, buffer int, dress func(*simnet.Conn) net.Conn) (a, b *secure.Link) {
@@ -54,7 +61,7 @@ func links(t testing.TB, buffer int, dress func(*simnet.Conn) net.Conn) (a, b *s
 		}
 		config[i] = &secure.Config{
 			Key: key, Network: secure.NewNetwork("test"), Seen: new(secure.Seen),
-			Hello: wire.Hello{Ciphers: wire.CipherChaCha20Poly1305, LostAfter: uint32(usual.LostAfter / time.Millisecond)},
+			Hello: wire.Hello{Ciphers: wire.CipherChaCha20Poly1305, LostAfter: uint32(usual.LostAfter / time.Millisecond), Resume: 60_000},
 		}
 	}
 	var wg sync.WaitGroup
@@ -79,7 +86,7 @@ func links(t testing.TB, buffer int, dress func(*simnet.Conn) net.Conn) (a, b *s
 
 // told is what an owner was told, in order.
 type told struct {
-	what     string // message, writable, dropped, ended, fault
+	what     string // message, writable, dropped, receipts, unlinked, suspended, resumed, ended, fault
 	data     []byte
 	priority uint8
 	count    uint64
@@ -131,6 +138,8 @@ type owner struct {
 	wg   lives
 	gate chan struct{} // nil, or Deliver waits until it is closed
 
+	unlinked chan struct{} // nil, or is told when a link is wanted
+
 	mu     sync.Mutex
 	events []told
 	last   string
@@ -168,6 +177,24 @@ func (o *owner) Writable(*Session) { o.tell(told{what: "writable"}) }
 func (o *owner) Dropped(_ *Session, priority uint8, count, n uint64) {
 	o.tell(told{what: "dropped", priority: priority, count: count, bytes: n})
 }
+
+func (o *owner) Receipts(_ *Session, tokens []uint64, why error) {
+	for _, token := range tokens {
+		o.tell(told{what: "receipt", count: token, why: why})
+	}
+}
+
+func (o *owner) Unlinked(*Session) {
+	if o.unlinked != nil {
+		o.unlinked <- struct{}{}
+	}
+}
+
+func (o *owner) Moving(*Session) bool { return false }
+
+func (o *owner) Suspended(_ *Session, why error) { o.tell(told{what: "suspended", why: why}) }
+
+func (o *owner) Resumed(*Session) { o.tell(told{what: "resumed"}) }
 
 func (o *owner) Ended(_ *Session, why error) { o.tell(told{what: "ended", why: why}) }
 
@@ -207,7 +234,7 @@ func (o *owner) all(what string) (list []told) {
 // that it has ended, and nothing of it be left.
 func start(t testing.TB, link *secure.Link, cfg Config, o *owner) *Session {
 	t.Helper()
-	s := New(link, cfg, o, nil)
+	s := New(link, wire.SessionID{1}, cfg, o, nil)
 	t.Cleanup(func() {
 		s.Kill(ErrReplaced)
 		<-s.Done()

@@ -30,11 +30,12 @@ const (
 // item is a run of frames, or one large message.
 type item struct {
 	buf      *Buffer
-	n        int    // bytes of buf in use
-	off      int    // of a large message: bytes already out
-	count    uint64 // messages
-	bytes    uint64 // of messages
-	born     int64  // session clock; set above mustArrive only
+	n        int      // bytes of buf in use
+	off      int      // of a large message: bytes already out
+	count    uint64   // messages
+	bytes    uint64   // of messages
+	born     int64    // session clock; set above mustArrive only
+	tokens   []uint64 // of messages whose sender wants a receipt
 	large    bool
 	capacity int // a run takes frames up to here
 }
@@ -69,6 +70,22 @@ func (q *queue) oldest() (int64, bool) {
 	return q.first().born, true
 }
 
+// messages returns how many messages wait.
+func (q *queue) messages() (n uint64) {
+	for i := range q.items[q.head:] {
+		n += q.items[q.head+i].count
+	}
+	return n
+}
+
+// tokensLeft returns the tokens of all messages.
+func (q *queue) tokensLeft() (tokens []uint64) {
+	for i := range q.items[q.head:] {
+		tokens = append(tokens, q.items[q.head+i].tokens...)
+	}
+	return tokens
+}
+
 func (q *queue) clear() {
 	for ; !q.empty(); q.pop() {
 		q.first().buf.Release()
@@ -90,8 +107,9 @@ func (s *Session) queueFor(priority uint8) *queue {
 	return s.queues[len(s.queues)-1]
 }
 
-// enqueue copies a message into its queue. mu is held.
-func (s *Session) enqueue(data []byte, priority uint8) {
+// enqueue copies a message into its queue, and returns the item that it is the
+// last message of. mu is held.
+func (s *Session) enqueue(data []byte, priority uint8) *item {
 	q := s.queueFor(priority)
 	s.queued += len(data) + frameCost
 	var born int64
@@ -113,7 +131,7 @@ func (s *Session) enqueue(data []byte, priority uint8) {
 		b := NewBuffer(len(data))
 		copy(b.B, data)
 		q.items = append(q.items, item{buf: b, n: len(data), count: 1, bytes: uint64(len(data)), born: born, large: true})
-		return
+		return &q.items[len(q.items)-1]
 	}
 	size := wire.MessageFrameSize(len(data))
 	if !q.empty() {
@@ -121,7 +139,7 @@ func (s *Session) enqueue(data []byte, priority uint8) {
 			it.n = len(wire.AppendMessage(it.buf.B[:it.n], priority, data))
 			it.count++
 			it.bytes += uint64(len(data))
-			return
+			return it
 		}
 	}
 	room := nextChunk
@@ -134,12 +152,14 @@ func (s *Session) enqueue(data []byte, priority uint8) {
 	b := NewBuffer(room)
 	n := len(wire.AppendMessage(b.B[:0], priority, data))
 	q.items = append(q.items, item{buf: b, n: n, count: 1, bytes: uint64(len(data)), born: born, capacity: room})
+	return &q.items[len(q.items)-1]
 }
 
 // drop counts messages that were dropped at one priority.
 type drop struct {
 	priority     uint8
 	count, bytes uint64
+	tokens       []uint64
 }
 
 // expire drops what is too old: at the first priority above mustArrive whose
@@ -167,12 +187,14 @@ func (s *Session) expire(now int64) (drops []drop) {
 			it := q.first()
 			d.count += it.count
 			d.bytes += it.bytes
+			d.tokens = append(d.tokens, it.tokens...)
 			s.queued -= int(it.bytes) + int(it.count)*frameCost
 			it.buf.Release()
 		}
 		q.items = append(q.items, kept...)
 		if d.count > 0 {
 			s.dropped += d.count
+			s.tokens -= len(d.tokens)
 			drops = append(drops, d)
 		}
 	}

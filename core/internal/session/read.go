@@ -33,6 +33,7 @@ type partial struct {
 // inbox turns bytes from the link into messages. It is the reader's own.
 type inbox struct {
 	s        *Session
+	line     *line
 	open     secure.Opener
 	lazy     lazyReader
 	soon     soonReader
@@ -46,7 +47,10 @@ type inbox struct {
 	end      int
 	want     int // size of the next read buffer
 	header   wire.Header
-	headed   bool // header is opened, its body is not complete
+	headed   bool   // header is opened, its body is not complete
+	number   uint64 // of the next record of content on the line
+	has      uint64 // records that have come to the session; those before come again
+	size     uint64 // bytes of the bodies of records on the line
 	partials []partial
 	messages []Message
 	buffers  []*Buffer
@@ -58,15 +62,24 @@ type inbox struct {
 	failed   error // the link is useless
 }
 
-func (in *inbox) init(s *Session, link *secure.Link) {
-	in.s, in.open, in.want = s, link.Open, smallRead
+// begin turns to a line. What has come by the one before is delivered.
+func (in *inbox) begin(l *line) {
+	if in.buf != nil {
+		in.buf.Release()
+	}
+	link := l.link
+	in.line, in.open, in.buf, in.start, in.end, in.used = l, link.Open, nil, 0, 0, false
+	in.want, in.headed, in.failed, in.number, in.size = smallRead, false, nil, l.position.Load(), 0
+	in.lazy, in.soon, in.hope, in.skip, in.despair = nil, nil, 0, 0, 0
 	in.lazy, _ = link.Conn.(lazyReader)
 	if runtime.GOMAXPROCS(0) > 1 { // on a single processor the peer may need it
 		in.soon, _ = link.Conn.(soonReader)
 	}
-	in.get = func() []byte {
-		in.room()
-		return in.buf.B[in.end:]
+	if in.get == nil {
+		in.get = func() []byte {
+			in.room()
+			return in.buf.B[in.end:]
+		}
 	}
 	if len(link.Rest) > 0 {
 		in.buf = NewBuffer(max(smallRead, len(link.Rest)))
@@ -125,7 +138,7 @@ func (in *inbox) room() {
 func (in *inbox) loop() error {
 	for {
 		if in.failed == nil {
-			in.failed = in.parse()
+			in.failed = in.take()
 		}
 		calm := len(in.messages) == 1 && in.calm()
 		ok := in.deliver(true)
@@ -156,8 +169,8 @@ func (in *inbox) receive(soon bool) error {
 	switch {
 	case n > 0 || err == nil || in.interruption(err):
 		return nil
-	case errors.Is(err, io.EOF):
-		return ErrBroken
+	case errors.Is(err, io.EOF) && in.start == in.end && !in.headed:
+		return errHungUp
 	}
 	return broken(err)
 }
@@ -172,7 +185,7 @@ func (in *inbox) read() (n int, err error) {
 	if lazy {
 		n, err = in.lazy.ReadLazy(in.get)
 	} else {
-		n, err = in.s.link.Conn.Read(in.get())
+		n, err = in.line.link.Conn.Read(in.get())
 	}
 	in.got(n)
 	return n, err
@@ -194,6 +207,20 @@ func (in *inbox) got(n int) {
 	}
 }
 
+// take opens every complete record that is buffered, and lets the peer know what
+// has come if it is time.
+func (in *inbox) take() error {
+	err := in.parse()
+	l := in.line
+	if in.number != l.position.Load() {
+		in.s.has.Store(in.has)
+		l.position.Store(in.number)
+		l.bytes.Store(in.size)
+		in.s.acknowledge(l)
+	}
+	return err
+}
+
 // parse opens every complete record that is buffered.
 func (in *inbox) parse() error {
 	for in.closed == nil && in.end-in.start >= in.need() {
@@ -208,32 +235,50 @@ func (in *inbox) parse() error {
 			continue
 		}
 		in.headed = false
-		if in.header.Type == wire.TypePiece {
-			if err := in.piece(part); err != nil {
-				return err
-			}
-			continue
+		if err := in.record(part); err != nil {
+			return err
 		}
-		frames, err := in.open.Body(part[:0], part)
-		if err != nil {
-			return protocol(err)
-		}
-		for len(frames) > 0 && in.closed == nil {
-			var t wire.FrameType
-			var body []byte
-			if t, body, frames, err = wire.NextFrame(frames); err != nil {
+	}
+	return nil
+}
+
+// record opens a record.
+func (in *inbox) record(sealed []byte) error {
+	if in.header.Type.Counted() {
+		in.size += uint64(in.header.Len)
+		if in.number++; in.number <= in.has { // it has come by another line, too late for us to say so on this one
+			if _, err := in.open.Body(sealed[:0], sealed); err != nil {
 				return protocol(err)
 			}
-			if t == wire.FrameMessage {
-				priority, data, err := wire.ParseMessage(body)
-				if err != nil {
-					return protocol(err)
-				}
-				in.messages = append(in.messages, Message{Data: data, Priority: priority})
-				in.bytes += len(data)
-				in.used = true
-				continue
+			return nil
+		}
+		in.has++
+	}
+	if in.header.Type == wire.TypePiece {
+		return in.piece(sealed)
+	}
+	frames, err := in.open.Body(sealed[:0], sealed)
+	if err != nil {
+		return protocol(err)
+	}
+	for len(frames) > 0 && in.closed == nil {
+		var t wire.FrameType
+		var body []byte
+		if t, body, frames, err = wire.NextFrame(frames); err != nil {
+			return protocol(err)
+		}
+		switch {
+		case !t.In(in.header.Type):
+			return protocol(fmt.Errorf("frame %d in a record of type %d", t, in.header.Type))
+		case t == wire.FrameMessage:
+			priority, data, err := wire.ParseMessage(body)
+			if err != nil {
+				return protocol(err)
 			}
+			in.messages = append(in.messages, Message{Data: data, Priority: priority})
+			in.bytes += len(data)
+			in.used = true
+		default:
 			if err := in.control(t, body); err != nil {
 				return err
 			}
@@ -288,9 +333,9 @@ func (in *inbox) control(t wire.FrameType, body []byte) error {
 			return protocol(err)
 		}
 		s.mu.Lock()
-		s.pong, s.pongDue = v, true // of several pings the last is answered: the memory has a bound
-		if !s.writing && s.state == live {
-			s.startWriter()
+		if s.line == in.line && s.state < finishing {
+			s.pong, s.pongDue = v, true // of several pings the last is answered: the memory has a bound
+			s.wake()
 		}
 		s.mu.Unlock()
 	case wire.FramePong:
@@ -300,11 +345,22 @@ func (in *inbox) control(t wire.FrameType, body []byte) error {
 		}
 		s.mu.Lock()
 		if v != 0 && v == s.pingSent {
-			s.rtt.Store(max(s.clock()-int64(v-1), 1))
+			trip := max(s.clock()-int64(v-1), 1)
+			s.rtt.Store(trip)
+			if s.trip == 0 || trip < s.trip {
+				s.trip = trip
+			}
 			s.pingSent = 0
+			s.wake() // more may be kept than before
 		}
 		s.mu.Unlock()
-	case wire.FrameClose, wire.FrameRefused: // refused: the peer has withdrawn after it was chosen
+	case wire.FrameAck:
+		n, err := wire.ParseAck(body)
+		if err != nil {
+			return protocol(err)
+		}
+		return s.acked(in.line, n)
+	case wire.FrameClose, wire.FrameRefused: // refused: the peer has withdrawn after it was chosen, or given the session up
 		r, err := wire.ParseReason(body)
 		if err != nil {
 			return protocol(err)
@@ -312,6 +368,9 @@ func (in *inbox) control(t wire.FrameType, body []byte) error {
 		in.closed = ErrDisconnected
 		if r == wire.ReasonStopping {
 			in.closed = ErrStopped
+		}
+		if r == wire.ReasonOver {
+			in.closed = ErrOver
 		}
 		if r == wire.ReasonProtocol {
 			in.closed = fmt.Errorf("the peer says that we broke the protocol: %w", ErrProtocol)

@@ -20,8 +20,8 @@ func script(seal secure.Sealer, round int) (stream []byte, want [][]byte) {
 	frames = wire.AppendFrame(frames, wire.FramePad, make([]byte, 5)...)
 	frames = wire.AppendFrame(frames, 200, 1, 2, 3)
 	frames = wire.AppendMessage(frames, 0, nil)
-	frames = wire.AppendPing(frames, wire.FramePing, 7)
 	stream = sealFrames(seal, nil, frames)
+	stream = sealControl(seal, stream, wire.AppendPing(wire.AppendFrame(nil, 201, 4), wire.FramePing, 7))
 	stream = sealFrames(seal, stream, nil)
 	stream = sealPiece(seal, stream, large[:100], 300, 4)
 	stream = sealFrames(seal, stream, wire.AppendMessage(nil, 0, numbered(130, round)))
@@ -90,6 +90,9 @@ func TestHostilePeer(t *testing.T) {
 	frames := func(b ...byte) func(secure.Sealer) []byte {
 		return func(seal secure.Sealer) []byte { return sealFrames(seal, nil, b) }
 	}
+	control := func(b ...byte) func(secure.Sealer) []byte {
+		return func(seal secure.Sealer) []byte { return sealControl(seal, nil, b) }
+	}
 	for name, c := range map[string]struct {
 		send func(secure.Sealer) []byte
 		why  error
@@ -98,21 +101,31 @@ func TestHostilePeer(t *testing.T) {
 		"frame over the end": {frames(1, 50, 0), ErrProtocol},
 		"endless length":     {frames(1, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255), ErrProtocol},
 		"no priority":        {frames(byte(wire.FrameMessage), 0), ErrProtocol},
-		"short ping":         {frames(byte(wire.FramePing), 1, 0), ErrProtocol},
-		"short pong":         {frames(byte(wire.FramePong), 1, 0), ErrProtocol},
+		"short ping":         {control(byte(wire.FramePing), 1, 0), ErrProtocol},
+		"short pong":         {control(byte(wire.FramePong), 1, 0), ErrProtocol},
 		"short close":        {frames(byte(wire.FrameClose), 1, 0), ErrProtocol},
-		"claim":              {frames(wire.Claim{Seq: 1}.Append(nil)...), ErrProtocol},
-		"chosen":             {frames(byte(wire.FrameChosen), 0), ErrProtocol},
+		"claim":              {control(wire.Claim{Seq: 1}.Append(nil)...), ErrProtocol},
+		"chosen":             {control(byte(wire.FrameChosen), 0), ErrProtocol},
 		"close":              {frames(wire.AppendReason(nil, wire.FrameClose, wire.ReasonDisconnect)...), ErrDisconnected},
 		"close, stopping":    {frames(wire.AppendReason(nil, wire.FrameClose, wire.ReasonStopping)...), ErrStopped},
 		"close, of a reason to come": {
 			frames(wire.AppendReason(nil, wire.FrameClose, 999)...), ErrDisconnected,
 		},
 		"accused":   {frames(wire.AppendReason(nil, wire.FrameClose, wire.ReasonProtocol)...), ErrProtocol},
-		"withdrawn": {frames(wire.AppendReason(nil, wire.FrameRefused, wire.ReasonLimit)...), ErrDisconnected},
-		"type 3": {func(seal secure.Sealer) []byte {
-			return seal.Seal(nil, wire.Header{Type: 3}, []byte("body"))
+		"withdrawn": {control(wire.AppendReason(nil, wire.FrameRefused, wire.ReasonLimit)...), ErrDisconnected},
+		"type 4": {func(seal secure.Sealer) []byte {
+			return seal.Seal(nil, wire.Header{Type: 4}, []byte("body"))
 		}, ErrProtocol},
+		"short ack":           {control(byte(wire.FrameAck), 1, 0), ErrProtocol},
+		"ack of nothing sent": {control(wire.AppendAck(nil, 1)...), ErrProtocol},
+		"ping among content":  {frames(wire.AppendPing(nil, wire.FramePing, 1)...), ErrProtocol},
+		"ack among content":   {frames(wire.AppendAck(nil, 0)...), ErrProtocol},
+		"message in control":  {control(wire.AppendMessage(nil, 0, nil)...), ErrProtocol},
+		"close in control":    {control(wire.AppendReason(nil, wire.FrameClose, 0)...), ErrProtocol},
+		"control with a piece": {func(seal secure.Sealer) []byte {
+			return seal.Seal(nil, wire.Header{Type: wire.TypeControl, Left: 1}, nil)
+		}, ErrProtocol},
+		"over": {control(wire.AppendReason(nil, wire.FrameRefused, wire.ReasonOver)...), ErrOver},
 		"frames with a priority": {func(seal secure.Sealer) []byte {
 			return seal.Seal(nil, wire.Header{Type: wire.TypeFrames, Priority: 1}, nil)
 		}, ErrProtocol},
@@ -176,7 +189,7 @@ func TestPingFlood(t *testing.T) {
 			frames = wire.AppendPing(frames, wire.FramePing, i+1)
 		}
 		for range 100 {
-			if _, err := la.Conn.Write(sealFrames(la.Seal, nil, frames)); err != nil {
+			if _, err := la.Conn.Write(sealControl(la.Seal, nil, frames)); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -8,9 +8,16 @@
 // all that has gathered, seals it and writes it at once. So a lone message
 // costs no goroutine switch, and a flood costs one system call for thousands.
 //
+// A session outlives its links. Records of content are counted on both sides,
+// and kept by the sender until the receiver has acknowledged them, so that
+// another link goes on where the last one broke.
+//
 //	live ──Disconnect──▶ draining ──queue empty, Close frame sent──▶ finishing
 //	  │                     │                                           │
-//	  └──── link breaks, peer closes, silence, protocol error ──────────┴──▶ ended
+//	  └── peer closes, protocol error, no link for too long, Kill ──────┴──▶ ended
+//
+// In each state but the last the session is on a line or, after a line broke,
+// suspended until the next one.
 package session
 
 import (
@@ -37,6 +44,8 @@ var (
 	ErrBroken       = errors.New("the connection broke")
 	ErrProtocol     = errors.New("the peer broke the protocol")
 	ErrReplaced     = errors.New("the peer came back as a new session")
+	ErrOver         = errors.New("the peer has ended the session")
+	ErrExpired      = errors.New("the message grew too old in the queue")
 	ErrFault        = errors.New("a fault inside the library")
 )
 
@@ -62,6 +71,20 @@ type Owner interface {
 	Writable(s *Session)
 	// Dropped says that accepted messages were dropped for their age.
 	Dropped(s *Session, priority uint8, count, bytes uint64)
+	// Receipts is the last word on messages of SendReceipt: the peer's session has
+	// them when why is nil.
+	Receipts(s *Session, tokens []uint64, why error)
+	// Unlinked says that the link is gone and another one wanted. It comes at once,
+	// from any goroutine.
+	Unlinked(s *Session)
+	// Moving reports whether another link is about to come, so that the loss of
+	// one is not worth telling yet.
+	Moving(s *Session) bool
+	// Suspended says that the link is gone, after all messages that came by it.
+	Suspended(s *Session, why error)
+	// Resumed says that the session goes on over another link, before all messages
+	// that come by it. It need not follow Suspended.
+	Resumed(s *Session)
 	// Ended is the last call for a session, when all its goroutines but the
 	// calling one are gone.
 	Ended(s *Session, why error)
@@ -71,13 +94,15 @@ type Owner interface {
 	Go(f func())
 }
 
-// Config bounds a session. All fields must be set.
+// Config bounds a session. All fields must be set but ResumeWindow.
 type Config struct {
 	Heartbeat    time.Duration
 	LostAfter    time.Duration
 	CloseTimeout time.Duration
 	MaxAge       time.Duration
-	SendQueue    int // bytes
+	ResumeWindow time.Duration // how long to wait for another link; zero: not at all
+	SendQueue    int           // bytes
+	ResendBuffer int           // bytes, at least MinResendBuffer
 }
 
 // tryWriter is a connection that can write without waiting; see netio.TryWriter.
@@ -115,26 +140,32 @@ type Counters struct {
 	DroppedMessages                 uint64
 	WireSent, WireReceived          uint64
 	Queued                          int
+	Unacked                         int    // bytes kept until they are acknowledged
+	Undelivered                     uint64 // messages queued or kept
+	Resumed                         uint64 // times that the session went over to another link
 	RTT                             time.Duration
 }
 
 // Session is made by New and begins with Start.
 type Session struct {
 	// constant after New
-	cfg   Config
-	owner Owner
-	link  *secure.Link
-	try   tryWriter // nil when the connection has none
-	base  time.Time // origin of the session's clock
-	hb    time.Duration
-	Tag   any // the owner's
+	cfg    Config
+	id     wire.SessionID
+	owner  Owner
+	remote wire.Hello
+	window time.Duration // the lesser of both sides'; zero: nothing is kept
+	base   time.Time     // origin of the session's clock
+	hb     time.Duration
+	Tag    any // the owner's
 
 	// atomic
-	lastSent, lastHeard atomic.Int64 // session clock
-	paused              atomic.Bool  // the reader waits for the program
+	link                atomic.Pointer[secure.Link] // the last one
+	lastSent, lastHeard atomic.Int64                // session clock
+	paused              atomic.Bool                 // the reader waits for the program
 	received, receivedB atomic.Uint64
 	wireIn, wireOut     atomic.Uint64
 	rtt                 atomic.Int64
+	has                 atomic.Uint64 // records of content that have come
 
 	// owned by the reader
 	in inbox
@@ -147,34 +178,56 @@ type Session struct {
 	state     state
 	why       error
 	reason    wire.Reason
+	line      *line    // nil while suspended
+	using     *line    // what the owner of the write side writes to
+	reading   *line    // what the reader reads from
+	cause     error    // why there is no line
+	since     int64    // session clock when there was none
 	queues    []*queue // by priority
-	control   []byte   // frames to go out before all messages
-	first     []byte   // the frames of New, a record of their own
+	kept      backlog
+	control   []byte // frames to go out before all messages
 	pongDue   bool
 	pong      uint64
+	ackDue    bool
 	pingSent  uint64 // value of the outstanding ping, 0 when there is none
+	trip      int64  // the shortest round trip on the line in nanoseconds, 0 when none was measured
 	queued    int    // bytes in queues and in out
 	open      int    // messages of which some pieces are out
 	writing   bool
+	started   bool
 	ticking   int  // ticks that report drops
 	refused   bool // a Writable is owed when half of the queue is free
 	tell      bool // and it is: the next writer tells
+	clean     bool // the peer has read our Close
 	room      chan struct{}
-	written   int64 // session clock at the end of the last write
+	changed   chan struct{} // has room for one: another line has come
+	written   int64         // session clock at the end of the last write
 	sent      uint64
 	sentBytes uint64
 	dropped   uint64
-	timer     *time.Timer
-	nextTick  int64
-	quit      chan struct{} // closed when state becomes ended
-	done      chan struct{}
+	resumed   uint64
+	tokens    int // receipts that are owed
+
+	undelivered uint64 // messages of which nobody knows, when the session has ended
+
+	timer    *time.Timer
+	nextTick int64
+	quit     chan struct{} // closed when state becomes ended
+	done     chan struct{}
 }
 
-// New makes a session of a link. Frames in first go out before anything else.
-func New(link *secure.Link, cfg Config, owner Owner, first []byte) *Session {
-	s := &Session{cfg: cfg, owner: owner, link: link, base: time.Now(), first: first, quit: make(chan struct{}), done: make(chan struct{})}
-	s.try, _ = link.Conn.(tryWriter)
-	s.in.init(s, link)
+// New makes a session of its first link. Frames in first go out before anything
+// else, in a record of control.
+func New(link *secure.Link, id wire.SessionID, cfg Config, owner Owner, first []byte) *Session {
+	s := &Session{
+		cfg: cfg, id: id, owner: owner, remote: link.Remote, base: time.Now(),
+		changed: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
+	}
+	s.window = min(cfg.ResumeWindow, time.Duration(link.Remote.Resume)*time.Millisecond)
+	s.kept.retain = s.window > 0
+	s.in.s, s.in.want = s, smallRead
+	s.line = newLine(link, first, 0)
+	s.link.Store(link)
 	s.hb = cfg.Heartbeat
 	if theirs := time.Duration(link.Remote.LostAfter) * time.Millisecond / 4; theirs > 0 {
 		s.hb = min(s.hb, max(theirs, 10*time.Millisecond))
@@ -182,8 +235,14 @@ func New(link *secure.Link, cfg Config, owner Owner, first []byte) *Session {
 	return s
 }
 
-// Link returns the link under the session.
-func (s *Session) Link() *secure.Link { return s.link }
+// ID returns the name that both sides have for the session.
+func (s *Session) ID() wire.SessionID { return s.id }
+
+// Link returns the link under the session, or the last one.
+func (s *Session) Link() *secure.Link { return s.link.Load() }
+
+// Remote returns what the peer told about itself on the first link.
+func (s *Session) Remote() *wire.Hello { return &s.remote }
 
 // Live reports whether the session takes messages.
 func (s *Session) Live() bool {
@@ -202,37 +261,49 @@ func (s *Session) Quit() <-chan struct{} { return s.quit }
 func (s *Session) clock() int64 { return int64(time.Since(s.base)) }
 
 // Start begins to read and write. On an accepted link, whose goroutine has
-// nothing else to do, the calling goroutine becomes the first writer.
+// nothing else to do, the calling goroutine becomes the first writer. Start may
+// be called again, which does nothing.
 func (s *Session) Start() {
-	s.link.Conn.SetDeadline(time.Time{}) //nolint:errcheck // a closed connection shows in the next read
-	if c, ok := s.link.Conn.(interface{ SetNotSentLowat(bytes int) error }); ok {
-		c.SetNotSentLowat(notSent) //nolint:errcheck // without it an urgent message waits for more that is in the kernel
-	}
 	now := s.clock()
 	s.lastSent.Store(now)
 	s.lastHeard.Store(now)
 	s.mu.Lock()
-	if s.state == live { // it may have been disconnected between New and Start
-		first := min(time.Second, s.hb, s.cfg.LostAfter) // the first ping comes soon, to learn the round trip
-		s.nextTick = now + int64(first)
-		s.timer = time.AfterFunc(first, s.onTimer)
+	if s.started {
+		s.mu.Unlock()
+		return
 	}
-	write := len(s.first) > 0 && !s.writing && s.state != ended
+	s.started = true
+	initiator := true
+	if l := s.line; l != nil {
+		l.ready()
+		initiator = l.link.Initiator
+	}
+	if s.state == live { // it may have been disconnected between New and Start
+		s.nextTick = now + int64(s.soon())
+		s.timer = time.AfterFunc(s.soon(), s.onTimer)
+	}
+	write := !s.writing && s.sendable()
 	s.writing = s.writing || write
 	s.mu.Unlock()
 	s.owner.Go(s.run)
 	switch {
-	case write && s.link.Initiator:
+	case write && initiator:
 		s.owner.Go(s.write)
 	case write:
 		s.write()
 	}
 }
 
+// soon is when the first ping on a line comes, to learn the round trip.
+func (s *Session) soon() time.Duration { return min(time.Second, s.hb, s.cfg.LostAfter) }
+
 // run is the session's own goroutine.
 func (s *Session) run() {
 	defer s.finishRun()
-	s.end(s.in.loop())
+	for l := s.await(nil); l != nil; l = s.await(l) {
+		s.in.begin(l)
+		s.unlink(l, s.in.loop())
+	}
 	s.in.free()
 }
 
@@ -247,19 +318,40 @@ func (s *Session) finishRun() {
 		<-room
 		s.mu.Lock()
 	}
+	if s.reading != nil {
+		s.reading.link.Open.Zero()
+	}
+	if s.clean {
+		tokens := s.kept.ack(s.kept.sealed)
+		s.tokens -= len(tokens)
+		s.mu.Unlock()
+		s.receipts(tokens, nil)
+		s.mu.Lock()
+	}
+	tokens := s.kept.tokensLeft()
+	s.undelivered += s.kept.messages()
 	for _, q := range s.queues {
+		tokens = append(tokens, q.tokensLeft()...)
+		s.undelivered += q.messages()
 		q.clear()
 	}
-	s.queues, s.control, s.out, s.queued = nil, nil, nil, 0
+	s.kept.clear()
+	s.queues, s.control, s.out, s.queued, s.tokens = nil, nil, nil, 0, 0
 	why := s.why
 	s.mu.Unlock()
-	s.link.Seal.Zero()
-	s.link.Open.Zero()
+	s.receipts(tokens, why)
 	s.owner.Ended(s, why)
 	close(s.done)
 }
 
-// end closes the link. The first reason counts.
+// receipts tells the owner the last word on messages.
+func (s *Session) receipts(tokens []uint64, why error) {
+	if len(tokens) > 0 {
+		s.owner.Receipts(s, tokens, why)
+	}
+}
+
+// end ends the session. The first reason counts.
 func (s *Session) end(why error) {
 	s.mu.Lock()
 	if s.state == ended {
@@ -274,21 +366,48 @@ func (s *Session) end(why error) {
 	if s.timer != nil {
 		s.timer.Stop()
 	}
+	l := s.drop()
 	s.signalRoom()
 	s.mu.Unlock()
-	s.link.Conn.Close()
+	if l != nil {
+		l.link.Conn.Close()
+	}
 }
 
 // Kill ends the session at once.
 func (s *Session) Kill(why error) { s.end(why) }
 
+// dismissGrace is how long a peer that is dismissed may keep the word waiting.
+const dismissGrace = 100 * time.Millisecond
+
+// Dismiss is Kill, but tells the peer, if that can be done at once, so that it
+// does not come back to resume the session.
+func (s *Session) Dismiss(why error) {
+	s.mu.Lock()
+	l := s.line
+	if l == nil || s.writing || s.state >= finishing {
+		s.mu.Unlock()
+		s.end(why)
+		return
+	}
+	s.writing, s.using = true, l
+	s.mu.Unlock()
+	l.link.Conn.SetWriteDeadline(time.Now().Add(dismissGrace))                                                   //nolint:errcheck // a closed connection shows in the write
+	l.link.Conn.Write(sealControl(l.link.Seal, nil, wire.AppendReason(nil, wire.FrameRefused, wire.ReasonOver))) //nolint:errcheck // it is on its way out
+	s.end(why)
+	s.mu.Lock()
+	s.stopWriting()
+	s.mu.Unlock()
+}
+
 // Disconnect ends the session in order: what is queued goes out, then a Close
 // frame with the reason, and what the peer has sent until then is delivered.
-// After Config.CloseTimeout the link is closed in any case. It returns at once.
+// After Config.CloseTimeout the session is ended in any case, and at once when it
+// is suspended and has nothing to deliver. It returns at once.
 func (s *Session) Disconnect(reason wire.Reason, why error) bool {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.state != live {
+		s.mu.Unlock()
 		return false
 	}
 	s.state, s.reason, s.why = draining, reason, why
@@ -296,23 +415,31 @@ func (s *Session) Disconnect(reason wire.Reason, why error) bool {
 	if s.timer != nil {
 		s.timer.Stop()
 	}
-	s.timer = time.AfterFunc(s.cfg.CloseTimeout, func() { s.end(why) })
-	if !s.writing {
-		s.startWriter()
+	idle := s.line == nil && s.drained() && s.kept.empty()
+	if !idle {
+		s.timer = time.AfterFunc(s.cfg.CloseTimeout, func() { s.end(why) })
+		s.wake()
+	}
+	s.mu.Unlock()
+	if idle {
+		s.end(why)
 	}
 	return true
 }
 
-// finish is called by the writer, with mu held, when the queue of a draining
-// session is empty. It returns what is left to write.
-func (s *Session) finish() []byte {
-	s.state = finishing
-	return wire.AppendReason(nil, wire.FrameClose, s.reason)
+// drained reports whether no message is queued. mu is held.
+func (s *Session) drained() bool {
+	for _, q := range s.queues {
+		if !q.empty() {
+			return false
+		}
+	}
+	return true
 }
 
 // halfClose tells the peer that nothing more comes.
-func (s *Session) halfClose() {
-	if c, ok := s.link.Conn.(interface{ CloseWrite() error }); ok {
+func (s *Session) halfClose(l *line) {
+	if c, ok := l.link.Conn.(interface{ CloseWrite() error }); ok {
 		c.CloseWrite() //nolint:errcheck // the reader or the close timer ends the session
 		return
 	}
@@ -322,17 +449,18 @@ func (s *Session) halfClose() {
 // onTimer runs in a goroutine of the runtime.
 func (s *Session) onTimer() { s.owner.Go(s.tick) }
 
-// tick does what is due: heartbeat, detection of loss, dropping of old messages.
+// tick does what is due: heartbeat, detection of silence, dropping of old messages.
 func (s *Session) tick() {
 	now := s.clock()
 	if s.paused.Load() {
 		s.lastHeard.Store(now) // we do not listen, so we cannot say that the peer is silent
 	}
-	if now-s.lastHeard.Load() >= int64(s.cfg.LostAfter) {
-		s.end(ErrSilent)
-		return
-	}
 	s.mu.Lock()
+	if l := s.line; s.state == live && l != nil && now-s.lastHeard.Load() >= int64(s.cfg.LostAfter) {
+		s.mu.Unlock()
+		s.unlink(l, ErrSilent)
+		s.mu.Lock()
+	}
 	if s.state != live {
 		s.mu.Unlock()
 		return
@@ -346,20 +474,20 @@ func (s *Session) tick() {
 	}()
 	drops := s.expire(now)
 	writable := s.owed()
-	if due := s.lastSent.Load() + int64(s.hb); now >= due || s.rtt.Load() == 0 && s.pingSent == 0 {
+	if due := s.lastSent.Load() + int64(s.hb); s.line != nil && (now >= due || s.rtt.Load() == 0 && s.pingSent == 0) {
 		if len(s.control) == 0 { // else something is still to go out, which tells as much
 			s.pingSent = uint64(now) + 1
 			s.control = wire.AppendPing(s.control, wire.FramePing, s.pingSent)
 		}
 		s.lastSent.Store(now) // a stalled link gets one heartbeat each interval, not one each tick
-		if !s.writing {
-			s.startWriter()
-		}
+		s.kept.trim(s.writing)
+		s.wake()
 	}
 	s.schedule(now)
 	s.mu.Unlock()
 	for _, d := range drops {
 		s.owner.Dropped(s, d.priority, d.count, d.bytes)
+		s.receipts(d.tokens, ErrExpired)
 	}
 	if writable {
 		s.owner.Writable(s)
@@ -368,9 +496,12 @@ func (s *Session) tick() {
 
 // schedule sets the timer to the next thing due. mu is held.
 func (s *Session) schedule(now int64) {
-	next := min(s.lastSent.Load()+int64(s.hb), s.lastHeard.Load()+int64(s.cfg.LostAfter))
-	if s.timer == nil { // not yet started
+	if s.timer == nil || s.state != live { // not yet started
 		return
+	}
+	next := now + int64(s.cfg.LostAfter)
+	if s.line != nil {
+		next = min(s.lastSent.Load()+int64(s.hb), s.lastHeard.Load()+int64(s.cfg.LostAfter))
 	}
 	for _, q := range s.queues {
 		if age, ok := q.oldest(); ok && q.priority > mustArrive {
@@ -385,12 +516,20 @@ func (s *Session) schedule(now int64) {
 func (s *Session) Counters() Counters {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	undelivered := s.undelivered + s.kept.messages()
+	for _, q := range s.queues {
+		undelivered += q.messages()
+	}
 	return Counters{
+		Unacked: s.kept.bytes, Undelivered: undelivered, Resumed: s.resumed,
 		SentMessages: s.sent, SentBytes: s.sentBytes, DroppedMessages: s.dropped, Queued: s.queued,
 		ReceivedMessages: s.received.Load(), ReceivedBytes: s.receivedB.Load(),
 		WireSent: s.wireOut.Load(), WireReceived: s.wireIn.Load(), RTT: time.Duration(s.rtt.Load()),
 	}
 }
+
+// errHungUp is the end of the stream between two records.
+var errHungUp = fmt.Errorf("%w: the peer hung up", ErrBroken)
 
 // broken names the cause of a failed read or write.
 func broken(err error) error {

@@ -38,19 +38,53 @@ func (s *Session) send(data []byte, priority uint8, notify bool) error {
 	}
 	s.sent++
 	s.sentBytes += uint64(len(data))
-	if !s.writing && s.try != nil && len(data) <= directOver && len(s.first) == 0 && len(s.control) == 0 && !s.pongDue && s.queued == 0 &&
-		s.clock()-s.written > int64(quiet) {
-		s.writing = true
+	if s.idle() && len(data) <= directOver && s.clock()-s.written > int64(quiet) {
+		s.writing, s.using = true, s.line
 		s.queued = len(data) + frameCost
+		d := s.placeDirect(data, priority)
 		s.mu.Unlock()
-		s.writeDirect(data, priority)
+		s.writeDirect(d)
 		return nil
 	}
 	s.enqueue(data, priority)
-	if !s.writing {
-		s.startWriter()
-	}
+	s.wake()
 	s.mu.Unlock()
+	return nil
+}
+
+// idle reports whether a message may be written by its sender: nothing else is
+// to be written before it. mu is held.
+func (s *Session) idle() bool {
+	l := s.line
+	return !s.writing && s.queued == 0 && l != nil && l.try != nil && l.first == nil && len(s.control) == 0 && !s.pongDue && !s.ackDue &&
+		!s.kept.behind() && !s.kept.full(directOver, s.mayKeep())
+}
+
+// maxTokens bounds the messages of a session whose receipts are owed.
+const maxTokens = 4096
+
+// SendReceipt is Send for a message whose sender wants to know when the peer has
+// it: the owner then gets token. It also returns ErrWouldBlock while as many as
+// maxTokens are owed.
+func (s *Session) SendReceipt(data []byte, priority uint8, token uint64) error {
+	if len(data) > wire.MaxMessage {
+		return ErrTooBig
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state != live {
+		return ErrEnded
+	}
+	if s.tokens >= maxTokens || s.queued > 0 && s.queued+len(data)+frameCost > s.cfg.SendQueue {
+		s.refused = true
+		return ErrWouldBlock
+	}
+	s.sent++
+	s.sentBytes += uint64(len(data))
+	s.tokens++
+	it := s.enqueue(data, priority)
+	it.tokens = append(it.tokens, token)
+	s.wake()
 	return nil
 }
 
@@ -84,8 +118,8 @@ func (s *Session) SendRun(n int, message func(k int) ([]byte, uint8)) (int, erro
 		s.sentBytes += uint64(len(data))
 		s.enqueue(data, priority)
 	}
-	if !s.writing && k > 0 {
-		s.startWriter()
+	if k > 0 {
+		s.wake()
 	}
 	return k, err
 }
@@ -130,7 +164,7 @@ func (s *Session) SendWait(ctx context.Context, data []byte, priority uint8) err
 // owed reports, once, whether it is time to tell that a queue which refused a
 // message has drained to half. mu is held.
 func (s *Session) owed() bool {
-	if !s.refused || s.queued > s.cfg.SendQueue/2 {
+	if !s.refused || s.queued > s.cfg.SendQueue/2 || s.tokens > maxTokens/2 {
 		return false
 	}
 	s.refused = false
@@ -165,10 +199,28 @@ func (s *Session) signalRoom() {
 	}
 }
 
-// startWriter starts the writer goroutine. mu is held and writing is not set.
-func (s *Session) startWriter() {
-	s.writing = true
-	s.owner.Go(s.write)
+// wake starts the writer goroutine if there is something to write, and nobody
+// who writes. mu is held.
+func (s *Session) wake() {
+	if !s.writing && s.sendable() {
+		s.writing = true
+		s.owner.Go(s.write)
+	}
+}
+
+// sendable reports whether there is something to write that may be written now.
+// It says what take would take. mu is held.
+func (s *Session) sendable() bool {
+	l := s.line
+	switch {
+	case l == nil || l.shut || s.state == ended:
+		return false
+	case l.first != nil || s.kept.behind():
+		return true
+	case s.state == finishing:
+		return true // the half-close
+	}
+	return len(s.control) > 0 || s.pongDue || s.ackDue || s.next() != nil || s.state == draining && s.drained()
 }
 
 // pieceLen returns how much of a message that has left bytes to go the next
@@ -178,9 +230,14 @@ func pieceLen(left int) int {
 	return (left + n - 1) / n
 }
 
-// sealFrames seals a run of frames that lies apart.
+// sealFrames seals a run of frames with content that lies apart.
 func sealFrames(seal secure.Sealer, out, frames []byte) []byte {
 	return seal.Seal(out, wire.Header{Type: wire.TypeFrames}, frames)
+}
+
+// sealControl seals a run of frames without content.
+func sealControl(seal secure.Sealer, out, frames []byte) []byte {
+	return seal.Seal(out, wire.Header{Type: wire.TypeControl}, frames)
 }
 
 // sealPiece seals a piece of a message that has left bytes to go.
@@ -188,30 +245,101 @@ func sealPiece(seal secure.Sealer, out, piece []byte, left int, priority uint8) 
 	return seal.Seal(out, wire.Header{Type: wire.TypePiece, Priority: priority, Left: left}, piece)
 }
 
+// sealRecord seals a record that is kept, or that will be.
+func sealRecord(seal secure.Sealer, out []byte, r record) []byte {
+	if r.left > 0 {
+		return sealPiece(seal, out, r.body(), int(r.left), r.priority)
+	}
+	return sealFrames(seal, out, r.body())
+}
+
+// direct is a message that its sender writes. What is kept of it is in one or two
+// records; otherwise it is data itself.
+type direct struct {
+	data     []byte
+	priority uint8
+	control  []byte
+	kept     bool
+	records  [2]record
+}
+
+// placeDirect numbers the records of a message that its sender writes, and keeps
+// them if they are kept. They lie in the chunk, or are retained until written. mu
+// is held.
+func (s *Session) placeDirect(data []byte, priority uint8) (d direct) {
+	d.data, d.priority, d.kept = data, priority, s.kept.retain
+	if s.line.due() {
+		d.control = s.controls(s.line)
+	}
+	switch {
+	case !d.kept && len(data) <= pieceOver:
+		s.kept.add(record{}, true)
+		return d
+	case len(data) <= pieceOver:
+		d.records[0] = s.kept.place(data, priority)
+		s.kept.add(d.records[0], true)
+		return d
+	}
+	var buf *Buffer
+	if d.kept {
+		buf = NewBuffer(len(data))
+		copy(buf.B, data)
+		defer buf.Release()
+	}
+	for i, left := 0, len(data); left > 0; i++ {
+		n := pieceLen(left)
+		r := record{buf: buf, off: int32(len(data) - left), n: int32(n), left: int32(left), priority: priority}
+		if left -= n; left == 0 {
+			r.messages = 1
+		}
+		s.kept.add(r, true)
+		d.records[i] = r
+	}
+	return d
+}
+
+// seal seals the message.
+func (d *direct) seal(seal secure.Sealer, out []byte) []byte {
+	if len(d.control) > 0 {
+		out = sealControl(seal, out, d.control)
+	}
+	if d.kept && d.records[0].left == 0 {
+		return sealRecord(seal, out, d.records[0])
+	}
+	if len(d.data) <= pieceOver { // the frame is built where its ciphertext goes
+		at := len(out) + wire.SealedHeader
+		frame := wire.AppendMessage(out[:at], d.priority, d.data)
+		return sealFrames(seal, out, frame[at:])
+	}
+	for left := len(d.data); left > 0; {
+		n := pieceLen(left)
+		at := len(d.data) - left
+		out = sealPiece(seal, out, d.data[at:at+n], left, d.priority)
+		left -= n
+	}
+	return out
+}
+
 // writeDirect writes one message on the caller's goroutine without waiting.
-// What does not fit is left to the writer.
-func (s *Session) writeDirect(data []byte, priority uint8) {
+// What does not fit is left to the writer. The caller has set writing.
+func (s *Session) writeDirect(d direct) {
 	defer func() {
 		if fault := recover(); fault != nil { // the caller is the program, which has done nothing wrong
 			s.broke()
 			s.owner.Fault(s, fault)
 		}
 	}()
-	out := NewBuffer(wire.SealedHeader + wire.MessageFrameSize(len(data)) + wire.TagSize + (len(data)/wire.MaxBody+1)*(wire.SealedHeader+wire.TagSize))
-	b := out.B[:0]
-	if len(data) <= pieceOver {
-		// The frame is built where its ciphertext goes.
-		frame := wire.AppendMessage(out.B[:wire.SealedHeader], priority, data)
-		b = sealFrames(s.link.Seal, b, frame[wire.SealedHeader:])
-	} else {
-		for left := len(data); left > 0; {
-			n := pieceLen(left)
-			at := len(data) - left
-			b = sealPiece(s.link.Seal, b, data[at:at+n], left, priority)
-			left -= n
-		}
-	}
-	n, err := s.try.TryWrite(b)
+	records := len(d.data)/wire.MaxBody + 2
+	out := NewBuffer(wire.MessageFrameSize(len(d.data)) + len(d.control) + records*(wire.SealedHeader+wire.TagSize))
+	l := s.using
+	s.writeNow(l, d.seal(l.link.Seal, out.B[:0]), len(d.data)+frameCost)
+	out.Release()
+}
+
+// writeNow writes b without waiting; what does not fit is left to the writer. The
+// caller has set writing; queued is what the write makes free.
+func (s *Session) writeNow(l *line, b []byte, queued int) {
+	n, err := l.try.TryWrite(b)
 	s.wireOut.Add(uint64(n))
 	now := s.clock()
 	s.lastSent.Store(now)
@@ -219,23 +347,24 @@ func (s *Session) writeDirect(data []byte, priority uint8) {
 	defer s.mu.Unlock()
 	s.written = now
 	if err == nil && n == len(b) {
-		out.Release()
-		s.queued -= len(data) + frameCost
+		s.queued -= queued
 		s.tell = s.owed()
-		s.writing = false
-		s.signalRoom()
-		if s.tell || s.queued > 0 || len(s.first) > 0 || len(s.control) > 0 || s.pongDue || s.state == draining {
-			s.startWriter()
+		s.stopWriting()
+		if s.tell {
+			s.writing = true
+			s.owner.Go(s.write)
+		} else {
+			s.wake()
 		}
 		return
 	}
 	s.out = append(s.out[:0], b[n:]...) // an error shows again when the writer writes
-	out.Release()
 	s.owner.Go(s.write)
 }
 
 // batch is what the writer has taken from the queues.
 type batch struct {
+	line  *line
 	out   []byte
 	freed int // bytes of the queue that the write makes free
 	last  bool
@@ -256,7 +385,9 @@ func (s *Session) write() {
 // broke ends the session after a fault of who had the write side.
 func (s *Session) broke() {
 	s.end(ErrFault)
+	s.mu.Lock()
 	s.stopWriting()
+	s.mu.Unlock()
 }
 
 // writeAll writes while there is something to write, and gives the write side up.
@@ -268,7 +399,7 @@ func (s *Session) writeAll() {
 	rest := s.out
 	s.out = nil
 	if len(rest) > 0 {
-		b.freed = s.queued - s.waiting()
+		b.line, b.freed = s.using, s.queued-s.waiting()
 	}
 	tell := s.tell
 	s.tell = false
@@ -279,10 +410,13 @@ func (s *Session) writeAll() {
 	for {
 		if len(rest) > 0 {
 			b.out, rest = rest, nil
-		} else if s.take(&b, mem.B[:0]); len(b.out) == 0 {
+		} else if !s.take(&b, mem.B[:0]) {
 			return
 		}
-		n, err := s.link.Conn.Write(b.out)
+		n, err := 0, error(nil)
+		if len(b.out) > 0 {
+			n, err = b.line.link.Conn.Write(b.out)
+		}
 		s.wireOut.Add(uint64(n))
 		now := s.clock()
 		s.lastSent.Store(now)
@@ -294,31 +428,32 @@ func (s *Session) writeAll() {
 			s.signalRoom()
 		}
 		writable := s.owed()
-		if err != nil || s.state == ended {
-			s.writing = false
-			s.signalRoom()
-			s.mu.Unlock()
-			s.end(broken(err))
-			return
-		}
 		s.mu.Unlock()
 		if writable {
 			s.owner.Writable(s)
 		}
-		if b.last {
-			s.stopWriting()
-			s.halfClose()
-			return
+		if err != nil {
+			s.unlink(b.line, broken(err))
+		} else if b.last {
+			s.halfClose(b.line)
 		}
 	}
 }
 
-// stopWriting gives the write side up.
+// stopWriting gives the write side up. mu is held.
 func (s *Session) stopWriting() {
-	s.mu.Lock()
+	s.leave()
 	s.writing = false
 	s.signalRoom()
-	s.mu.Unlock()
+}
+
+// leave is called by the owner of the write side when it is done with a line. mu
+// is held.
+func (s *Session) leave() {
+	if s.using != nil && s.using.cut {
+		s.using.link.Seal.Zero()
+	}
+	s.using = nil
 }
 
 // waiting returns the bytes in the queues. mu is held.
@@ -331,54 +466,95 @@ func (s *Session) waiting() (n int) {
 	return n
 }
 
-// take seals what is most urgent into b.out, up to about batchBytes. With
-// nothing to write it gives the write side up and leaves b.out empty.
-func (s *Session) take(b *batch, mem []byte) {
-	b.out, b.freed = mem, 0
+// take seals what is to go out next into b.out, up to about batchBytes: control,
+// then what the peer has missed, then what is most urgent. With nothing to write
+// it gives the write side up and reports false.
+func (s *Session) take(b *batch, mem []byte) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.state == ended {
-		b.out = nil
-		s.writing = false
-		s.signalRoom()
-		return
+	*b = batch{line: s.line, out: mem}
+	s.leave()
+	l := b.line
+	if !s.sendable() {
+		s.stopWriting()
+		return false
 	}
-	if len(s.first) > 0 { // Chosen: it must end its record
-		b.out = sealFrames(s.link.Seal, b.out, s.first)
-		s.first = nil
+	s.using = l
+	if l.first != nil { // Chosen: it must end its record
+		b.out = sealControl(l.link.Seal, b.out, l.first)
+		l.first = nil
 	}
-	if s.pongDue {
-		s.control = wire.AppendPing(s.control, wire.FramePong, s.pong)
-		s.pongDue = false
+	if len(s.control) > 0 || s.pongDue || s.ackDue || l.due() {
+		b.out = sealControl(l.link.Seal, b.out, s.controls(l))
 	}
-	if len(s.control) > 0 {
-		b.out = sealFrames(s.link.Seal, b.out, s.control)
-		s.control = nil
+	for len(b.out) < batchBytes && s.line == l && s.kept.behind() {
+		r := s.kept.again()
+		r.buf.Retain() // another line might have it acknowledged
+		s.unlocked(func() { b.out = sealRecord(l.link.Seal, b.out, r) })
+		r.buf.Release()
+		if s.line == l {
+			s.kept.next++
+		}
 	}
-	for len(b.out) < batchBytes {
+	asked := len(s.kept.receipts)
+	for len(b.out) < batchBytes && s.line == l {
 		q := s.next()
 		if q == nil {
 			break
 		}
 		it := *q.first()
 		if !it.large {
-			q.pop()
-			s.unlocked(func() { b.out = sealFrames(s.link.Seal, b.out, it.buf.B[:it.n]) })
-			it.buf.Release()
-			b.freed += int(it.bytes) + int(it.count)*frameCost
+			s.takeRun(b, q, it)
 			continue
 		}
 		s.takePiece(b, q, it)
 	}
-	if len(b.out) == 0 {
-		if s.state == draining {
-			b.out = sealFrames(s.link.Seal, b.out, s.finish())
-			b.last = true
-			return
-		}
-		s.writing = false
-		s.signalRoom()
+	if len(s.kept.receipts) > asked { // the peer answers a ping with what it has
+		b.out = sealControl(l.link.Seal, b.out, wire.AppendPing(nil, wire.FramePing, 0))
 	}
+	if s.trip == 0 && s.pingSent == 0 && s.kept.full(wire.MaxBody, s.mayKeep()) { // a longer way bears more
+		s.pingSent = uint64(s.clock()) + 1
+		b.out = sealControl(l.link.Seal, b.out, wire.AppendPing(nil, wire.FramePing, s.pingSent))
+	}
+	s.takeEnd(b)
+	return true
+}
+
+// takeEnd ends what a draining session sends, when it has sent all. mu is held.
+func (s *Session) takeEnd(b *batch) {
+	l := b.line
+	if s.line != l || len(b.out) >= batchBytes || s.kept.behind() {
+		return
+	}
+	if s.state == draining && s.drained() {
+		s.state = finishing
+		frame := NewBuffer(minFrame)
+		n := len(wire.AppendReason(frame.B[:0], wire.FrameClose, s.reason))
+		r := record{buf: frame, n: int32(n)}
+		b.out = sealRecord(l.link.Seal, b.out, r)
+		s.kept.add(r, true)
+		frame.Release()
+	}
+	if s.state == finishing {
+		b.last, l.shut = true, true
+	}
+}
+
+// minFrame is room for the frame of Close.
+const minFrame = 16
+
+// controls returns the frames without content that are to go out, and takes them
+// for sent. mu is held.
+func (s *Session) controls(l *line) []byte {
+	frames := s.control
+	if s.pongDue {
+		frames = wire.AppendPing(frames, wire.FramePong, s.pong)
+	}
+	if s.pongDue || l.position.Load() != l.acked.Load() {
+		frames = wire.AppendAck(frames, l.counts.ack())
+	}
+	s.control, s.pongDue, s.ackDue = nil, false, false
+	return frames
 }
 
 // unlocked runs f, which seals, without mu: the write side is ours, so nobody
@@ -387,6 +563,18 @@ func (s *Session) unlocked(f func()) {
 	s.mu.Unlock()
 	defer s.mu.Lock()
 	f()
+}
+
+// takeRun seals the run of frames at the head of q. mu is held, and released
+// while sealing.
+func (s *Session) takeRun(b *batch, q *queue, it item) {
+	q.pop()
+	r := record{buf: it.buf, n: int32(it.n), messages: uint32(it.count)}
+	s.unlocked(func() { b.out = sealRecord(b.line.link.Seal, b.out, r) })
+	s.kept.add(r, s.line == b.line)
+	s.kept.want(it.tokens)
+	it.buf.Release()
+	b.freed += int(it.bytes) + int(it.count)*frameCost
 }
 
 // takePiece seals the next piece of the large message at the head of q. mu is
@@ -406,17 +594,26 @@ func (s *Session) takePiece(b *batch, q *queue, it item) {
 	} else {
 		q.first().off += n
 	}
-	s.unlocked(func() { b.out = sealPiece(s.link.Seal, b.out, it.buf.B[it.off:it.off+n], left, q.priority) })
+	r := record{buf: it.buf, off: int32(it.off), n: int32(n), left: int32(left), priority: q.priority}
 	if last {
+		r.messages = 1
+	}
+	s.unlocked(func() { b.out = sealRecord(b.line.link.Seal, b.out, r) })
+	s.kept.add(r, s.line == b.line)
+	if last {
+		s.kept.want(it.tokens)
 		it.buf.Release()
 		b.freed += int(it.bytes) + frameCost
 	}
 }
 
 // next returns the most urgent queue that may go on: a further message in
-// pieces, be it one piece, must wait while wire.MaxOpenPieces are under way. mu
-// is held.
+// pieces, be it one piece, must wait while wire.MaxOpenPieces are under way, and
+// everything while too much is not acknowledged. mu is held.
 func (s *Session) next() *queue {
+	if s.kept.full(wire.MaxBody, s.mayKeep()) {
+		return nil
+	}
 	for _, q := range s.queues {
 		if q.empty() {
 			continue

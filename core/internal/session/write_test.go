@@ -91,9 +91,9 @@ func TestMessagesUnderWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		la, lb := links(t, 40_000, nil)
 		oa, ob := new(owner), &owner{gate: make(chan struct{})}
-		a := New(la, usual, oa, nil)
+		a := New(la, wire.SessionID{1}, usual, oa, nil)
 		// Less urgent first, each begun before a more urgent one comes.
-		taken := batch{}
+		taken := batch{line: a.line}
 		for p := wire.MaxOpenPieces + 1; p > 0; p-- {
 			a.mu.Lock()
 			a.enqueue(numbered(200_000, p), uint8(p))
@@ -110,7 +110,8 @@ func TestMessagesUnderWay(t *testing.T) {
 		a.enqueue(numbered(20_000, 0), 0) // one piece, but a piece
 		a.out = taken.out
 		a.queued += len(taken.out)
-		a.startWriter()
+		a.writing, a.using = true, a.line
+		oa.Go(a.write)
 		a.mu.Unlock()
 		a.Start()
 		start(t, lb, usual, ob)

@@ -46,6 +46,7 @@ func FuzzFrames(f *testing.F) {
 	b := AppendMessage(AppendPing(nil, FramePing, 9), 3, []byte("message"))
 	f.Add(b)
 	f.Add(Claim{Seq: 1, Held: []uint64{2}}.Append(AppendReason(b, FrameClose, ReasonLimit)))
+	f.Add(Claim{Seq: 1, Only: true, Session: SessionID{3}, Received: 4}.Append(Chosen{SessionID{5}, 6}.Append(AppendAck(nil, 7))))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for rest := b; len(rest) > 0; {
 			kind, body, tail, err := NextFrame(rest)
@@ -59,7 +60,7 @@ func FuzzFrames(f *testing.F) {
 			if k, same, left, err := NextFrame(again); err != nil || k != kind || !bytes.Equal(same, body) || len(left) != 0 {
 				t.Fatal("comes back differently")
 			}
-			frameBody(t, kind, body)
+			frameBody(t, kind, bytes.Clone(body))
 			rest = tail
 		}
 	})
@@ -89,7 +90,18 @@ func frameBody(t *testing.T, kind FrameType, body []byte) {
 	case FrameClaim:
 		var c Claim
 		if c, err = ParseClaim(body); err == nil {
+			body[8] &= claimOnly // other flags are ignored
 			again = c.Append(nil)
+		}
+	case FrameChosen:
+		var c Chosen
+		if c, err = ParseChosen(body); err == nil {
+			again, body = c.Append(nil), body[:24]
+		}
+	case FrameAck:
+		var n uint64
+		if n, err = ParseAck(body); err == nil {
+			again, body = AppendAck(nil, n), body[:8]
 		}
 	default:
 		return

@@ -17,7 +17,8 @@ const (
 	fieldRole      = 4 // uint8: 0 node, 1 client
 	fieldInstance  = 5 // uint64: random, anew for each service
 	fieldCiphers   = 6 // uint8: bits of Cipher*
-	fieldLostAfter = 7 // uint32: milliseconds of silence after which the sender gives the peer up
+	fieldLostAfter = 7 // uint32: milliseconds of silence after which the sender gives a link up
+	fieldResume    = 8 // uint32: milliseconds for which the sender keeps a session that has lost its link
 )
 
 // Bits of Hello.Ciphers.
@@ -36,6 +37,7 @@ type Hello struct {
 	Instance  uint64
 	Ciphers   uint8
 	LostAfter uint32
+	Resume    uint32
 }
 
 func appendField(b []byte, tag uint8, value []byte) []byte {
@@ -52,6 +54,7 @@ func (h Hello) Append(b []byte) []byte {
 	b = appendField(b, fieldInstance, binary.BigEndian.AppendUint64(nil, h.Instance))
 	b = appendField(b, fieldCiphers, []byte{h.Ciphers})
 	b = appendField(b, fieldLostAfter, binary.BigEndian.AppendUint32(nil, h.LostAfter))
+	b = appendField(b, fieldResume, binary.BigEndian.AppendUint32(nil, h.Resume))
 	if len(h.AppID) > 0 {
 		b = appendField(b, fieldAppID, h.AppID)
 	}
@@ -122,6 +125,10 @@ func ParseHello(b []byte) (Hello, error) {
 		case fieldLostAfter:
 			if err = want("lost-after", v, 4); err == nil {
 				h.LostAfter = binary.BigEndian.Uint32(v)
+			}
+		case fieldResume:
+			if err = want("resume", v, 4); err == nil {
+				h.Resume = binary.BigEndian.Uint32(v)
 			}
 		}
 		return err

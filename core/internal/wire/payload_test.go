@@ -26,14 +26,14 @@ func testKey(t testing.TB, fill byte) *identity.Key {
 func testHello(t testing.TB) Hello {
 	return Hello{
 		Version: 1, Peer: testKey(t, 1).ID(), AppID: []byte("app"), Role: 1,
-		Instance: 0x0102030405060708, Ciphers: 3, LostAfter: 120000,
+		Instance: 0x0102030405060708, Ciphers: 3, LostAfter: 120000, Resume: 30000,
 	}
 }
 
 const (
 	// testPeer is the public key of the seed 01 01 ... 01.
 	testPeer  = "8a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c"
-	helloText = "01 0001 01  02 0020 " + testPeer + " 04 0001 01  05 0008 0102030405060708  06 0001 03  07 0004 0001d4c0"
+	helloText = "01 0001 01  02 0020 " + testPeer + " 04 0001 01  05 0008 0102030405060708  06 0001 03  07 0004 0001d4c0  08 0004 00007530"
 )
 
 func TestHello(t *testing.T) {
@@ -88,8 +88,8 @@ func TestHelloRefused(t *testing.T) {
 			t.Errorf("%s: %+v, %v; want an error that says %q", name, h, err, c.says)
 		}
 	}
-	for n := range whole[:len(whole)-7] { // the last field, of 7 bytes, may be missing
-		if h, err := ParseHello(whole[:n]); err == nil {
+	for n := range whole { // the last two fields, of 7 bytes each, may be missing
+		if h, err := ParseHello(whole[:n]); err == nil && n != len(whole)-7 && n != len(whole)-14 {
 			t.Errorf("cut to %d bytes it still parses: %+v", n, h)
 		}
 	}

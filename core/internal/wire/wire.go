@@ -22,7 +22,10 @@
 //	len      uvarint
 //	body     [len]byte
 //
-// The body of a TypePiece record is a piece of one large message, bare.
+// The body of a TypePiece record is a piece of one large message, bare. These two
+// types are the content of a session: both sides count them, whatever link they
+// travel on. The body of a TypeControl record is a run of frames too, which are
+// about the link and the counts; these records are not counted.
 //
 // All integers are big-endian, but for uvarints (as in encoding/binary).
 package wire
@@ -50,6 +53,8 @@ const (
 	MaxOpenPieces  = 8                    // messages in pieces at once, in each direction
 	MaxAppID       = 256                  // bytes of an app id
 	MaxHeld        = 16                   // links named in a claim
+	MaxUnacked     = 128 << 10            // bytes of record bodies after which a receiver acknowledges
+	MaxUnackedRun  = 128                  // records after which it does
 	MaxRecord      = SealedHeader + 65535 // largest record on the wire
 	RekeyInterval  = 1 << 16              // nonces (two each record) after which both sides rekey
 	MaxEndpoints   = 32                   // endpoints in a connection info
@@ -82,9 +87,13 @@ func ParseFlightHeader(b []byte) (noiseLen, padLen int, err error) {
 type RecordType uint8
 
 const (
-	TypeFrames RecordType = 1 // a run of frames
-	TypePiece  RecordType = 2 // a piece of one large message
+	TypeFrames  RecordType = 1 // a run of frames with content
+	TypePiece   RecordType = 2 // a piece of one large message
+	TypeControl RecordType = 3 // a run of frames without content
 )
+
+// Counted reports whether records of this type are content of a session.
+func (t RecordType) Counted() bool { return t == TypeFrames || t == TypePiece }
 
 // Header is a record header.
 //
@@ -119,11 +128,11 @@ func ParseHeader(b []byte) (Header, error) {
 	switch {
 	case h.Len > MaxBody:
 		return Header{}, fmt.Errorf("record header: a body of %d bytes is over %d", h.Len, MaxBody)
-	case h.Type == TypeFrames && (h.Priority != 0 || h.Left != 0):
+	case (h.Type == TypeFrames || h.Type == TypeControl) && (h.Priority != 0 || h.Left != 0):
 		return Header{}, errors.New("record header: fields of a piece in a record of frames")
 	case h.Type == TypePiece && (h.Len == 0 || h.Left < h.Len || h.Left > MaxMessage):
 		return Header{}, fmt.Errorf("record header: a piece of %d bytes with %d left is out of bounds", h.Len, h.Left)
-	case h.Type != TypeFrames && h.Type != TypePiece:
+	case h.Type != TypeFrames && h.Type != TypePiece && h.Type != TypeControl:
 		return Header{}, fmt.Errorf("record header: unknown type %d", h.Type)
 	}
 	return h, nil
@@ -134,14 +143,27 @@ type FrameType uint8
 
 const (
 	FramePad     FrameType = 0 // body ignored; hides lengths
-	FrameMessage FrameType = 1 // priority uint8, message
+	FrameMessage FrameType = 1 // content: priority uint8, message
 	FramePing    FrameType = 2 // uint64, to be sent back
 	FramePong    FrameType = 3 // uint64 of the ping
 	FrameClaim   FrameType = 4 // Claim
-	FrameChosen  FrameType = 5 // empty: this link carries the session
+	FrameChosen  FrameType = 5 // Chosen: this link carries the session
 	FrameRefused FrameType = 6 // Reason: this link does not
-	FrameClose   FrameType = 7 // Reason: the session ends after this
+	FrameClose   FrameType = 7 // content: Reason: the session ends after this
+	FrameAck     FrameType = 8 // uint64: how many records of content have come
 )
+
+// In reports whether a frame of this type belongs into a record of type r. Pad
+// and frames of unknown types belong everywhere.
+func (t FrameType) In(r RecordType) bool {
+	switch t {
+	case FrameMessage, FrameClose:
+		return r == TypeFrames
+	case FramePing, FramePong, FrameClaim, FrameChosen, FrameRefused, FrameAck:
+		return r == TypeControl
+	}
+	return true
+}
 
 // AppendFrame appends a frame with a body of one or two parts.
 func AppendFrame(b []byte, t FrameType, body ...byte) []byte {
@@ -213,7 +235,7 @@ func ParsePing(body []byte) (uint64, error) {
 
 // AppendPing appends a FramePing or FramePong.
 func AppendPing(b []byte, t FrameType, v uint64) []byte {
-	return AppendFrame(b, t, binary.BigEndian.AppendUint64(nil, v)...)
+	return binary.BigEndian.AppendUint64(append(b, byte(t), 8), v)
 }
 
 // Reason is why a link is refused or a session closed. Numbers are append-only;
@@ -229,6 +251,7 @@ const (
 	ReasonLimit      Reason = 5 // a limit is reached
 	ReasonProtocol   Reason = 6 // the other side broke the protocol
 	ReasonBanned     Reason = 7 // blacklisted
+	ReasonOver       Reason = 8 // the session that was to be resumed is over here
 )
 
 // AppendReason appends a FrameRefused or FrameClose.
@@ -242,38 +265,4 @@ func ParseReason(body []byte) (Reason, error) {
 		return 0, fmt.Errorf("reason: %w", ErrShort)
 	}
 	return Reason(binary.BigEndian.Uint16(body)), nil
-}
-
-// Claim is what the side with the lesser peer id says first on a new link, so
-// that the other side can choose one link among several.
-//
-//	seq   uint64        counts the sender's claims; greater is later
-//	held  []uint64      seq of each other link to this peer that the sender holds
-type Claim struct {
-	Seq  uint64
-	Held []uint64
-}
-
-// Append appends the FrameClaim.
-func (c Claim) Append(b []byte) []byte {
-	body := binary.BigEndian.AppendUint64(nil, c.Seq)
-	for _, h := range c.Held {
-		body = binary.BigEndian.AppendUint64(body, h)
-	}
-	return AppendFrame(b, FrameClaim, body...)
-}
-
-// ParseClaim reads the body of a FrameClaim.
-func ParseClaim(body []byte) (Claim, error) {
-	if len(body) < 8 {
-		return Claim{}, fmt.Errorf("claim: %w", ErrShort)
-	}
-	if len(body)%8 != 0 || len(body) > 8+8*MaxHeld {
-		return Claim{}, fmt.Errorf("claim: %d bytes are out of bounds", len(body))
-	}
-	c := Claim{Seq: binary.BigEndian.Uint64(body)}
-	for b := body[8:]; len(b) > 0; b = b[8:] {
-		c.Held = append(c.Held, binary.BigEndian.Uint64(b))
-	}
-	return c, nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"math/rand/v2"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -92,7 +93,11 @@ func TestRecordHeader(t *testing.T) {
 		{"02 00 0000 00000001", false}, // an empty piece
 		{"02 00 0002 00000001", false}, // a piece longer than what is left
 		{"02 00 0001 ffffffff", false},
-		{"00 00 0001 00000000", false}, {"03 00 0001 00000000", false}, {"ff 00 0001 00000000", false},
+		{"03 00 0000 00000000", true},
+		{"03 00 ffef 00000000", true},
+		{"03 01 0001 00000000", false}, // priority outside a piece
+		{"03 00 0001 00000001", false}, // left outside a piece
+		{"00 00 0001 00000000", false}, {"04 00 0001 00000000", false}, {"ff 00 0001 00000000", false},
 	} {
 		b := unhex(t, c.header)
 		h, err := ParseHeader(b)
@@ -112,14 +117,16 @@ func TestFrames(t *testing.T) {
 	b = AppendMessage(b, 0, nil)
 	b = AppendPing(b, FramePing, 0x0102030405060708)
 	b = AppendPing(b, FramePong, 1)
-	b = Claim{Seq: 5, Held: []uint64{2, 4}}.Append(b)
-	b = AppendFrame(b, FrameChosen)
+	b = Claim{Seq: 5, Only: true, Session: SessionID{1, 15: 2}, Received: 6, Held: []uint64{2, 4}}.Append(b)
+	b = Chosen{Session: SessionID{3, 15: 4}, Received: 7}.Append(b)
 	b = AppendReason(b, FrameRefused, ReasonDuplicate)
 	b = AppendReason(b, FrameClose, ReasonDisconnect)
+	b = AppendAck(b, 0x0807060504030201)
 	golden(t, "frames", b, "0000 010303 6869 010100 0208 0102030405060708 0308 0000000000000001"+
-		"0418 0000000000000005 0000000000000002 0000000000000004 0500 06020003 07020001")
+		"0431 0000000000000005 01 01000000000000000000000000000002 0000000000000006 0000000000000002 0000000000000004"+
+		"0518 03000000000000000000000000000004 0000000000000007 06020003 07020001 0808 0807060504030201")
 
-	want := []FrameType{FramePad, FrameMessage, FrameMessage, FramePing, FramePong, FrameClaim, FrameChosen, FrameRefused, FrameClose}
+	want := []FrameType{FramePad, FrameMessage, FrameMessage, FramePing, FramePong, FrameClaim, FrameChosen, FrameRefused, FrameClose, FrameAck}
 	rest := b
 	for i, wanted := range want {
 		kind, body, tail, err := NextFrame(rest)
@@ -194,6 +201,7 @@ func TestMessageFrameSize(t *testing.T) {
 
 func TestPingAndReason(t *testing.T) {
 	shortPrefixes(t, "ping", unhex(t, "00000000000000ff"), func(b []byte) error { _, err := ParsePing(b); return err })
+	shortPrefixes(t, "ack", unhex(t, "00000000000000ff"), func(b []byte) error { _, err := ParseAck(b); return err })
 	shortPrefixes(t, "reason", unhex(t, "0007"), func(b []byte) error { _, err := ParseReason(b); return err })
 	// Later versions may say more after what this version knows.
 	if v, err := ParsePing(unhex(t, "00000000000000ff aabb")); err != nil || v != 255 {
@@ -204,6 +212,7 @@ func TestPingAndReason(t *testing.T) {
 	}
 	for want, r := range []Reason{
 		ReasonOther, ReasonDisconnect, ReasonStopping, ReasonDuplicate, ReasonNotAllowed, ReasonLimit, ReasonProtocol, ReasonBanned,
+		ReasonOver,
 	} {
 		if int(r) != want {
 			t.Errorf("reason %d has become %d", want, r)
@@ -213,7 +222,7 @@ func TestPingAndReason(t *testing.T) {
 
 func TestClaim(t *testing.T) {
 	for held := range MaxHeld + 1 {
-		want := Claim{Seq: 1 << 40}
+		want := Claim{Seq: 1 << 40, Only: held%2 == 1, Session: SessionID{1, byte(held)}, Received: 1 << 50}
 		for i := range held {
 			want.Held = append(want.Held, uint64(i))
 		}
@@ -222,14 +231,47 @@ func TestClaim(t *testing.T) {
 			t.Fatal(err)
 		}
 		got, err := ParseClaim(body)
-		if err != nil || got.Seq != want.Seq || len(got.Held) != held {
+		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%d held: %+v, %v", held, got, err)
 		}
 	}
-	for _, n := range []int{0, 7, 9, 15, 8 + 8*MaxHeld + 8} {
+	for _, n := range []int{34, 40, 33 + 8*MaxHeld + 8} {
 		if _, err := ParseClaim(make([]byte, n)); err == nil {
 			t.Errorf("a claim of %d bytes was accepted", n)
 		}
+	}
+	shortPrefixes(t, "claim", make([]byte, 33), func(b []byte) error { _, err := ParseClaim(b); return err })
+}
+
+func TestChosen(t *testing.T) {
+	want := Chosen{SessionID{9, 15: 1}, 1 << 60}
+	_, body, _, err := NextFrame(want.Append(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, more := range []string{"", "later"} {
+		if got, err := ParseChosen(append(bytes.Clone(body), more...)); err != nil || got != want {
+			t.Errorf("%+v, %v", got, err)
+		}
+	}
+	shortPrefixes(t, "chosen", body, func(b []byte) error { _, err := ParseChosen(b); return err })
+	if _, err := ParseChosen(make([]byte, 24)); err == nil {
+		t.Error("no session was accepted as one")
+	}
+}
+
+// A frame is content, or it is not, or may be anywhere.
+func TestFramesInRecords(t *testing.T) {
+	for f, in := range map[FrameType][2]bool{
+		FramePad: {true, true}, FrameMessage: {true, false}, FramePing: {false, true}, FramePong: {false, true}, FrameClaim: {false, true},
+		FrameChosen: {false, true}, FrameRefused: {false, true}, FrameClose: {true, false}, FrameAck: {false, true}, 200: {true, true},
+	} {
+		if f.In(TypeFrames) != in[0] || f.In(TypeControl) != in[1] {
+			t.Errorf("frame %d", f)
+		}
+	}
+	if !TypeFrames.Counted() || !TypePiece.Counted() || TypeControl.Counted() {
+		t.Error("the wrong records are counted")
 	}
 }
 

@@ -1,0 +1,276 @@
+package session
+
+import (
+	"fmt"
+	"sync/atomic"
+
+	"github.com/libcrust/libcrust/core/internal/wire"
+)
+
+const (
+	// MinResendBuffer is the least Config.ResendBuffer: a sender that has filled
+	// it must get an acknowledgement.
+	MinResendBuffer = 4 * wire.MaxUnacked
+	// keptBase is how much may be kept however short the way is, and keptRate how
+	// many bytes for each nanosecond of a round trip: what would fill a link of 1
+	// GB/s. More would be in the caches of nobody: with 512 KiB instead of 8 MiB a
+	// flood of small messages measured up to 1.5 times as fast.
+	keptBase = MinResendBuffer
+	keptRate = 1
+	// keptCost is added to each kept record's bytes, so that a flood of tiny
+	// records has a bound too.
+	keptCost = 64
+	// firstKeep and nextKeep are the sizes of the memory that small messages are
+	// kept in which their sender writes itself.
+	firstKeep = 512
+	nextKeep  = 8 << 10
+	// ackWith is the number of records after which an acknowledgement goes along
+	// with whatever is written; after wire.MaxUnackedRun it goes alone.
+	ackWith = wire.MaxUnackedRun / 4
+)
+
+// record is a sent record of content in plaintext.
+type record struct {
+	buf      *Buffer // nil when nothing is kept
+	off, n   int32   // the body is buf.B[off:off+n]
+	left     int32   // of a piece; zero for frames
+	priority uint8   // of a piece
+	messages uint32  // that end in it
+}
+
+// receipt is a message whose sender wants to know when the peer has the record
+// that it ends in.
+type receipt struct{ number, token uint64 }
+
+// backlog is what has been sent and not yet acknowledged. Records are numbered
+// from 0. It is guarded by Session.mu; records are added by the owner of the write
+// side only.
+//
+//	acked ≤ next ≤ sealed: records[0] has the number acked
+type backlog struct {
+	retain   bool
+	acked    uint64 // the peer has those before
+	next     uint64 // to go out on the line; those after it have gone out on an earlier one
+	sealed   uint64 // of the next new record
+	records  []record
+	head     int // records before it are gone
+	bytes    int // of records, with keptCost each
+	receipts []receipt
+
+	chunk *Buffer // takes small messages
+	used  int     // bytes of it
+	size  int     // of the next chunk
+}
+
+func (k *backlog) empty() bool { return k.acked == k.sealed }
+
+// full reports whether no record of n bytes may be added.
+func (k *backlog) full(n, limit int) bool {
+	return k.retain && k.bytes > 0 && k.bytes+n+keptCost > limit
+}
+
+// add takes a new record, of which it gets a reference to the buffer. It has
+// gone out on the line if there is still the one it was sealed for.
+func (k *backlog) add(r record, onLine bool) {
+	if onLine {
+		k.next++
+	}
+	k.sealed++
+	if !k.retain {
+		return
+	}
+	r.buf.Retain()
+	k.bytes += int(r.n) + keptCost
+	k.records = append(k.records, r)
+}
+
+// want notes messages that end in the newest record.
+func (k *backlog) want(tokens []uint64) {
+	for _, t := range tokens {
+		k.receipts = append(k.receipts, receipt{k.sealed - 1, t})
+	}
+}
+
+// mayKeep returns how many bytes may be kept. It is less than the configured bound
+// when the round trip is short. mu is held.
+func (s *Session) mayKeep() int {
+	if s.trip == 0 {
+		return min(2*keptBase, s.cfg.ResendBuffer)
+	}
+	return int(min(keptBase+keptRate*s.trip, int64(s.cfg.ResendBuffer)))
+}
+
+// behind reports whether records must go out again.
+func (k *backlog) behind() bool { return k.next < k.sealed }
+
+// again returns the next record to go out again.
+func (k *backlog) again() record { return k.records[k.head+int(k.next-k.acked)] }
+
+// ack forgets the records before n, and returns the tokens of the messages in
+// them. n is at most sealed.
+func (k *backlog) ack(n uint64) (tokens []uint64) {
+	if k.retain {
+		for ; k.acked < n; k.acked++ {
+			r := &k.records[k.head]
+			k.bytes -= int(r.n) + keptCost
+			r.buf.Release()
+			*r = record{}
+			k.head++
+		}
+		if k.head == len(k.records) {
+			k.records, k.head = k.records[:0], 0
+		} else if k.head >= 64 && k.head*2 >= len(k.records) {
+			m := copy(k.records, k.records[k.head:])
+			clear(k.records[m:])
+			k.records, k.head = k.records[:m], 0
+		}
+	}
+	k.acked = max(k.acked, n)
+	k.next = max(k.next, n)
+	i := 0
+	for ; i < len(k.receipts) && k.receipts[i].number < n; i++ {
+		tokens = append(tokens, k.receipts[i].token)
+	}
+	if k.receipts = k.receipts[i:]; len(k.receipts) == 0 {
+		k.receipts = nil
+	}
+	return tokens
+}
+
+// tokensLeft returns the tokens of all messages.
+func (k *backlog) tokensLeft() (tokens []uint64) {
+	for _, r := range k.receipts {
+		tokens = append(tokens, r.token)
+	}
+	return tokens
+}
+
+// messages returns how many messages are in the records.
+func (k *backlog) messages() (n uint64) {
+	for _, r := range k.records[k.head:] {
+		n += uint64(r.messages)
+	}
+	return n
+}
+
+// place copies a small message as a frame to where it can be kept.
+func (k *backlog) place(data []byte, priority uint8) record {
+	size := wire.MessageFrameSize(len(data))
+	if k.chunk == nil || k.used+size > len(k.chunk.B) {
+		if k.chunk != nil {
+			k.chunk.Release()
+		}
+		k.size = min(max(4*k.size, firstKeep), nextKeep)
+		k.chunk, k.used = NewBuffer(max(k.size, size)), 0
+	}
+	r := record{buf: k.chunk, off: int32(k.used), n: int32(size), messages: 1}
+	wire.AppendMessage(k.chunk.B[:k.used], priority, data)
+	k.used += size
+	return r
+}
+
+// body returns the plaintext of a record.
+func (r *record) body() []byte { return r.buf.B[r.off : r.off+r.n] }
+
+// trim gives memory back that a quiet session has no use for. The chunk is the
+// write side's while somebody writes.
+func (k *backlog) trim(writing bool) {
+	if !k.empty() || writing {
+		return
+	}
+	k.records, k.head = nil, 0
+	if k.chunk != nil {
+		k.chunk.Release()
+		k.chunk, k.size = nil, 0
+	}
+}
+
+// clear gives all memory back.
+func (k *backlog) clear() {
+	for _, r := range k.records[k.head:] {
+		r.buf.Release()
+	}
+	if k.chunk != nil {
+		k.chunk.Release()
+	}
+	*k = backlog{acked: k.sealed, next: k.sealed, sealed: k.sealed}
+}
+
+// counts are what the reader of a line tells its writer: how far it is, and how
+// far the peer knows that it is.
+type counts struct {
+	position atomic.Uint64 // number of the next record on the line
+	bytes    atomic.Uint64 // of the bodies of records
+	acked    atomic.Uint64 // position as last acknowledged
+	ackedB   atomic.Uint64 // bytes then
+}
+
+// due reports whether an acknowledgement should go along with what is written.
+func (c *counts) due() bool { return c.position.Load()-c.acked.Load() >= ackWith }
+
+// overdue reports whether an acknowledgement must go, if need be alone.
+func (c *counts) overdue() bool {
+	return c.position.Load()-c.acked.Load() >= wire.MaxUnackedRun || c.bytes.Load()-c.ackedB.Load() >= wire.MaxUnacked
+}
+
+// ack returns the number to acknowledge, and takes it for told.
+func (c *counts) ack() uint64 {
+	bytes := c.bytes.Load() // before position: rather too few of them
+	n := c.position.Load()
+	c.acked.Store(n)
+	c.ackedB.Store(bytes)
+	return n
+}
+
+// acknowledge sends an acknowledgement when much has come since the last one. It
+// is called by the reader, who writes itself when nobody else does.
+func (s *Session) acknowledge(l *line) {
+	if !l.counts.overdue() {
+		return
+	}
+	s.mu.Lock()
+	if s.line != l || s.state >= finishing {
+		s.mu.Unlock()
+		return
+	}
+	s.ackDue = true
+	if s.writing || l.try == nil {
+		s.wake()
+		s.mu.Unlock()
+		return
+	}
+	s.writing, s.using = true, l
+	frames := s.controls(l)
+	s.mu.Unlock()
+	fault := true
+	defer func() {
+		if fault {
+			s.broke()
+		}
+	}()
+	s.writeNow(l, sealControl(l.link.Seal, nil, frames), 0)
+	fault = false
+}
+
+// acked takes an acknowledgement.
+func (s *Session) acked(l *line, n uint64) error {
+	s.mu.Lock()
+	if s.line != l {
+		s.mu.Unlock()
+		return nil
+	}
+	if n < s.kept.acked || n > s.kept.next {
+		s.mu.Unlock()
+		return protocol(fmt.Errorf("%d records acknowledged, of %d that were sent and %d that had been acknowledged", n, s.kept.next, s.kept.acked))
+	}
+	tokens := s.kept.ack(n)
+	s.tokens -= len(tokens)
+	s.wake()
+	writable := len(tokens) > 0 && s.owed()
+	s.mu.Unlock()
+	s.receipts(tokens, nil)
+	if writable {
+		s.owner.Writable(s)
+	}
+	return nil
+}

@@ -1,0 +1,154 @@
+package crust
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/libcrust/libcrust/core/internal/session"
+	"github.com/libcrust/libcrust/core/internal/wire"
+)
+
+// A session that has lost its link waits for another one, which either side may
+// dial. Who knows where the other is does so at once, and again and again until
+// the session has a link or has ended.
+
+const (
+	// redialSoon is the longest pause before the first try: the loss is seldom
+	// noticed at the same time on both sides, but when it is, one link is enough.
+	redialSoon = 50 * time.Millisecond
+	// redialFirst and redialMost are the pauses between tries, doubled each time;
+	// each pause is a random part, of half at least.
+	redialFirst = 200 * time.Millisecond
+	redialMost  = 5 * time.Second
+)
+
+// reach notes where the peer may be dialled, the newest last. Service.mu is held.
+func (p *peer) reach(eps ...Endpoint) {
+	for _, ep := range eps {
+		if checkDialable(ep) != nil {
+			continue
+		}
+		p.endpoints = slices.DeleteFunc(p.endpoints, func(e Endpoint) bool { return e == ep })
+		if len(p.endpoints) >= wire.MaxEndpoints {
+			p.endpoints = slices.Delete(p.endpoints, 0, 1)
+		}
+		p.endpoints = append(p.endpoints, ep)
+	}
+}
+
+// Unlinked begins to dial the peer anew.
+func (o *owner) Unlinked(sess *session.Session) {
+	s, p := (*Service)(o), sess.Tag.(*peer)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p.redialing || len(p.endpoints) == 0 || s.peers[p.id] != p {
+		return
+	}
+	p.redialing = true
+	s.spawn(func() { s.redial(p) })
+}
+
+// Moving reports whether an answer to a claim of ours is on its way.
+func (o *owner) Moving(sess *session.Session) bool {
+	s, p := (*Service)(o), sess.Tag.(*peer)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.pending[p.id]) > 0
+}
+
+// Suspended tells the program.
+func (o *owner) Suspended(sess *session.Session, why error) {
+	s, p := (*Service)(o), sess.Tag.(*peer)
+	ep, _ := s.whereabouts(p)
+	s.events.push(Event{Type: EventSuspended, Peer: p.id, detail: &detail{endpoint: ep, err: s.linkError("session", p.id, ep, why)}})
+}
+
+// Resumed tells the program.
+func (o *owner) Resumed(sess *session.Session) {
+	s, p := (*Service)(o), sess.Tag.(*peer)
+	ep, how := s.whereabouts(p)
+	s.events.push(Event{Type: EventResumed, Peer: p.id, detail: &detail{endpoint: ep, how: how}})
+}
+
+// Receipts tells the program the last word on messages of SendReceipt.
+func (o *owner) Receipts(sess *session.Session, tokens []uint64, why error) {
+	s, p := (*Service)(o), sess.Tag.(*peer)
+	var d *detail
+	if why != nil {
+		d = &detail{err: s.linkError("send", p.id, Endpoint{}, why)}
+	}
+	for _, token := range tokens {
+		s.events.push(Event{Type: EventDelivered, Peer: p.id, Token: token, detail: d})
+	}
+}
+
+// whereabouts returns the peer's end of a session's link.
+func (s *Service) whereabouts(p *peer) (Endpoint, How) {
+	s.lookup.RLock()
+	defer s.lookup.RUnlock()
+	return p.endpoint, p.how
+}
+
+// redial is a goroutine that dials a peer whose session is suspended, until it is
+// not any more. While the service stops it goes on, for what is to be delivered.
+func (s *Service) redial(p *peer) {
+	for tries := 0; ; tries++ {
+		s.mu.Lock()
+		window, suspended := p.sess.Suspended()
+		if !suspended {
+			p.redialing, p.giveUp = false, nil
+			s.mu.Unlock()
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), window+time.Millisecond)
+		p.giveUp = cancel
+		eps := slices.Clone(p.endpoints)
+		s.mu.Unlock()
+		slices.Reverse(eps) // the newest first
+		pause := redialPause(tries)
+		if s.rest(ctx, pause) {
+			s.redialOnce(ctx, p, eps)
+		}
+		cancel()
+	}
+}
+
+// redialPause returns how long to wait before a try.
+func redialPause(tries int) time.Duration {
+	if tries == 0 {
+		return rand.N(redialSoon)
+	}
+	most := min(redialFirst<<min(tries-1, 16), redialMost)
+	return most/2 + rand.N(most/2)
+}
+
+// rest waits, and reports whether ctx goes on.
+func (s *Service) rest(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// redialOnce dials a peer whose session is suspended at all its endpoints, and
+// lets the session go on over the first link.
+func (s *Service) redialOnce(ctx context.Context, p *peer, eps []Endpoint) {
+	began := time.Now()
+	link, ep, err := s.race(&attempt{peer: p.id, ctx: ctx, bare: len(eps) == 1}, eps)
+	if err == nil {
+		_, err = s.adopt(link, adoption{how: Dialed, began: began, linked: began, endpoint: ep, within: ctx, resume: p})
+	}
+	switch {
+	case errors.Is(err, errDuplicate): // another link, which must show soon
+		s.rest(ctx, duplicateRetry)
+	case err != nil:
+		s.log.Debug("a suspended session got no new link", "peer", p.id, "error", err)
+	}
+}
