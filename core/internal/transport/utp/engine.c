@@ -99,6 +99,60 @@ struct crust_utp_chunk {
 	uint8_t bytes[];
 };
 
+// Chunks of one size are kept, so that streams do not have malloc give memory
+// back to the system and take it again with each packet. A few serve all engines.
+enum { CHUNK = CRUST_UTP_MTU, KEPT = 64 };
+
+static struct {
+	char locked;
+	unsigned n;
+	struct crust_utp_chunk *first;
+} kept;
+
+static void kept_lock(void)
+{
+	while (__atomic_test_and_set(&kept.locked, __ATOMIC_ACQUIRE))
+		;
+}
+
+static void kept_unlock(void) { __atomic_clear(&kept.locked, __ATOMIC_RELEASE); }
+
+// chunk_new returns an empty chunk with room for size bytes, or NULL.
+static struct crust_utp_chunk *chunk_new(size_t size)
+{
+	struct crust_utp_chunk *c = NULL;
+	size = size <= 4096 ? 4096 : CHUNK;
+	if (size == CHUNK) {
+		kept_lock();
+		if ((c = kept.first)) {
+			kept.first = c->next;
+			kept.n--;
+		}
+		kept_unlock();
+	}
+	if (!c && !(c = malloc(sizeof(*c) + size)))
+		return NULL;
+	c->next = NULL;
+	c->begin = c->end = 0;
+	c->size = size;
+	return c;
+}
+
+static void chunk_free(struct crust_utp_chunk *c)
+{
+	if (c->size == CHUNK) {
+		kept_lock();
+		if (kept.n < KEPT) {
+			c->next = kept.first;
+			kept.first = c;
+			kept.n++;
+			c = NULL;
+		}
+		kept_unlock();
+	}
+	free(c);
+}
+
 static void fail(crust_utp *u, int error)
 {
 	if (u->error == CRUST_UTP_FINE)
@@ -185,17 +239,13 @@ static uint64_t on_read(arguments *a)
 	}
 	if (size == 0)
 		return 0;
-	size_t room = size < 4096 ? 4096 : size;
-	c = malloc(sizeof(*c) + room);
+	c = chunk_new(size); // libutp's packets are no larger than CHUNK
 	if (!c) {
 		fail(u, CRUST_UTP_MEMORY);
 		return 0;
 	}
 	memcpy(c->bytes, from, size);
-	c->next = NULL;
-	c->begin = 0;
 	c->end = size;
-	c->size = room;
 	if (u->tail)
 		u->tail->next = c;
 	else
@@ -311,7 +361,7 @@ void crust_utp_free(crust_utp *u)
 	utp_destroy(u->ctx);
 	while (u->head) {
 		struct crust_utp_chunk *next = u->head->next;
-		free(u->head);
+		chunk_free(u->head);
 		u->head = next;
 	}
 	free(u);
@@ -559,7 +609,7 @@ size_t crust_utp_read(crust_utp *u, void *bytes, size_t size, uint64_t now)
 		u->head = c->next;
 		if (!u->head)
 			u->tail = NULL;
-		free(c);
+		chunk_free(c);
 	}
 	u->unread -= done;
 	u->consumed += done;
@@ -578,7 +628,7 @@ void crust_utp_discard(crust_utp *u)
 	u->discard = 1;
 	while (u->head) {
 		struct crust_utp_chunk *next = u->head->next;
-		free(u->head);
+		chunk_free(u->head);
 		u->head = next;
 	}
 	u->tail = NULL;
