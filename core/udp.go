@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/libcrust/libcrust/core/internal/arq"
 	"github.com/libcrust/libcrust/core/internal/endpoint"
 	"github.com/libcrust/libcrust/core/internal/netio"
 	"github.com/libcrust/libcrust/core/internal/secure"
@@ -84,7 +83,7 @@ func (u *udpSocket) stop() {
 
 // close closes the socket.
 func (u *udpSocket) close() {
-	u.mux.Close(arq.Reason(wire.ReasonStopping)) //nolint:errcheck // there is nothing to do about it
+	u.mux.Close(wire.ReasonStopping) //nolint:errcheck // there is nothing to do about it
 }
 
 // udpFor returns the socket to dial an address from, and opens one if there is
@@ -101,11 +100,11 @@ func (s *Service) udpFor(addr netip.Addr) (*udpSocket, error) {
 	if found != nil {
 		return found, nil
 	}
-	any := netip.IPv4Unspecified()
+	unspecified := netip.IPv4Unspecified()
 	if addr.Is6() {
-		any = netip.IPv6Unspecified()
+		unspecified = netip.IPv6Unspecified()
 	}
-	u, err := s.openUDP(netip.AddrPortFrom(any, 0), false)
+	u, err := s.openUDP(netip.AddrPortFrom(unspecified, 0), false)
 	if err != nil {
 		return nil, err
 	}
@@ -301,13 +300,13 @@ func (c *utpConn) Close() error {
 	c.mu.Unlock()
 	if !risen {
 		c.port.Close()
-		c.assoc.Close(arq.Reason(wire.ReasonDisconnect))
+		c.assoc.Close(wire.ReasonDisconnect)
 		return nil
 	}
 	err := c.Conn.Close()
 	c.s.spawnBelow(func() {
 		<-c.port.Done()
-		c.assoc.Close(arq.Reason(wire.ReasonDisconnect))
+		c.assoc.Close(wire.ReasonDisconnect)
 		c.s.reapUDP()
 	})
 	return err
