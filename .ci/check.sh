@@ -119,8 +119,15 @@ check_shell() {
     shellcheck -x $scripts && printf '%d scripts, nothing found\n' "$(wc -w <<<"$scripts")"
 }
 
-# The benchmarks' own module brings the libraries that libcrust is compared with.
-check_bench() { (cd tests/bench && go vet ./... && go mod verify); }
+# The benchmarks' own modules bring the libraries that libcrust is compared with.
+check_bench() {
+    local module tool
+    tool=$(go_tool staticcheck honnef.co/go/tools/cmd/staticcheck "$STATICCHECK_VERSION")
+    for module in tests/bench tests/bench/udp; do
+        (cd "$module" && go vet ./... && "$tool" ./... && go mod verify) || return
+    done
+    printf 'go vet and staticcheck found nothing in two modules\n'
+}
 
 command_check() {
     [ $# = 0 ] || usage_error "check takes no arguments"
@@ -135,7 +142,7 @@ command_check() {
     suite staticcheck "staticcheck $STATICCHECK_VERSION" check_staticcheck
     suite golangci-lint "golangci-lint $GOLANGCI_VERSION" check_golangci
     suite govulncheck "known vulnerabilities" check_vulnerabilities
-    suite bench-module "go vet of tests/bench" check_bench
+    suite bench-modules "go vet and staticcheck of tests/bench and tests/bench/udp" check_bench
     suite cargo-fmt "format of the Rust binding" check_rustfmt
     suite clippy "lint of the Rust binding" check_clippy
     suite ruff "lint and format of Python" check_ruff

@@ -1,6 +1,6 @@
 """Makes one coverage report of what build.sh coverage has gathered: coverage.py DIRECTORY.
 
-Reads DIRECTORY/data/go.out, c/*.gcov, data/python.json and data/rust.json, and writes
+Reads DIRECTORY/data/go.out, data/sources, c/*.gcov, data/python.json and data/rust.json, and writes
 report.txt and index.html. A language without data is named as not counted.
 """
 
@@ -65,8 +65,9 @@ def c(root: Path) -> Language:
     """Read gcov's listings, whose lines begin with a count, #### or -, and make a page of each."""
     rows = []
     links = []
+    sources = {Path(name).name: name for name in (root / "data/sources").read_text().split()}
     for listing in sorted((root / "c").glob("*.c.gcov")):
-        name = "capi/" + listing.name.removesuffix(".gcov")
+        name = sources[listing.name.removesuffix(".gcov")]
         covered = total = 0
         lines = []
         for line in listing.read_text(errors="replace").splitlines():

@@ -1,6 +1,7 @@
 """Reads `go test -json` on standard input and says what happened, briefly.
 
-One line for each package, the output of tests that failed, and a closing line with the counts.
+One line for each package, the output of tests that failed, the tests that took longest, and a
+closing line with the counts.
 Ends with status 1 when anything failed or did not build.
 """
 
@@ -10,6 +11,9 @@ import json
 import sys
 from collections import Counter, defaultdict
 
+SLOWEST = 10  # so many tests are named at most
+WORTH_NAMING = 5.0  # seconds
+
 
 def main() -> int:
     """Read to the end and report."""
@@ -18,6 +22,7 @@ def main() -> int:
     packages: Counter[str] = Counter()
     per_package: defaultdict[str, Counter[str]] = defaultdict(Counter)
     skipped: list[str] = []
+    slow: list[tuple[float, str]] = []
     for line in sys.stdin:
         try:
             event = json.loads(line)
@@ -33,6 +38,8 @@ def main() -> int:
         elif action in ("pass", "fail", "skip") and test:
             tests[action] += 1
             per_package[package][action] += 1
+            if "/" not in test:
+                slow.append((event["Elapsed"], f"{package} {test}"))
             text = "".join(output.pop((package, test), []))
             if action == "fail":
                 print(text, end="", flush=True)
@@ -53,6 +60,9 @@ def main() -> int:
                 )
     for name in skipped:
         print(f"skipped: {name}")
+    for seconds, name in sorted(slow, reverse=True)[:SLOWEST]:
+        if seconds >= WORTH_NAMING:
+            print(f"{seconds:6.1f} s  {name}")
     failed = tests["fail"] + packages["fail"]
     if packages["fail"] and not tests["fail"]:
         print(f"{packages['fail']} packages did not build or crashed")

@@ -44,11 +44,17 @@ run_unit() {
     gotest -race -shuffle=on $(unit_packages)
 }
 
+# fuzzed_packages lists the directories of the module in which there are fuzz targets.
+fuzzed_packages() {
+    grep -rl --include='*_test.go' '^func Fuzz' core capi cmd tests |
+        grep -v '^tests/bench/' | xargs -n 1 dirname | sort -u | sed 's,^,./,'
+}
+
 # Each fuzz target for a moment, which also proves that it still is one. The bound
 # is a number of inputs: with a time, go test now and then calls its end a failure.
 run_fuzz() {
     local package target count=0 runs=${CRUST_FUZZ_RUNS:-3000}
-    for package in $(go list ./... | grep -v '/tests/'); do
+    for package in $(fuzzed_packages); do
         for target in $(go test -list '^Fuzz' "$package" | grep '^Fuzz' || true); do
             if ! go test -run '^$' -fuzz "^$target\$" -fuzztime "${runs}x" -parallel 2 "$package" >"$BUILD/log/fuzz.out" 2>&1; then
                 cat "$BUILD/log/fuzz.out"
@@ -61,6 +67,27 @@ run_fuzz() {
     done
     printf '%d fuzz targets, %s inputs each, no failure\n' "$count" "$runs"
     [ "$count" -gt 0 ]
+}
+
+# libutp and the engine around it are C++ and C, where Go looks at no bound: the
+# same tests and hostile packets again, with AddressSanitizer in all of C, and
+# with every pointer watched that goes there from Go.
+run_sanitizer() {
+    local runs=${CRUST_FUZZ_RUNS:-3000} package=./core/internal/transport/utp target
+    export GOEXPERIMENT=cgocheck2 ASAN_OPTIONS=detect_leaks=0
+    for target in $(go test -asan -list '^Fuzz' $package | grep '^Fuzz'); do
+        go test -asan -run '^$' -fuzz "^$target\$" -fuzztime "${runs}x" -parallel 2 $package
+    done
+    gotest -asan $package
+}
+
+# The benchmarks are modules of their own, because of what they compare with. Here
+# they measure for a moment only, which shows that they work.
+run_bench() {
+    local module
+    for module in tests/bench tests/bench/udp; do
+        (cd "$module" && go vet ./... && gotest ./...)
+    done
 }
 
 run_archtest() { gotest ./core/internal/archtest; }
@@ -107,11 +134,13 @@ list_suites() {
         "vet go vet" \
         "unit the library's packages, shuffled, under the race detector, with the fuzz corpora" \
         "fuzz every fuzz target for a moment" \
+        "sanitizer the C and C++ in the core, with AddressSanitizer" \
         "archtest the law of the rooms" \
         "library build, exported symbols, packages" \
         "abi the C ABI: behaviour, layout, sanitizer, valgrind" \
         "rust the Rust binding, its doc tests and examples" \
-        "python the Python binding"
+        "python the Python binding" \
+        "bench the benchmarks, for a moment"
     for path in tests/*/; do
         name=$(basename "$path")
         case $name in

@@ -8,8 +8,8 @@
 #   --asan            with AddressSanitizer in Go and C; shared only
 #   --cover           with coverage counters; shared only. When a program that
 #                     uses the library exits, Go's counters go to $GOCOVERDIR
-#                     and those of the C part to OUTDIR/obj/gcov, for
-#                     (cd capi && gcov -o OUTDIR/obj/gcov *.c)
+#                     and those of the C parts to OUTDIR/obj/gcov, for gcov
+#                     beside copies of the sources, whose names are unique
 #   --test            with the fault injection that tests/abi uses, and with Go's
 #                     dearest check of pointers; shared only
 #   --target OS-ARCH  linux-amd64, linux-arm64 or windows-amd64; needs the cross
@@ -161,8 +161,9 @@ rm -f "$out/obj/stamp"
 # notes lie elsewhere.
 cover_compiler() {
     local gcov=$out/obj/gcov wrapper sources
-    sources=$(cd "$here" && printf '%s|' *.c)
-    sources=${sources%|}
+    sources=$(find "$here" "$root/core" -name '*.c' ! -path '*/testdata/*' -printf '%f\n' | LC_ALL=C sort)
+    [[ -z $(uniq -d <<<"$sources") ]] || fail "two C files are named $(uniq -d <<<"$sources")"
+    sources=$(paste -sd'|' <<<"$sources")
     mkdir -p "$gcov"
     wrapper=$(find "$gcov" -name 'cc-cover-*' | head -n 1)
     if [[ -z $wrapper ]]; then
