@@ -17,45 +17,53 @@ type datagrammer interface {
 
 // SendDatagram sends one datagram of up to MaxDatagram bytes to a peer, at once
 // and at most once: it may be lost, overtake and be overtaken, and never waits
-// behind messages. It is encrypted and authenticated as messages are. When too
-// many wait to be sent, the oldest is dropped. It copies data and never blocks.
+// behind messages in a queue of the library. It is encrypted and authenticated
+// as messages are. Over uTP it is a datagram on the wire; over TCP it goes into
+// the stream before all messages that have not been handed to the system. When
+// too many wait to be sent, some are dropped, and all are while the session is
+// suspended. It copies data and never blocks.
 //
-// Errors: CodeUnknownPeer, CodeTooBig with the size that would fit, CodeClosed,
-// and CodeUnsupported while the session's link is not uTP.
+// Errors: CodeUnknownPeer, CodeTooBig with the size that would fit, CodeClosed.
 func (s *Service) SendDatagram(peer PeerID, data []byte) error {
 	p := s.find(peer)
 	if p == nil {
 		return s.notConnected("send datagram", peer)
 	}
-	d, ok := p.sess.Link().Conn.(datagrammer)
-	if !ok {
-		return &Error{Op: "send datagram", Peer: peer, Code: CodeUnsupported, Err: errNoDatagrams}
+	var err error
+	d, own := p.sess.Link().Conn.(datagrammer)
+	if own {
+		err = d.SendDatagram(data)
+	} else {
+		err = p.sess.SendDatagram(data)
 	}
-	err := d.SendDatagram(data)
 	switch {
-	case err == nil:
-		s.datagramsSent.Add(1)
-		return nil
-	case errors.Is(err, arq.ErrTooBig):
-		return &Error{Op: "send datagram", Peer: peer, Code: CodeTooBig, Err: fmt.Errorf("the datagram has %d bytes, %d fit", len(data), d.MaxDatagram())}
+	case errors.Is(err, arq.ErrTooBig), errors.Is(err, session.ErrTooBig):
+		most := session.MaxDatagram
+		if own {
+			most = d.MaxDatagram()
+		}
+		return &Error{Op: "send datagram", Peer: peer, Code: CodeTooBig, Err: fmt.Errorf("the datagram has %d bytes, %d fit", len(data), most)}
+	case errors.Is(err, session.ErrEnded), err != nil && s.find(peer) != p:
+		return s.notConnected("send datagram", peer)
 	}
-	return s.notConnected("send datagram", peer) // the link has just ended
+	s.datagramsSent.Add(1) // also when the link has just ended: it is lost as on the way
+	return nil
 }
 
-var errNoDatagrams = errors.New("the link to the peer is TCP, which has no datagrams")
-
 // MaxDatagram returns how many bytes SendDatagram takes now for a peer: at least
-// 1,100 over uTP, more when the path turns out to be wider, and 0 over TCP. The
-// error is CodeUnknownPeer.
+// 1,100, more over uTP when the path turns out to be wider. The error is
+// CodeUnknownPeer.
 func (s *Service) MaxDatagram(peer PeerID) (int, error) {
 	p := s.find(peer)
 	if p == nil {
 		return 0, s.notConnected("max datagram", peer)
 	}
 	if d, ok := p.sess.Link().Conn.(datagrammer); ok {
-		return d.MaxDatagram(), nil
+		if most := d.MaxDatagram(); most > 0 {
+			return most, nil
+		}
 	}
-	return 0, nil
+	return session.MaxDatagram, nil
 }
 
 // SendDatagram sends beside the stream.
@@ -66,13 +74,19 @@ func (c *utpConn) MaxDatagram() int { return c.assoc.MaxDatagram() }
 
 // onDatagram takes a datagram of the peer. One that comes before there is a
 // session, or for which there is no room, is lost.
-func (c *utpConn) onDatagram(data []byte) {
-	id := c.assoc.Remote().Peer
-	if c.s.find(id) == nil || !c.s.events.datagram(id, data) {
-		c.s.datagramsLost.Add(1)
+func (c *utpConn) onDatagram(data []byte) { c.s.datagram(c.assoc.Remote().Peer, data) }
+
+// Datagram takes a datagram that came in the stream.
+func (o *owner) Datagram(sess *session.Session, data []byte) {
+	(*Service)(o).datagram(sess.Tag.(*peer).id, data)
+}
+
+func (s *Service) datagram(id PeerID, data []byte) {
+	if s.find(id) == nil || !s.events.datagram(id, data) {
+		s.datagramsLost.Add(1)
 		return
 	}
-	c.s.datagramsReceived.Add(1)
+	s.datagramsReceived.Add(1)
 }
 
 // slabSize is the size of the buffers that datagrams are gathered in.

@@ -38,6 +38,57 @@ func TestDatagrams(t *testing.T) {
 	})
 }
 
+// TestDatagramsOverTCP: they go before the messages that wait, and the same bound
+// holds.
+func TestDatagramsOverTCP(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		internet := simnet.New(1)
+		internet.SetDefaultLink(simnet.Link{Latency: 10 * time.Millisecond, Bandwidth: 1 << 20})
+		a := newNode(t, crust.On(internet.Host("10.0.0.1"), over(crust.Config{}, "0.0.0.0", "tcp")))
+		b := newNode(t, crust.On(internet.Host("10.0.0.2"), over(crust.Config{}, "0.0.0.0", "tcp")))
+		defer b.Close()
+		defer a.Close()
+		link(t, a, b)
+		most, err := a.MaxDatagram(b.ID())
+		if err != nil || most < 1100 {
+			t.Fatalf("the largest datagram has %d bytes (%v)", most, err)
+		}
+		if err := a.SendDatagram(b.ID(), make([]byte, most+1)); !errors.Is(err, crust.CodeTooBig) {
+			t.Errorf("a byte too many gave %v", err)
+		}
+		for range 3 { // three seconds of the link
+			if err := a.Send(b.ID(), make([]byte, 1<<20), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := bytes.Repeat([]byte{7}, most)
+		if err := a.SendDatagram(b.ID(), want); err != nil {
+			t.Fatal(err)
+		}
+		if e := b.next(crust.EventDatagram, crust.EventMessage); e.Type != crust.EventDatagram || e.Peer != a.ID() || !bytes.Equal(e.Data, want) {
+			t.Fatalf("%v of %d bytes came first", e.Type, len(e.Data))
+		}
+		for range 3 {
+			b.next(crust.EventMessage)
+		}
+		for range 100_000 { // what cannot go is lost, and does not pile up
+			if err := a.SendDatagram(b.ID(), want); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := a.Send(b.ID(), []byte("after all that"), 0); err != nil {
+			t.Fatal(err)
+		}
+		came := 0
+		for e := b.next(crust.EventDatagram, crust.EventMessage); e.Type == crust.EventDatagram; e = b.next(crust.EventDatagram, crust.EventMessage) {
+			came++
+		}
+		if came == 0 || came > 1000 {
+			t.Errorf("%d datagrams of a flood arrived", came)
+		}
+	})
+}
+
 func TestDatagramToNobody(t *testing.T) {
 	a := newNode(t, crust.Config{})
 	if err := a.SendDatagram(crust.PeerID{1}, nil); !errors.Is(err, crust.CodeUnknownPeer) {

@@ -172,6 +172,10 @@ func (o *owner) Deliver(s *Session, messages []Message, buffers []*Buffer, _ boo
 	return true
 }
 
+func (o *owner) Datagram(_ *Session, data []byte) {
+	o.tell(told{what: "datagram", data: bytes.Clone(data)})
+}
+
 func (o *owner) Writable(*Session) { o.tell(told{what: "writable"}) }
 
 func (o *owner) Dropped(_ *Session, priority uint8, count, n uint64) {

@@ -327,6 +327,11 @@ func (in *inbox) piece(sealed []byte) error {
 func (in *inbox) control(t wire.FrameType, body []byte) error {
 	s := in.s
 	switch t {
+	case wire.FrameDatagram:
+		if len(body) > wire.MaxStreamDatagram {
+			return protocol(fmt.Errorf("a datagram of %d bytes, at most %d are allowed", len(body), wire.MaxStreamDatagram))
+		}
+		s.owner.Datagram(s, body)
 	case wire.FramePing:
 		v, err := wire.ParsePing(body)
 		if err != nil {

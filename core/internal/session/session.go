@@ -67,6 +67,9 @@ type Owner interface {
 	// Lend offers the turn to read, and reports whether it is accepted: whoever
 	// waits for events then uses it by Take and Step.
 	Lend(t *Turn) bool
+	// Datagram takes a datagram, which is valid during the call only. It does not
+	// block.
+	Datagram(s *Session, data []byte)
 	// Writable says that a queue which refused a message has drained to half.
 	Writable(s *Session)
 	// Dropped says that accepted messages were dropped for their age.

@@ -41,25 +41,26 @@ const Version = 1
 
 // Specification constants: changing one makes another protocol.
 const (
-	FlightNonce    = 24   // bytes of the nonce before a flight
-	FlightHeader   = 4    // bytes of the two lengths
-	MaxNoise       = 1024 // largest Noise message in a flight
-	MaxPadding     = 1024 // largest padding in a flight
-	TagSize        = 16   // bytes of an AEAD tag
-	HeaderSize     = 8    // bytes of a record header
-	SealedHeader   = HeaderSize + TagSize
-	MaxBody        = 65535 - TagSize      // largest record body: a Noise message is at most 65535 bytes
-	MaxMessage     = 2 << 20              // largest message of a program
-	MaxOpenPieces  = 8                    // messages in pieces at once, in each direction
-	MaxAppID       = 256                  // bytes of an app id
-	MaxHeld        = 16                   // links named in a claim
-	MaxUnacked     = 128 << 10            // bytes of record bodies after which a receiver acknowledges
-	MaxUnackedRun  = 128                  // records after which it does
-	MaxRecord      = SealedHeader + 65535 // largest record on the wire
-	RekeyInterval  = 1 << 16              // nonces (two each record) after which both sides rekey
-	MaxEndpoints   = 32                   // endpoints in a connection info
-	MaxInfo        = 4096                 // bytes of a connection info
-	maxFrameHeader = 1 + binary.MaxVarintLen32
+	FlightNonce       = 24   // bytes of the nonce before a flight
+	FlightHeader      = 4    // bytes of the two lengths
+	MaxNoise          = 1024 // largest Noise message in a flight
+	MaxPadding        = 1024 // largest padding in a flight
+	TagSize           = 16   // bytes of an AEAD tag
+	HeaderSize        = 8    // bytes of a record header
+	SealedHeader      = HeaderSize + TagSize
+	MaxBody           = 65535 - TagSize      // largest record body: a Noise message is at most 65535 bytes
+	MaxMessage        = 2 << 20              // largest message of a program
+	MaxOpenPieces     = 8                    // messages in pieces at once, in each direction
+	MaxAppID          = 256                  // bytes of an app id
+	MaxStreamDatagram = 1100                 // bytes of a datagram in a frame
+	MaxHeld           = 16                   // links named in a claim
+	MaxUnacked        = 128 << 10            // bytes of record bodies after which a receiver acknowledges
+	MaxUnackedRun     = 128                  // records after which it does
+	MaxRecord         = SealedHeader + 65535 // largest record on the wire
+	RekeyInterval     = 1 << 16              // nonces (two each record) after which both sides rekey
+	MaxEndpoints      = 32                   // endpoints in a connection info
+	MaxInfo           = 4096                 // bytes of a connection info
+	maxFrameHeader    = 1 + binary.MaxVarintLen32
 )
 
 // ErrShort is returned, wrapped, for input that ends too early.
@@ -142,15 +143,16 @@ func ParseHeader(b []byte) (Header, error) {
 type FrameType uint8
 
 const (
-	FramePad     FrameType = 0 // body ignored; hides lengths
-	FrameMessage FrameType = 1 // content: priority uint8, message
-	FramePing    FrameType = 2 // uint64, to be sent back
-	FramePong    FrameType = 3 // uint64 of the ping
-	FrameClaim   FrameType = 4 // Claim
-	FrameChosen  FrameType = 5 // Chosen: this link carries the session
-	FrameRefused FrameType = 6 // Reason: this link does not
-	FrameClose   FrameType = 7 // content: Reason: the session ends after this
-	FrameAck     FrameType = 8 // uint64: how many records of content have come
+	FramePad      FrameType = 0 // body ignored; hides lengths
+	FrameMessage  FrameType = 1 // content: priority uint8, message
+	FramePing     FrameType = 2 // uint64, to be sent back
+	FramePong     FrameType = 3 // uint64 of the ping
+	FrameClaim    FrameType = 4 // Claim
+	FrameChosen   FrameType = 5 // Chosen: this link carries the session
+	FrameRefused  FrameType = 6 // Reason: this link does not
+	FrameClose    FrameType = 7 // content: Reason: the session ends after this
+	FrameAck      FrameType = 8 // uint64: how many records of content have come
+	FrameDatagram FrameType = 9 // a datagram of the program, at most MaxStreamDatagram bytes
 )
 
 // In reports whether a frame of this type belongs into a record of type r. Pad
@@ -159,7 +161,7 @@ func (t FrameType) In(r RecordType) bool {
 	switch t {
 	case FrameMessage, FrameClose:
 		return r == TypeFrames
-	case FramePing, FramePong, FrameClaim, FrameChosen, FrameRefused, FrameAck:
+	case FramePing, FramePong, FrameClaim, FrameChosen, FrameRefused, FrameAck, FrameDatagram:
 		return r == TypeControl
 	}
 	return true
