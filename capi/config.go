@@ -60,6 +60,8 @@ func (c *config) setUint(option int32, v uint64) error {
 		return setBool(&c.cfg.NoListen, v)
 	case C.CRUST_OPT_NO_ACCEPT:
 		return setBool(&c.cfg.NoAccept, v)
+	case C.CRUST_OPT_NO_RESUME:
+		return setBool(&c.cfg.NoResume, v)
 	case C.CRUST_OPT_LIVE_PORT:
 		return setSmall(&c.cfg.LivePort, v, math.MaxUint16)
 	}
@@ -118,6 +120,8 @@ func (c *config) duration(option int32) *time.Duration {
 		return &c.cfg.MessageMaxAge
 	case C.CRUST_OPT_PORT_ROTATION_MS:
 		return &c.cfg.PortRotation
+	case C.CRUST_OPT_RESUME_WINDOW_MS:
+		return &c.cfg.ResumeWindow
 	}
 	return nil
 }
@@ -137,6 +141,8 @@ func (c *config) size(option int32) *int {
 		return &c.cfg.MaxHandshakesPerAddress
 	case C.CRUST_OPT_MAX_CONNECTS:
 		return &c.cfg.MaxConnects
+	case C.CRUST_OPT_RESEND_BUFFER_BYTES:
+		return &c.cfg.ResendBuffer
 	}
 	return nil
 }
@@ -145,7 +151,7 @@ func (c *config) size(option int32) *int {
 func wrongOption(option int32, kind string) error {
 	var c config
 	known := c.duration(option) != nil || c.size(option) != nil ||
-		option >= C.CRUST_OPT_NETWORK_NAME && option <= C.CRUST_OPT_LIVE_PORT
+		option >= C.CRUST_OPT_NETWORK_NAME && option <= C.CRUST_OPT_NO_RESUME
 	if known {
 		return fmt.Errorf("option %d does not take a %s", option, kind)
 	}
@@ -225,8 +231,9 @@ func (c *config) loadJSON(text []byte) error {
 	merge(&to.NoAccept, from.NoAccept)
 	merge(&to.Cipher, from.Cipher)
 	merge(&to.LivePort, from.LivePort)
+	merge(&to.NoResume, from.NoResume)
 	loaded := config{cfg: from}
-	for option := int32(C.CRUST_OPT_CONNECT_TIMEOUT_MS); option <= C.CRUST_OPT_MAX_CONNECTS; option++ {
+	for option := int32(C.CRUST_OPT_CONNECT_TIMEOUT_MS); option <= C.CRUST_OPT_RESEND_BUFFER_BYTES; option++ {
 		if d := c.duration(option); d != nil {
 			merge(d, *loaded.duration(option))
 		}

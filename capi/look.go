@@ -68,6 +68,11 @@ func fillPeer(out *C.crust_peer_info, info *crust.PeerInfo) {
 	out.received_messages, out.received_bytes = C.uint64_t(info.ReceivedMessages), C.uint64_t(info.ReceivedBytes)
 	out.dropped_messages = C.uint64_t(info.DroppedMessages)
 	out.queued_bytes = C.uint64_t(info.QueuedBytes)
+	out.unacked_bytes = C.uint64_t(info.UnackedBytes)
+	if info.Suspended {
+		out.suspended = 1
+	}
+	out.resumed = C.uint64_t(info.Resumed)
 }
 
 //export goCrustServiceStats

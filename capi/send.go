@@ -40,6 +40,16 @@ func goCrustSendWait(h C.uint64_t, peer *C.crust_peer_id, data unsafe.Pointer, n
 	return result(why, s.core.SendWait(&limit, *peerID(peer), borrow(data, n), uint8(priority)))
 }
 
+//export goCrustSendReceipt
+func goCrustSendReceipt(h C.uint64_t, peer *C.crust_peer_id, data unsafe.Pointer, n C.size_t, priority C.uint8_t, token C.uint64_t, why *C.char) (rc C.int32_t) {
+	defer guard(h, why, &rc)
+	s, err := sound("crust_send_receipt", h)
+	if err != nil {
+		return result(why, err)
+	}
+	return result(why, s.core.SendReceipt(*peerID(peer), borrow(data, n), uint8(priority), uint64(token)))
+}
+
 //export goCrustSendDatagram
 func goCrustSendDatagram(h C.uint64_t, peer *C.crust_peer_id, data unsafe.Pointer, n C.size_t, why *C.char) (rc C.int32_t) {
 	defer guard(h, why, &rc)

@@ -321,6 +321,13 @@ crust_result CRUST_CALL crust_send_batch(crust_service service, const crust_mess
     return r;
 }
 
+crust_result CRUST_CALL crust_send_receipt(crust_service service, const crust_peer_id *peer, const void *data, size_t len, uint8_t priority, uint64_t token) {
+    FORK_GUARD();
+    NEED(peer);
+    NEED_BYTES(data, len);
+    return goCrustSendReceipt(service, (crust_peer_id *)peer, (void *)data, len, priority, token, last_error);
+}
+
 crust_result CRUST_CALL crust_send_datagram(crust_service service, const crust_peer_id *peer, const void *data, size_t len) {
     FORK_GUARD();
     NEED(peer);

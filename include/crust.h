@@ -15,7 +15,8 @@
  *   - poll mode: crust_poll takes a batch; crust_service_fd is readable while
  *     events wait (level-triggered), for use in epoll, kqueue or select loops;
  *   - callback mode: on_events is called with batches by one library thread.
- * The events of one peer come in order: CONNECTED, MESSAGE..., LOST. A DATAGRAM
+ * The events of one peer come in order: CONNECTED, MESSAGE..., LOST. When its link
+ * breaks, SUSPENDED comes, and RESUMED when it goes on over another one. A DATAGRAM
  * may overtake messages and be overtaken.
  *
  * INSIDE A CALLBACK every function is allowed except crust_poll,
@@ -188,22 +189,29 @@ enum {                                          /* what; zero or unset means */
     CRUST_OPT_LIVE_PORT             = 9,  /* u64, up to 65,535: the port of TCP and of UDP that listeners with
                                              port 0 try first, 5483 by convention; where it is taken they get a
                                              random one; random ports */
+    CRUST_OPT_NO_RESUME             = 10, /* u64: 1 loses a session with its link; sessions resume */
     CRUST_OPT_CONNECT_TIMEOUT_MS    = 20, /* u64; 60,000 */
     CRUST_OPT_BOOTSTRAP_TIMEOUT_MS  = 21, /* u64; 10,000 */
     CRUST_OPT_HANDSHAKE_TIMEOUT_MS  = 22, /* u64; 10,000 */
     CRUST_OPT_HEARTBEAT_MS          = 23, /* u64; 20,000 */
-    CRUST_OPT_LOST_AFTER_MS         = 24, /* u64, at least twice the heartbeat; 120,000 */
+    CRUST_OPT_LOST_AFTER_MS         = 24, /* u64, at least twice the heartbeat: how long nothing is heard before a
+                                             link is given up; 120,000 */
     CRUST_OPT_CLOSE_TIMEOUT_MS      = 25, /* u64; 5,000 */
     CRUST_OPT_MESSAGE_MAX_AGE_MS    = 26, /* u64; 60,000 */
     CRUST_OPT_PORT_ROTATION_MS      = 27, /* u64, at least 1,000: how often listeners with port 0 move to a new
                                              random port; the old one accepts for one more interval, and
                                              sessions stay; never */
+    CRUST_OPT_RESUME_WINDOW_MS      = 28, /* u64: how long a session whose link is gone waits for another before the
+                                             peer is lost; the lesser of both sides' counts; 30,000 */
     CRUST_OPT_SEND_QUEUE_BYTES      = 40, /* u64, for one peer, at least CRUST_MAX_MESSAGE; 4 MiB */
     CRUST_OPT_EVENT_QUEUE_BYTES     = 41, /* u64; 16 MiB */
     CRUST_OPT_MAX_PEERS             = 42, /* u64; 4,096 */
     CRUST_OPT_MAX_HANDSHAKES        = 43, /* u64; 1,024 */
     CRUST_OPT_MAX_HANDSHAKES_PER_ADDRESS = 44, /* u64; 256 */
-    CRUST_OPT_MAX_CONNECTS          = 45  /* u64; 1,024 */
+    CRUST_OPT_MAX_CONNECTS          = 45, /* u64; 1,024 */
+    CRUST_OPT_RESEND_BUFFER_BYTES   = 46  /* u64, at least 524,288: sent to one peer and kept until it has
+                                             acknowledged them, in case the link breaks; it bounds the throughput
+                                             to as much each round trip; 8 MiB */
 };
 
 /* Makes an empty configuration, to be freed with crust_config_free. INVALID, NO_MEMORY. */
@@ -240,9 +248,17 @@ enum {
     CRUST_EVENT_CONNECT_FAILED    = 8,  /* token, peer and endpoint if known, code, text */
     CRUST_EVENT_BOOTSTRAPPED      = 9,  /* token, peer, endpoint; after that peer's CONNECTED */
     CRUST_EVENT_BOOTSTRAP_FAILED  = 10, /* token, code, text */
-    CRUST_EVENT_LOST              = 11, /* peer, code, text; the session's last event */
+    CRUST_EVENT_LOST              = 11, /* peer, code, text, count: accepted messages of which it is not known
+                                           that they arrived; the session's last event */
     CRUST_EVENT_MESSAGES_DROPPED  = 12, /* peer, priority, count, bytes: accepted, but too old to send */
     CRUST_EVENT_STOPPED           = 13, /* code, text if it stopped by itself; the service's last event */
+    CRUST_EVENT_SUSPENDED         = 14, /* peer, endpoint, code, text: the link is gone; the session takes messages as
+                                           before and waits for another link; RESUMED or LOST follows */
+    CRUST_EVENT_RESUMED           = 15, /* peer, endpoint, how: goes on over another link; every message arrives, once
+                                           and in order; without SUSPENDED before it the link is a better one, or the
+                                           peer noticed first that the old one had broken */
+    CRUST_EVENT_DELIVERED         = 16, /* token, peer; code and text unless it has arrived: final event of
+                                           crust_send_receipt */
     CRUST_EVENT_DATAGRAM          = 17, /* peer, data (not NULL, also when empty), len */
     CRUST_EVENT_LISTENER_STOPPED  = 18  /* endpoint: given up for a new port, by PORT_ROTATION; sessions live on */
 };
@@ -343,6 +359,14 @@ CRUST_API crust_result CRUST_CALL crust_send_wait(crust_service service, const c
  * one and crust_last_error its text, otherwise *why is CRUST_OK. Negative, in *why
  * too, only when the call itself is wrong: INVALID, BAD_HANDLE, PANICKED, FORKED. */
 CRUST_API crust_result CRUST_CALL crust_send_batch(crust_service service, const crust_message *messages, size_t n, crust_result *why);
+/* crust_send for a message whose sender wants to know when it has arrived. Final
+ * event: DELIVERED with the token. Its code is CRUST_OK when the peer's library has
+ * the message and all that was sent before it at its priority, in order, and will
+ * hand them to its program unless its service stops first; EXPIRED when the message
+ * was dropped for its age; the code of the loss when the session is lost first, and
+ * then it may have arrived or not. The errors of crust_send; WOULD_BLOCK also while
+ * 4,096 receipts of this peer are outstanding. */
+CRUST_API crust_result CRUST_CALL crust_send_receipt(crust_service service, const crust_peer_id *peer, const void *data, size_t len, uint8_t priority, uint64_t token);
 /* Sends one datagram at once and never blocks: at most once, in no order, never
  * behind messages, encrypted and authenticated as they are. It may be lost on the
  * way, and when too many wait to be sent or to be taken. UNKNOWN_PEER, TOO_BIG (it
@@ -399,6 +423,9 @@ typedef struct crust_peer_info {
     uint64_t      received_messages, received_bytes;
     uint64_t      dropped_messages;
     uint64_t      queued_bytes;
+    uint64_t      unacked_bytes; /* sent, and kept in case the link breaks */
+    uint64_t      suspended;     /* 1: there is no link now */
+    uint64_t      resumed;       /* times that the session went over to another link */
 } crust_peer_info;
 
 /* Writes the ids of the peers in order. *n is the room in ids on entry and the

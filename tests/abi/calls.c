@@ -24,6 +24,7 @@ void check_calls(crust_service s, crust_result want, crust_result poll_want) {
     CHECK_CODE(want, crust_send(s, &peer, "x", 1, 0));
     CHECK_CODE(want, crust_send_wait(s, &peer, "x", 1, 0, 10));
     CHECK_CODE(want, crust_send_batch(s, &message, 1, &why));
+    CHECK_CODE(want, crust_send_receipt(s, &peer, "x", 1, 0, 1));
     CHECK_CODE(want, crust_send_datagram(s, &peer, "x", 1));
     CHECK_CODE(want, crust_max_datagram(s, &peer));
     CHECK_CODE(want, crust_prepare_connection_info(s, 1));

@@ -42,6 +42,7 @@ int main(int argc, char **argv) {
     tap_area("poll", poll_tests, poll_count, argc, argv);
     tap_area("exchange", exchange_tests, exchange_count, argc, argv);
     tap_area("udp", udp_tests, udp_count, argc, argv);
+    tap_area("resume", resume_tests, resume_count, argc, argv);
     tap_area("callback", callback_tests, callback_count, argc, argv);
     tap_area("process", process_tests, process_count, argc, argv);
     return tap_done();

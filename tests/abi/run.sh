@@ -68,7 +68,7 @@ tap() {
     fi
 }
 
-sources=(tap host calls area_smoke area_version area_config area_argument area_life area_poll area_exchange area_udp area_callback area_process main)
+sources=(tap host calls area_smoke area_version area_config area_argument area_life area_poll area_exchange area_udp area_resume area_callback area_process main)
 hook_sources=(tap host calls hooks)
 
 # compile OUT COMPILER-AND-FLAGS -- LINKER-FLAGS -- SOURCES
@@ -185,22 +185,22 @@ pkgconfig
 build "$work/runner" "$CC" -std=c99 -O1 -g -- "${shared[@]}" -- "${sources[@]}"
 tap "C99, shared library" "$work/runner"
 build "$work/runner-cc" "$CXX" -std=c++11 -O1 -g -x c++ -- "${shared[@]}" -- "${sources[@]}"
-tap "C++11, shared library" "$work/runner-cc" smoke version config argument exchange udp callback
+tap "C++11, shared library" "$work/runner-cc" smoke version config argument exchange udp resume callback
 build "$work/runner-static" "$CC" -std=c99 -O1 -g -DCRUST_STATIC -- "$lib/libcrust.a" -- "${sources[@]}"
-tap "C99, static library" "$work/runner-static" smoke version config argument poll exchange udp callback
+tap "C99, static library" "$work/runner-static" smoke version config argument poll exchange udp resume callback
 
 "$root/capi/build-lib.sh" --test "$work/test" | sed 's/^/# /'
 build "$work/hooks" "$CC" -std=c99 -O1 -g -- -L"$work/test/lib" -lcrust -Wl,-rpath,"$work/test/lib" -- "${hook_sources[@]}"
 tap "injected faults" "$work/hooks"
-tap "pointers between Go and C" env LD_LIBRARY_PATH="$work/test/lib" "$work/runner" smoke config poll exchange udp callback
+tap "pointers between Go and C" env LD_LIBRARY_PATH="$work/test/lib" "$work/runner" smoke config poll exchange udp resume callback
 
 build "$work/runner-asan" "$CC" -std=c99 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -- "${shared[@]}" -- "${sources[@]}"
-tap "host with AddressSanitizer" "$work/runner-asan" smoke version config argument life poll exchange udp callback
+tap "host with AddressSanitizer" "$work/runner-asan" smoke version config argument life poll exchange udp resume callback
 
 if [[ ${ABI_FAST:-0} != 1 ]]; then
     "$root/capi/build-lib.sh" --asan "$work/asan" | sed 's/^/# /'
     build "$work/runner-asan-lib" "$CC" -std=c99 -O1 -g -fsanitize=address -- -L"$work/asan/lib" -lcrust -Wl,-rpath,"$work/asan/lib" -- "${sources[@]}"
-    tap "host and library with AddressSanitizer" "$work/runner-asan-lib" smoke version config argument poll exchange udp callback
+    tap "host and library with AddressSanitizer" "$work/runner-asan-lib" smoke version config argument poll exchange udp resume callback
     if command -v valgrind >/dev/null; then
         tap "valgrind" valgrind --quiet --error-exitcode=9 --leak-check=full --show-leak-kinds=definite,indirect \
             --errors-for-leak-kinds=definite,indirect --undef-value-errors=no --suppressions="$here/valgrind.supp" \

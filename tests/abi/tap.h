@@ -54,8 +54,8 @@ int tap_done(void);
 
 /* Each area is one file. */
 extern const tap_test version_tests[], config_tests[], argument_tests[], life_tests[], poll_tests[], exchange_tests[],
-    callback_tests[], process_tests[], smoke_tests[], udp_tests[];
+    callback_tests[], process_tests[], smoke_tests[], udp_tests[], resume_tests[];
 extern const size_t version_count, config_count, argument_count, life_count, poll_count, exchange_count, callback_count,
-    process_count, smoke_count, udp_count;
+    process_count, smoke_count, udp_count, resume_count;
 
 #endif
