@@ -119,7 +119,10 @@ class Numbers(TestCase):
     def test_options(self) -> None:
         declared = enumerators("CRUST_OPT_")
         ours = {f"{name.upper()}_MS": number for name, number in _types._DURATIONS.items()}
-        ours |= {name.upper() + "_BYTES" * name.endswith("_queue"): n for name, n in _types._NUMBERS.items()}
+        ours |= {
+            name.upper() + "_BYTES" * name.endswith(("_queue", "_buffer")): number
+            for name, number in _types._NUMBERS.items()
+        }
         for name in (
             "NETWORK_NAME",
             "IDENTITY_FILE",
@@ -129,6 +132,7 @@ class Numbers(TestCase):
             "NO_LISTEN",
             "NO_ACCEPT",
             "CIPHER",
+            "NO_RESUME",
         ):
             ours[name] = getattr(_types, f"_{name}")
         self.assertEqual(ours, declared)

@@ -246,6 +246,7 @@ class Closing(TestCase):
             lambda: one.send_wait(peer, b""),
             lambda: one.send_many(peer, [b""]),
             lambda: one.send_batch([(peer, b"", 0)]),
+            lambda: one.send_receipt(peer, b""),
             lambda: one.send_datagram(peer, b""),
             lambda: one.max_datagram(peer),
             lambda: one.prepare_connection_info(),

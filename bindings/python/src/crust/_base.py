@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, NoReturn, Optional
+from typing import TYPE_CHECKING, Any, NoReturn, Optional
 
 from . import _ffi
 from ._errors import Code, error
-from ._inbox import Inbox
+from ._inbox import Call, Inbox
 from ._types import PeerId
 
 if TYPE_CHECKING:
@@ -41,6 +41,15 @@ class Base:
         pump = self._pump
         if pump is None or not pump.loop.is_running():
             self._attach()
+
+    def _call(self, kind: str, function: Any, *arguments: Any) -> Call[Any]:
+        call = self._inbox.start(kind, self)
+        try:
+            self._check(function(self._handle, *arguments, call.token), kind)
+        except BaseException:
+            self._inbox.forget(call)
+            raise
+        return call
 
     def _check(self, code: int, operation: str) -> None:
         """Raise the exception of a negative result; a stale handle means a closed service."""

@@ -27,6 +27,7 @@ from ._events import (
     ConnectFailed,
     ConnectionInfo,
     Datagram,
+    Delivered,
     Event,
     ListenerFailed,
     ListenerStarted,
@@ -35,7 +36,9 @@ from ._events import (
     Message,
     MessagesDropped,
     MessageView,
+    Resumed,
     Stopped,
+    Suspended,
     Unknown,
     Writable,
 )
@@ -220,10 +223,10 @@ class Reader:
         return peer
 
     def _other(self, run: _Run, index: int) -> Event:
-        """Decode one event that is not a message."""
+        """Decode one event that is no message and no datagram."""
         row = _EVENT.unpack_from(run.table, index * EVENT_SIZE)
-        kind, code, priority, role, how, count, token = row[:7]
-        peer_at, data_at, length, endpoint_at, text_at, took_us, size = row[7:]
+        kind, code, _, _, _, _, token = row[:7]
+        peer_at, data_at, length, endpoint_at, text_at, _, _ = row[7:]
         peer = self._peer(run, peer_at) if peer_at else None
         data = ctypes.string_at(data_at, length) if data_at else b""
         endpoint = _ffi.text(ctypes.string_at(endpoint_at)) if endpoint_at else ""
@@ -243,21 +246,36 @@ class Reader:
             return BootstrapFailed(token, code, text)
         if kind == _ffi.EVENT_STOPPED:
             return Stopped(code, text)
-        if peer is not None:
-            if kind == _ffi.EVENT_WRITABLE:
-                return Writable(peer)
-            if kind == _ffi.EVENT_CONNECTED:
-                return Connected(peer, token, How(how), Role(role), endpoint, data, took_us / 1e6)
-            if kind == _ffi.EVENT_ALREADY_CONNECTED:
-                return AlreadyConnected(peer, token)
-            if kind == _ffi.EVENT_BOOTSTRAPPED:
-                return Bootstrapped(peer, token, endpoint)
-            if kind == _ffi.EVENT_LOST:
-                self._peers.pop(peer, None)
-                return Lost(peer, code, text)
-            if kind == _ffi.EVENT_MESSAGES_DROPPED:
-                return MessagesDropped(peer, priority, count, size)
-        return Unknown(kind, code, token, peer, data, endpoint, text)
+        event = None if peer is None else self._of_peer(row, peer, data, endpoint, text)
+        return event or Unknown(kind, code, token, peer, data, endpoint, text)
+
+    def _of_peer(
+        self, row: tuple[int, ...], peer: PeerId, data: bytes, endpoint: str, text: str
+    ) -> Optional[Event]:
+        """Make an event that is about a peer; None when its type is not known."""
+        kind, code, priority, role, how, count, token = row[:7]
+        took_us, size = row[12:]
+        code = known(code)
+        if kind == _ffi.EVENT_WRITABLE:
+            return Writable(peer)
+        if kind == _ffi.EVENT_CONNECTED:
+            return Connected(peer, token, How(how), Role(role), endpoint, data, took_us / 1e6)
+        if kind == _ffi.EVENT_ALREADY_CONNECTED:
+            return AlreadyConnected(peer, token)
+        if kind == _ffi.EVENT_BOOTSTRAPPED:
+            return Bootstrapped(peer, token, endpoint)
+        if kind == _ffi.EVENT_LOST:
+            self._peers.pop(peer, None)
+            return Lost(peer, code, text, count)
+        if kind == _ffi.EVENT_MESSAGES_DROPPED:
+            return MessagesDropped(peer, priority, count, size)
+        if kind == _ffi.EVENT_SUSPENDED:
+            return Suspended(peer, endpoint, code, text)
+        if kind == _ffi.EVENT_RESUMED:
+            return Resumed(peer, endpoint, How(how))
+        if kind == _ffi.EVENT_DELIVERED:
+            return Delivered(peer, token, code, text)
+        return None
 
 
 class _Run:

@@ -8,8 +8,9 @@ Events are immutable values, made for ``match``::
         case crust.Lost(peer, code, text):
             ...
 
-The events of one peer come in order: `Connected`, messages, `Lost`; a `Datagram` may overtake
-messages and be overtaken. Ignore classes that you do not know; a newer library may bring `Unknown`.
+The events of one peer come in order: `Connected`, messages, `Lost`, and `Suspended` and `Resumed`
+in between when its link breaks; a `Datagram` may overtake messages and be overtaken. Ignore classes
+that you do not know; a newer library may bring `Unknown`.
 """
 
 from __future__ import annotations
@@ -320,11 +321,74 @@ class Lost(_Coded):
         peer: who.
         code: why; `Code.DISCONNECTED` when one side asked for it.
         text: why, one sentence.
+        count: of how many accepted messages it is not known that they arrived.
     """
 
-    __slots__ = ("peer", "code", "text")
+    __slots__ = ("peer", "code", "text", "count")
 
     peer: PeerId
+    code: int
+    text: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Suspended(_Coded):
+    """The link of a session is gone; `Resumed` or `Lost` follows.
+
+    The session takes messages as before and waits for another link.
+
+    Attributes:
+        peer: who.
+        endpoint: the peer's end of the link.
+        code: why.
+        text: why, one sentence.
+    """
+
+    __slots__ = ("peer", "endpoint", "code", "text")
+
+    peer: PeerId
+    endpoint: str
+    code: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Resumed(Event):
+    """A session goes on over another link. Every message arrives, once and in order.
+
+    Without a `Suspended` before it the link is a better one, or the peer noticed first that the
+    old one had broken.
+
+    Attributes:
+        peer: who.
+        endpoint: the peer's end of the new link.
+        how: by which way.
+    """
+
+    __slots__ = ("peer", "endpoint", "how")
+
+    peer: PeerId
+    endpoint: str
+    how: How
+
+
+@dataclass(frozen=True)
+class Delivered(_Coded):
+    """The answer to `Service.send_receipt`.
+
+    Attributes:
+        peer: to whom.
+        token: of the call.
+        code: `Code.OK` when the message has arrived; `Code.EXPIRED` when it was dropped for its
+            age; else the session was lost first, and then it may have arrived or not.
+        text: why it is not known that it has arrived, one sentence, or "".
+    """
+
+    __slots__ = ("peer", "token", "code", "text")
+
+    peer: PeerId
+    token: int
     code: int
     text: str
 

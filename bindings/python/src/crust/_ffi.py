@@ -48,6 +48,9 @@ EVENT_BOOTSTRAP_FAILED = 10
 EVENT_LOST = 11
 EVENT_MESSAGES_DROPPED = 12
 EVENT_STOPPED = 13
+EVENT_SUSPENDED = 14
+EVENT_RESUMED = 15
+EVENT_DELIVERED = 16
 EVENT_DATAGRAM = 17
 EVENT_LISTENER_STOPPED = 18
 
@@ -124,6 +127,9 @@ class PeerInfoStruct(ctypes.Structure):
         ("received_bytes", c_uint64),
         ("dropped_messages", c_uint64),
         ("queued_bytes", c_uint64),
+        ("unacked_bytes", c_uint64),
+        ("suspended", c_uint64),
+        ("resumed", c_uint64),
     )
 
 
@@ -216,6 +222,9 @@ crust_batch_free = _bind("crust_batch_free", None, c_void_p)
 crust_send = _bind("crust_send", c_int32, _service, c_char_p, c_void_p, c_size_t, c_uint8)
 crust_send_wait = _bind("crust_send_wait", c_int32, _service, c_char_p, c_void_p, c_size_t, c_uint8, c_int32)
 crust_send_batch = _bind("crust_send_batch", c_int32, _service, c_void_p, c_size_t, POINTER(c_int32))
+crust_send_receipt = _bind(
+    "crust_send_receipt", c_int32, _service, c_char_p, c_void_p, c_size_t, c_uint8, c_uint64
+)
 crust_send_datagram = _bind("crust_send_datagram", c_int32, _service, c_char_p, c_void_p, c_size_t)
 crust_max_datagram = _bind("crust_max_datagram", c_int32, _service, c_char_p)
 

@@ -26,6 +26,7 @@ from ._events import (
     ConnectFailed,
     ConnectionInfo,
     Datagram,
+    Delivered,
     Event,
     Lost,
     Message,
@@ -394,9 +395,11 @@ class Inbox:
         if kind == "bootstrap" and isinstance(event, (Connected, AlreadyConnected, ConnectFailed)):
             return  # an attempt of the bootstrap, not its end
         del self._calls[token]
-        if isinstance(event, (ConnectFailed, BootstrapFailed)):
+        if isinstance(event, (ConnectFailed, BootstrapFailed)) or (
+            isinstance(event, Delivered) and event.code
+        ):
             call._future.set_exception(event.error)
         elif isinstance(event, ConnectionInfo):
             call._future.set_result(event.data)
-        elif isinstance(event, (Connected, AlreadyConnected, Bootstrapped)):
+        elif isinstance(event, (Connected, AlreadyConnected, Bootstrapped, Delivered)):
             call._future.set_result(event)

@@ -28,9 +28,12 @@ class Options(TypedDict, total=False):
     handshake_timeout: Optional[float]
     heartbeat: Optional[float]
     lost_after: Optional[float]
+    resume: bool
+    resume_window: Optional[float]
     close_timeout: Optional[float]
     message_max_age: Optional[float]
     send_queue: int
+    resend_buffer: int
     event_queue: int
     max_peers: int
     max_handshakes: int

@@ -10,7 +10,8 @@ from typing import Any, Optional
 from . import _ffi, _send
 from ._base import Base, check_peer
 from ._errors import Code, CrustError, Timeout, WouldBlock
-from ._inbox import deadline_of, slice_ms
+from ._events import Delivered
+from ._inbox import Call, deadline_of, slice_ms
 from ._types import Buffer, PeerId
 
 
@@ -38,6 +39,32 @@ class Sending(Base):
         code = _ffi.crust_send(self._handle, peer, where, length, priority)
         if code < 0:
             self._check(code, "send")
+
+    def send_receipt(self, peer: bytes, data: Buffer, priority: int = 1) -> Call[Delivered]:
+        """Do what `send` does, and have it told when the message has arrived.
+
+        That is: the peer's library has the message and all that was sent before it at its
+        priority, in order, and will hand them to its program unless its service stops first.
+
+        Args:
+            peer: to whom.
+            data: up to `MAX_MESSAGE` bytes.
+            priority: as for `send`.
+
+        Returns:
+            A call whose outcome is the `Delivered` event. It raises `Expired` when the message was
+            dropped for its age, and the error of the loss when the session was lost first; then
+            the message may have arrived or not.
+
+        Raises:
+            WouldBlock: the queue is full, and a `Writable` event follows; or 4,096 receipts of
+                this peer are outstanding.
+            UnknownPeer, TooBig, Closed: as for `send`.
+        """
+        check_peer(peer)
+        _send.check_priority(priority)
+        where, length = _send.pin(data)
+        return self._call("receipt", _ffi.crust_send_receipt, peer, where, length, priority)
 
     def send_datagram(self, peer: bytes, data: Buffer) -> None:
         """Send one datagram at once, copying it: at most once, in no order, never behind messages.

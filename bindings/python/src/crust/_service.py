@@ -405,15 +405,6 @@ class Service(Sending):
         check_peer(peer)
         self._check(_ffi.crust_disconnect(self._handle, peer), "disconnect")
 
-    def _call(self, kind: str, function: Any, *arguments: Any) -> Call[Any]:
-        call = self._inbox.start(kind, self)
-        try:
-            self._check(function(self._handle, *arguments, call.token), kind)
-        except BaseException:
-            self._inbox.forget(call)
-            raise
-        return call
-
     # Listeners.
 
     def listen(self, endpoint: str) -> None:

@@ -117,12 +117,18 @@ class Config:
         bootstrap_timeout: for one bootstrap altogether; 10 s.
         handshake_timeout: for one handshake; 10 s.
         heartbeat: how long a link stays silent before it says that it is alive; 20 s.
-        lost_after: how long nothing is heard before a peer is lost, at least twice the
+        lost_after: how long nothing is heard before a link is given up, at least twice the
             heartbeat; 120 s.
+        resume: whether a session whose link is gone waits for another one.
+        resume_window: how long it waits before the peer is lost; the lesser of both sides'
+            counts; 30 s.
         close_timeout: how long disconnecting and closing let queued messages drain; 5 s.
         message_max_age: age at which messages of priority 2 and above are dropped from the
             queue of a link that does not move; 60 s.
         send_queue: bytes queued for one peer, at least `MAX_MESSAGE`; 4 MiB.
+        resend_buffer: bytes that are sent to one peer and kept until it has acknowledged them, in
+            case the link breaks, at least 512 KiB; it bounds the throughput to as much each
+            round trip; 8 MiB.
         event_queue: bytes of messages that wait for the program; 16 MiB.
         max_peers: sessions; 4,096.
         max_handshakes: accepted connections not yet authenticated; 1,024.
@@ -147,9 +153,12 @@ class Config:
     handshake_timeout: Optional[float] = None
     heartbeat: Optional[float] = None
     lost_after: Optional[float] = None
+    resume: bool = True
+    resume_window: Optional[float] = None
     close_timeout: Optional[float] = None
     message_max_age: Optional[float] = None
     send_queue: int = 0
+    resend_buffer: int = 0
     event_queue: int = 0
     max_peers: int = 0
     max_handshakes: int = 0
@@ -176,6 +185,7 @@ _DURATIONS = {
     "close_timeout": 25,
     "message_max_age": 26,
     "port_rotation": 27,
+    "resume_window": 28,
 }
 _NUMBERS = {
     "live_port": 9,
@@ -185,9 +195,10 @@ _NUMBERS = {
     "max_handshakes": 43,
     "max_handshakes_per_address": 44,
     "max_connects": 45,
+    "resend_buffer": 46,
 }
 _NETWORK_NAME, _IDENTITY_FILE, _IDENTITY_SEED, _APP_ID = 1, 2, 3, 4
-_ROLE, _NO_LISTEN, _NO_ACCEPT, _CIPHER = 5, 6, 7, 8
+_ROLE, _NO_LISTEN, _NO_ACCEPT, _CIPHER, _NO_RESUME = 5, 6, 7, 8, 10
 _U64_MAX = (1 << 64) - 1
 
 
@@ -253,6 +264,8 @@ def apply_config(handle: ctypes.c_void_p, config: Config) -> None:
         _ffi.check(_ffi.crust_config_set_u64(handle, _ROLE, _number(config.role, "role")))
     if not config.accept:
         _ffi.check(_ffi.crust_config_set_u64(handle, _NO_ACCEPT, 1))
+    if not config.resume:
+        _ffi.check(_ffi.crust_config_set_u64(handle, _NO_RESUME, 1))
     if config.cipher:
         _ffi.check(_ffi.crust_config_set_u64(handle, _CIPHER, _number(config.cipher, "cipher")))
     _apply_endpoints(handle, config)
@@ -285,6 +298,9 @@ class PeerInfo:
         received_messages, received_bytes: of messages, without overhead.
         dropped_messages: accepted, but too old to send.
         queued_bytes: waiting to be sent, now.
+        unacked_bytes: sent, and kept in case the link breaks, now.
+        suspended: whether there is no link now.
+        resumed: times that the session went over to another link.
     """
 
     peer: PeerId
@@ -300,6 +316,9 @@ class PeerInfo:
     received_bytes: int
     dropped_messages: int
     queued_bytes: int
+    unacked_bytes: int
+    suspended: bool
+    resumed: int
 
 
 def peer_info(raw: _ffi.PeerInfoStruct) -> PeerInfo:
@@ -318,6 +337,9 @@ def peer_info(raw: _ffi.PeerInfoStruct) -> PeerInfo:
         received_bytes=raw.received_bytes,
         dropped_messages=raw.dropped_messages,
         queued_bytes=raw.queued_bytes,
+        unacked_bytes=raw.unacked_bytes,
+        suspended=bool(raw.suspended),
+        resumed=raw.resumed,
     )
 
 

@@ -189,6 +189,8 @@ pub const CRUST_OPT_NO_ACCEPT: crust_option = 7;
 pub const CRUST_OPT_CIPHER: crust_option = 8;
 /// u64, up to 65,535: the port that listeners with port 0 try first; random ports.
 pub const CRUST_OPT_LIVE_PORT: crust_option = 9;
+/// u64: 1 loses a session with its link; sessions resume.
+pub const CRUST_OPT_NO_RESUME: crust_option = 10;
 /// u64; 60,000.
 pub const CRUST_OPT_CONNECT_TIMEOUT_MS: crust_option = 20;
 /// u64; 10,000.
@@ -205,6 +207,8 @@ pub const CRUST_OPT_CLOSE_TIMEOUT_MS: crust_option = 25;
 pub const CRUST_OPT_MESSAGE_MAX_AGE_MS: crust_option = 26;
 /// u64, at least 1,000: how often listeners with port 0 move to a new port; never.
 pub const CRUST_OPT_PORT_ROTATION_MS: crust_option = 27;
+/// u64: how long a session whose link is gone waits for another; 30,000.
+pub const CRUST_OPT_RESUME_WINDOW_MS: crust_option = 28;
 /// u64, for one peer, at least [`CRUST_MAX_MESSAGE`]; 4 MiB.
 pub const CRUST_OPT_SEND_QUEUE_BYTES: crust_option = 40;
 /// u64; 16 MiB.
@@ -217,6 +221,8 @@ pub const CRUST_OPT_MAX_HANDSHAKES: crust_option = 43;
 pub const CRUST_OPT_MAX_HANDSHAKES_PER_ADDRESS: crust_option = 44;
 /// u64; 1,024.
 pub const CRUST_OPT_MAX_CONNECTS: crust_option = 45;
+/// u64, at least 524,288: sent to one peer and kept until acknowledged; 8 MiB.
+pub const CRUST_OPT_RESEND_BUFFER_BYTES: crust_option = 46;
 
 // ---- events -----------------------------------------------------------------
 
@@ -243,12 +249,20 @@ pub const CRUST_EVENT_CONNECT_FAILED: crust_event_type = 8;
 pub const CRUST_EVENT_BOOTSTRAPPED: crust_event_type = 9;
 /// token, code, text.
 pub const CRUST_EVENT_BOOTSTRAP_FAILED: crust_event_type = 10;
-/// peer, code, text; the session's last event.
+/// peer, code, text, count: messages of which it is not known that they arrived;
+/// the session's last event.
 pub const CRUST_EVENT_LOST: crust_event_type = 11;
 /// peer, priority, count, bytes: accepted, but too old to send.
 pub const CRUST_EVENT_MESSAGES_DROPPED: crust_event_type = 12;
 /// code, text if it stopped by itself; the service's last event.
 pub const CRUST_EVENT_STOPPED: crust_event_type = 13;
+/// peer, endpoint, code, text: the link is gone; RESUMED or LOST follows.
+pub const CRUST_EVENT_SUSPENDED: crust_event_type = 14;
+/// peer, endpoint, how: the session goes on over another link.
+pub const CRUST_EVENT_RESUMED: crust_event_type = 15;
+/// token, peer; code and text unless it has arrived: final event of
+/// [`crust_send_receipt`].
+pub const CRUST_EVENT_DELIVERED: crust_event_type = 16;
 /// peer, data, len.
 pub const CRUST_EVENT_DATAGRAM: crust_event_type = 17;
 /// endpoint: given up for a new port; sessions live on.
@@ -386,6 +400,12 @@ pub struct crust_peer_info {
     pub dropped_messages: u64,
     /// Bytes that wait to be sent, now.
     pub queued_bytes: u64,
+    /// Bytes that are sent, and kept in case the link breaks, now.
+    pub unacked_bytes: u64,
+    /// 1: there is no link now.
+    pub suspended: u64,
+    /// Times that the session went over to another link.
+    pub resumed: u64,
 }
 
 /// What [`crust_service_stats`] counts. Grows at the end.
@@ -543,6 +563,14 @@ unsafe extern "C" {
         messages: *const crust_message,
         n: usize,
         why: *mut crust_result,
+    ) -> crust_result;
+    pub fn crust_send_receipt(
+        service: crust_service,
+        peer: *const crust_peer_id,
+        data: *const c_void,
+        len: usize,
+        priority: u8,
+        token: u64,
     ) -> crust_result;
     pub fn crust_send_datagram(
         service: crust_service,

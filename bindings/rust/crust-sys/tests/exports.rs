@@ -24,7 +24,7 @@ fn linked() -> Vec<(&'static str, usize)> {
         crust_service_new crust_service_close crust_service_free crust_service_id
         crust_service_fd crust_poll crust_wakeup crust_batch_events crust_batch_memory
         crust_batch_free
-        crust_send crust_send_wait crust_send_batch crust_send_datagram crust_max_datagram
+        crust_send crust_send_wait crust_send_batch crust_send_receipt crust_send_datagram crust_max_datagram
         crust_prepare_connection_info crust_connect crust_connect_endpoint
         crust_connection_info_peer crust_disconnect crust_bootstrap crust_stop_bootstrap
         crust_listen crust_stop_listening crust_listeners crust_set_accept

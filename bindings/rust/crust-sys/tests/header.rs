@@ -128,7 +128,7 @@ fn all_layouts() -> Vec<(String, i64)> {
         crust_peer_info {
             struct_size, how, role, cipher, reserved, peer, endpoint, rtt_us, age_us,
             sent_messages, sent_bytes, received_messages, received_bytes, dropped_messages,
-            queued_bytes,
+            queued_bytes, unacked_bytes, suspended, resumed,
         }
         crust_stats {
             struct_size, reserved, peers, listeners, handshakes, connects, sessions_total,

@@ -182,10 +182,22 @@ impl Config {
         self.duration(sys::CRUST_OPT_HEARTBEAT_MS, time)
     }
 
-    /// How long nothing is heard before a peer is lost; at least twice the
+    /// How long nothing is heard before a link is given up; at least twice the
     /// heartbeat. Default: 120 s.
     pub fn lost_after(self, time: Duration) -> Self {
         self.duration(sys::CRUST_OPT_LOST_AFTER_MS, time)
+    }
+
+    /// How long a session whose link is gone waits for another one before the peer
+    /// is lost; the lesser of both sides' counts. Default: 30 s.
+    pub fn resume_window(self, time: Duration) -> Self {
+        self.duration(sys::CRUST_OPT_RESUME_WINDOW_MS, time)
+    }
+
+    /// Loses a session with its link. Default: it waits for another link, see
+    /// [`resume_window`](Config::resume_window).
+    pub fn no_resume(self) -> Self {
+        self.number(sys::CRUST_OPT_NO_RESUME, 1)
     }
 
     /// How long disconnecting and closing let queued messages drain. Default: 5 s.
@@ -203,6 +215,14 @@ impl Config {
     /// [`MAX_MESSAGE`](crate::MAX_MESSAGE). Default: 4 MiB.
     pub fn send_queue_bytes(self, bytes: u64) -> Self {
         self.number(sys::CRUST_OPT_SEND_QUEUE_BYTES, bytes)
+    }
+
+    /// Bounds the bytes that are sent to one peer and kept until it has
+    /// acknowledged them, in case the link breaks; at least 512 KiB. Sending stops
+    /// while it is full, so it bounds the throughput over long ways: to as many
+    /// bytes each round trip. Default: 8 MiB.
+    pub fn resend_buffer_bytes(self, bytes: u64) -> Self {
+        self.number(sys::CRUST_OPT_RESEND_BUFFER_BYTES, bytes)
     }
 
     /// Bounds the bytes of messages that wait for the program. When it is full,

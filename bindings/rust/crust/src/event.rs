@@ -44,8 +44,8 @@ impl How {
 }
 
 /// Something that happened. Events of one peer come in order: connected,
-/// messages, lost; a datagram may overtake messages and be overtaken. More may
-/// be added.
+/// messages, lost, and suspended and resumed in between when its link breaks; a
+/// datagram may overtake messages and be overtaken. More may be added.
 ///
 /// Events own what they hold and may be kept and sent to other threads. Cloning
 /// is cheap, except that a clone of an event that a
@@ -151,6 +151,43 @@ pub enum Event {
         /// Why. [`Disconnected`](crate::ErrorKind::Disconnected) means that one
         /// side asked for it.
         error: Error,
+        /// Of how many accepted messages it is not known that they arrived.
+        count: u32,
+    },
+    /// The link of a session is gone. The session takes messages as before and
+    /// waits for another link; `Resumed` or `Lost` follows.
+    #[non_exhaustive]
+    Suspended {
+        /// Who.
+        peer: PeerId,
+        /// The peer's end of the link.
+        endpoint: String,
+        /// Why.
+        error: Error,
+    },
+    /// A session goes on over another link. Every message arrives, once and in
+    /// order. Without a `Suspended` before it the link is a better one, or the peer
+    /// noticed first that the old one had broken.
+    #[non_exhaustive]
+    Resumed {
+        /// Who.
+        peer: PeerId,
+        /// The peer's end of the new link.
+        endpoint: String,
+        /// By which way.
+        how: How,
+    },
+    /// The final event of [`send_receipt`](crate::Handle::send_receipt).
+    #[non_exhaustive]
+    Delivered {
+        /// The token of the call.
+        token: u64,
+        /// To whom.
+        peer: PeerId,
+        /// Why it is not known that the message has arrived; `None` when it has.
+        /// [`Expired`](crate::ErrorKind::Expired) means that it was dropped for
+        /// its age, others that the session was lost first.
+        error: Option<Error>,
     },
     /// Accepted messages will not arrive, because they grew too old in the queue.
     #[non_exhaustive]
@@ -205,6 +242,9 @@ impl Event {
             | Event::Bootstrapped { peer, .. }
             | Event::Lost { peer, .. }
             | Event::MessagesDropped { peer, .. }
+            | Event::Suspended { peer, .. }
+            | Event::Resumed { peer, .. }
+            | Event::Delivered { peer, .. }
             | Event::Datagram { peer, .. } => Some(*peer),
             Event::ConnectFailed { peer, .. } => *peer,
             _ => None,
@@ -220,7 +260,8 @@ impl Event {
             | Event::AlreadyConnected { token, .. }
             | Event::ConnectFailed { token, .. }
             | Event::Bootstrapped { token, .. }
-            | Event::BootstrapFailed { token, .. } => Some(*token),
+            | Event::BootstrapFailed { token, .. }
+            | Event::Delivered { token, .. } => Some(*token),
             _ => None,
         }
     }
@@ -231,8 +272,9 @@ impl Event {
             Event::ListenerFailed { error, .. }
             | Event::ConnectFailed { error, .. }
             | Event::BootstrapFailed { error, .. }
+            | Event::Suspended { error, .. }
             | Event::Lost { error, .. } => Some(error),
-            Event::Stopped { error } => error.as_ref(),
+            Event::Stopped { error } | Event::Delivered { error, .. } => error.as_ref(),
             _ => None,
         }
     }
@@ -306,6 +348,22 @@ impl Event {
             sys::CRUST_EVENT_LOST => Event::Lost {
                 peer: someone(),
                 error: error(),
+                count: raw.count,
+            },
+            sys::CRUST_EVENT_SUSPENDED => Event::Suspended {
+                peer: someone(),
+                endpoint: endpoint(),
+                error: error(),
+            },
+            sys::CRUST_EVENT_RESUMED => Event::Resumed {
+                peer: someone(),
+                endpoint: endpoint(),
+                how: How::from_raw(raw.how),
+            },
+            sys::CRUST_EVENT_DELIVERED => Event::Delivered {
+                token,
+                peer: someone(),
+                error: (raw.code != sys::CRUST_OK).then(error),
             },
             sys::CRUST_EVENT_MESSAGES_DROPPED => Event::MessagesDropped {
                 peer: someone(),
@@ -582,7 +640,7 @@ mod tests {
             // SAFETY: all pointers are NULL.
             let event = unsafe { Event::from_raw(&raw(number), None) };
             let unknown = matches!(event, Event::Unknown { number: n } if n == number);
-            let known = matches!(number, 1..=13 | 17..=18);
+            let known = matches!(number, 1..=18);
             assert_eq!(unknown, !known, "{event:?}");
         }
     }

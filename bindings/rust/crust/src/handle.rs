@@ -76,8 +76,8 @@ impl Handle {
 
     /// Queues one message, copying it. Priority 0 is the most urgent and
     /// overtakes; within a priority order is kept; 0 and 1 are never dropped. An
-    /// accepted message arrives, or
-    /// [`MessagesDropped`](crate::Event::MessagesDropped) or
+    /// accepted message arrives, also when the link breaks and another takes its
+    /// place, or [`MessagesDropped`](crate::Event::MessagesDropped) or
     /// [`Lost`](crate::Event::Lost) tells of it.
     ///
     /// Errors: [`UnknownPeer`](crate::ErrorKind::UnknownPeer);
@@ -168,6 +168,59 @@ impl Handle {
             accepted: accepted as usize,
             refused: (why != sys::CRUST_OK).then(|| Error::from_event(why, None)),
         })
+    }
+
+    /// [`send`](Handle::send) for a message whose sender wants to know when it has
+    /// arrived. Final event: [`Delivered`](crate::Event::Delivered), without an
+    /// error when the peer's library has the message and all that was sent before
+    /// it at its priority, in order, and will hand them to its program unless its
+    /// service stops first.
+    ///
+    /// ```
+    /// # use crust::{Config, Event, Service};
+    /// # let (alice, mut alice_events) = Service::new(Config::new().listen("tcp://127.0.0.1:0"))?;
+    /// # let (bob, _bob_events) = Service::new(Config::new().no_listen())?;
+    /// # let mut met = None;
+    /// # while met.is_none() {
+    /// #     match alice_events.next().unwrap() {
+    /// #         Event::ListenerStarted { endpoint, .. } => bob.connect_endpoint(&endpoint, 1)?,
+    /// #         Event::Connected { peer, .. } => met = Some(peer),
+    /// #         _ => {}
+    /// #     }
+    /// # }
+    /// # let peer = met.unwrap();
+    /// alice.send_receipt(&peer, "keep this", 1, 7)?;
+    /// for event in alice_events {
+    ///     if let Event::Delivered { token: 7, error, .. } = event {
+    ///         assert_eq!(error, None);
+    ///         break;
+    ///     }
+    /// }
+    /// # Ok::<(), crust::Error>(())
+    /// ```
+    ///
+    /// Errors: those of `send`; [`WouldBlock`](crate::ErrorKind::WouldBlock) also
+    /// while 4,096 receipts of this peer are outstanding.
+    pub fn send_receipt(
+        &self,
+        peer: &PeerId,
+        data: impl AsRef<[u8]>,
+        priority: u8,
+        token: u64,
+    ) -> Result<()> {
+        let data = data.as_ref();
+        // SAFETY: as in send.
+        check(unsafe {
+            sys::crust_send_receipt(
+                self.service,
+                peer.as_raw(),
+                data.as_ptr().cast(),
+                data.len(),
+                priority,
+                token,
+            )
+        })
+        .map(drop)
     }
 
     /// Sends one datagram, copying it, at once: at most once, in no order, never

@@ -49,6 +49,12 @@ pub struct PeerInfo {
     pub dropped_messages: u64,
     /// Bytes that wait to be sent, now.
     pub queued_bytes: u64,
+    /// Bytes that are sent, and kept in case the link breaks, now.
+    pub unacked_bytes: u64,
+    /// Whether there is no link now.
+    pub suspended: bool,
+    /// Times that the session went over to another link.
+    pub resumed: u64,
 }
 
 impl PeerInfo {
@@ -69,6 +75,9 @@ impl PeerInfo {
             received_bytes: 0,
             dropped_messages: 0,
             queued_bytes: 0,
+            unacked_bytes: 0,
+            suspended: 0,
+            resumed: 0,
         }
     }
 
@@ -91,6 +100,9 @@ impl PeerInfo {
             received_bytes: raw.received_bytes,
             dropped_messages: raw.dropped_messages,
             queued_bytes: raw.queued_bytes,
+            unacked_bytes: raw.unacked_bytes,
+            suspended: raw.suspended != 0,
+            resumed: raw.resumed,
         }
     }
 }
