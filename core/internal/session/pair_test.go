@@ -189,8 +189,9 @@ func (o *owner) Receipts(_ *Session, tokens []uint64, why error) {
 }
 
 func (o *owner) Unlinked(*Session) {
-	if o.unlinked != nil {
-		o.unlinked <- struct{}{}
+	select {
+	case o.unlinked <- struct{}{}:
+	default:
 	}
 }
 
