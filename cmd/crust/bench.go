@@ -89,7 +89,7 @@ takes at each end ("send_ns", "receive_ns"), and memory and allocs of each end.
 	flags.StringVar(&o.profile, "profile", "", "existing directory in which each run leaves a pprof processor profile of both processes")
 	flags.StringVar(&o.listen, "listen", "127.0.0.1", "IP address at which accepting ends listen, on any port")
 	flags.StringVar(&o.server, "server", "", `words put before the command of accepting ends, such as "ssh HOST" or "ip netns exec NAME"`)
-	cmd.AddCommand(newBenchWorkerCommand())
+	cmd.AddCommand(newBenchWorkerCommand(), newBenchSinkCommand(), newBenchSourceCommand())
 	return cmd
 }
 
@@ -114,6 +114,48 @@ func newBenchWorkerCommand() *cobra.Command {
 			return benchkit.Worker(cmd.Context(), benchTransports(), cmd.InOrStdin(), cmd.OutOrStdout(), benchWorker)
 		},
 	}
+}
+
+// newBenchSinkCommand and newBenchSourceCommand make the commands that are the
+// ends of one flow, for links between two network namespaces or machines.
+func newBenchSinkCommand() *cobra.Command {
+	var transport, listen string
+	var duration time.Duration
+	cmd := &cobra.Command{
+		Use:    "sink",
+		Short:  "Receive one flow, check it and count it",
+		Hidden: true,
+		Args:   arguments(0, "takes no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			at, err := netip.ParseAddr(listen)
+			if err != nil {
+				return usagef("--listen is %q, not an IP address", listen)
+			}
+			return sessions.Sink(cmd.Context(), transport, at, duration, cmd.OutOrStdout())
+		},
+	}
+	cmd.Flags().StringVar(&transport, "transport", "secure-utp", "by what")
+	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1", "IP address at which to listen")
+	cmd.Flags().DurationVar(&duration, "duration", 5*time.Second, "how long to count, from the first byte on")
+	return cmd
+}
+
+func newBenchSourceCommand() *cobra.Command {
+	var transport, dial string
+	var duration time.Duration
+	cmd := &cobra.Command{
+		Use:    "source",
+		Short:  "Send one flow",
+		Hidden: true,
+		Args:   arguments(0, "takes no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return sessions.Source(cmd.Context(), transport, dial, duration)
+		},
+	}
+	cmd.Flags().StringVar(&transport, "transport", "secure-utp", "by what")
+	cmd.Flags().StringVar(&dial, "dial", "", "address that the sink has told")
+	cmd.Flags().DurationVar(&duration, "duration", 5*time.Second, "how long to send")
+	return cmd
 }
 
 func benchWorker() *exec.Cmd {

@@ -86,9 +86,10 @@ type Test struct {
 	// TwoProcesses is true when both ends in one process cannot be told apart.
 	TwoProcesses bool
 
-	size    int // of a message
-	workers int // that dial, or stream, at a time
-	measure func(context.Context, *bench) (Outcome, error)
+	size      int  // of a message
+	workers   int  // that dial, or stream, at a time
+	datagrams bool // only for transports that have them
+	measure   func(context.Context, *bench) (Outcome, error)
 }
 
 // Tests are all tests, in the order in which they run.
@@ -99,6 +100,14 @@ var Tests = []Test{
 	{Name: "msg64", Unit: "msg/s", About: "64-byte messages, sent without waiting", size: MessageSize, measure: measureStream},
 	{Name: "msg1k", Unit: "msg/s", About: "1 KiB messages, sent without waiting", size: KilobyteSize, measure: measureStream},
 	{Name: "ping", Unit: "us", About: "round trip of a 64-byte message, median", LessIsBetter: true, measure: measurePing},
+	{
+		Name: "datagram64", Unit: "msg/s", About: "unreliable datagrams of 64 bytes that arrive, where there are any", size: MessageSize,
+		datagrams: true, measure: measureDatagrams,
+	},
+	{
+		Name: "datagram", Unit: "msg/s", About: "unreliable datagrams of 1,100 bytes that arrive, where there are any", size: DatagramSize,
+		datagrams: true, measure: measureDatagrams,
+	},
 	{Name: "connect", Unit: "conn/s", About: "new connections, one after another", workers: 1, measure: measureConnect},
 	{Name: "connect8", Unit: "conn/s", About: "new connections, 8 at a time", workers: 8, measure: measureConnect},
 	{

@@ -8,16 +8,20 @@ import (
 
 // Foreign is a transport of another program: command makes a command that
 // executes that program such that it calls Worker with its standard input and
-// output. So transports that cannot be linked into one program, or would change
+// output; datagrams says whether the transport has them. So transports that cannot be linked into one program, or would change
 // each other there, are measured in one run. It cannot run in this process.
-func Foreign(name string, command func() *exec.Cmd) Transport { return foreign{name, command} }
-
-type foreign struct {
-	name    string
-	command func() *exec.Cmd
+func Foreign(name string, datagrams bool, command func() *exec.Cmd) Transport {
+	return foreign{name, datagrams, command}
 }
 
-func (f foreign) Name() string { return f.name }
+type foreign struct {
+	name      string
+	datagrams bool
+	command   func() *exec.Cmd
+}
+
+func (f foreign) Name() string           { return f.name }
+func (f foreign) CarriesDatagrams() bool { return f.datagrams }
 
 func (f foreign) Listen(netip.Addr, func(Conn)) (Server, error) { return nil, f.elsewhere() }
 

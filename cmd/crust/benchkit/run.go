@@ -80,7 +80,7 @@ func (o *Options) runTest(ctx context.Context, test Test) ([]Result, error) {
 	for run := range o.Runs {
 		for turn := range o.Transports {
 			i := (turn + run) % len(o.Transports)
-			if failed[i] != nil {
+			if failed[i] != nil || test.datagrams && !carriesDatagrams(o.Transports[i]) {
 				continue
 			}
 			if err := ctx.Err(); err != nil {
@@ -104,7 +104,7 @@ func (o *Options) runTest(ctx context.Context, test Test) ([]Result, error) {
 	}
 	var results []Result
 	for i, transport := range o.Transports {
-		if failed[i] != nil {
+		if failed[i] != nil || len(outcomes[i]) == 0 {
 			continue
 		}
 		result := Combine(transport.Name(), test, outcomes[i])

@@ -21,6 +21,9 @@ type taskKind byte
 const (
 	taskReceive taskKind = 1 // count messages of size bytes
 	taskEcho    taskKind = 2 // send back each of count messages of MessageSize bytes
+	// taskDatagrams counts datagrams of size bytes for count nanoseconds from the
+	// first on, and answers with their number in 8 bytes.
+	taskDatagrams taskKind = 3
 )
 
 func (t task) message() []byte {
@@ -37,7 +40,7 @@ func parseTask(message []byte) (task, error) {
 		size:  int(binary.BigEndian.Uint32(message[1:])),
 		count: int(binary.BigEndian.Uint64(message[5:])),
 	}
-	if t.kind != taskReceive && t.kind != taskEcho {
+	if t.kind != taskReceive && t.kind != taskEcho && t.kind != taskDatagrams {
 		return t, fmt.Errorf("there is no task of kind %d", t.kind)
 	}
 	if t.size > 1<<30 || t.count < 0 {
@@ -70,7 +73,10 @@ func serveTask(conn Conn, t task, buffer []byte) error {
 	if err := conn.Send(buffer); err != nil {
 		return err
 	}
-	if t.kind == taskReceive {
+	switch t.kind {
+	case taskDatagrams:
+		return serveDatagrams(conn, t, buffer)
+	case taskReceive:
 		if err := conn.ReceiveAll(t.count, t.size); err != nil {
 			return err
 		}

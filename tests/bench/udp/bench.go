@@ -48,7 +48,7 @@ func findTransport(name, crust string) (benchkit.Transport, error) {
 	if crust == "" {
 		return nil, fmt.Errorf("%s needs the flag -crust", name)
 	}
-	return benchkit.Foreign(name, func() *exec.Cmd { return exec.Command(crust, "bench", "worker") }), nil
+	return benchkit.Foreign(name, strings.HasPrefix(name, "secure-utp"), func() *exec.Cmd { return exec.Command(crust, "bench", "worker") }), nil
 }
 
 // bench runs benchkit's tests.
@@ -57,9 +57,9 @@ func bench(ctx context.Context, args []string, out, notes io.Writer) error {
 	asJSON := flags.Bool("json", false, "print one JSON object per result on standard output, and the goals on standard error")
 	strict := flags.Bool("strict", false, "fail when a goal is missed or was not measured")
 	names := flags.String("transports", "", "what to measure, of "+strings.Join(benchkit.TransportNames(transports()), ", ")+
-		", and with -crust "+strings.Join(libcrusts, ", ")+" (default: raw-udp, raw-udp-batch, quic-go, libutp and secure-utp)")
+		", and with -crust "+strings.Join(libcrusts, ", ")+" (default: raw-udp, raw-udp-batch, raw-udp-gso, quic-go, libutp and secure-utp)")
 	crust := flags.String("crust", "", "`path` of the crust tool, for transports of libcrust's")
-	tests := flags.String("tests", "bulk,bulk64,msg64,msg1k,ping,connect", "which tests to run, of "+strings.Join(benchkit.TestNames(), ", "))
+	tests := flags.String("tests", "bulk,bulk64,msg64,msg1k,ping,datagram64,datagram,connect", "which tests to run, of "+strings.Join(benchkit.TestNames(), ", "))
 	listen := flags.String("listen", "127.0.0.1", "IP `address` at which servers listen")
 	server := flags.String("server", "", "`words` put before the command of a server, such as: linklab enter b --")
 	o := benchkit.Options{Command: worker}
@@ -71,7 +71,7 @@ func bench(ctx context.Context, args []string, out, notes io.Writer) error {
 		return err
 	}
 	if *names == "" {
-		*names = "raw-udp,raw-udp-batch,quic-go,libutp"
+		*names = "raw-udp,raw-udp-batch,raw-udp-gso,quic-go,libutp"
 		if *crust != "" {
 			*names += ",secure-utp"
 		}

@@ -9,47 +9,34 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"strings"
 	"time"
+
+	"github.com/libcrust/libcrust/cmd/crust/benchkit"
 )
 
-// A flow is one stream, or a series of unreliable datagrams, that a source sends
-// to a sink for a while. The sink prints a line with its address and then a line
-// with what it got.
-type report struct {
-	Address string `json:"address,omitempty"`
-	// Bytes and Messages arrived within Seconds.
-	Bytes    int64   `json:"bytes,omitempty"`
-	Messages int64   `json:"messages,omitempty"`
-	Seconds  float64 `json:"seconds,omitempty"`
-	Sent     int64   `json:"sent,omitempty"` // messages, by a source of datagrams
-}
-
-// chunk is what a source writes at once, in bytes.
-const chunk = 16 << 10
+// A flow is one stream that a source sends to a sink for a while. The sink prints
+// a line with its address and then a line with what it got, all of it right.
+type report = benchkit.FlowReport
 
 // sink receives one flow.
 func sink(ctx context.Context, args []string, out, notes io.Writer) error {
 	flags := newFlags("sink", notes)
 	name := flags.String("transport", "tcp-cubic", "by what")
-	listen := flags.String("listen", "127.0.0.1:0", "`address` at which to listen")
+	listen := flags.String("listen", "127.0.0.1", "IP `address` at which to listen")
 	duration := flags.Duration("duration", 5*time.Second, "how long to count, from the first byte on")
-	kind := flags.String("kind", "stream", "stream or datagrams")
-	flags.Int("size", 1200, "bytes of a datagram, as the source has it")
 	if err := parseFlags(flags, args); err != nil {
 		return err
 	}
 	lines := json.NewEncoder(out)
-	if *kind == "datagrams" {
-		return datagramSink(ctx, *name, *listen, *duration, lines)
-	}
 	p, err := findPeer(*name)
 	if err != nil {
 		return err
 	}
-	in, err := p.listen(*listen)
+	in, err := p.listen(net.JoinHostPort(*listen, "0"))
 	if err != nil {
 		return err
 	}
@@ -87,9 +74,16 @@ func count(stream io.ReadCloser, duration time.Duration) (report, error) {
 	// Nothing may come any more: not every transport has deadlines that hold.
 	late := time.AfterFunc(duration, func() { _ = stream.Close() })
 	defer late.Stop()
+	var check benchkit.FlowChecker
+	if err := check.Check(buffer[:n]); err != nil {
+		return report{}, err
+	}
 	r := report{Bytes: int64(n)}
 	for time.Since(start) < duration && err == nil {
 		n, err = stream.Read(buffer)
+		if wrong := check.Check(buffer[:n]); wrong != nil {
+			return r, wrong
+		}
 		r.Bytes += int64(n)
 	}
 	r.Seconds = min(time.Since(start), duration).Seconds()
@@ -102,17 +96,11 @@ func source(ctx context.Context, args []string, out, notes io.Writer) error {
 	name := flags.String("transport", "tcp-cubic", "by what")
 	dial := flags.String("dial", "", "`address` of the sink")
 	duration := flags.Duration("duration", 5*time.Second, "how long to send")
-	kind := flags.String("kind", "stream", "stream or datagrams")
-	size := flags.Int("size", 1200, "bytes of a datagram")
-	flags.String("listen", "", "where the sink listens, as the sink has it")
 	if err := parseFlags(flags, args); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, *duration+connectTime, errors.New("it took too long"))
 	defer cancel()
-	if *kind == "datagrams" {
-		return datagramSource(ctx, *name, *dial, *duration, *size, json.NewEncoder(out))
-	}
 	p, err := findPeer(*name)
 	if err != nil {
 		return err
@@ -128,8 +116,9 @@ func source(ctx context.Context, args []string, out, notes io.Writer) error {
 	}
 	over := time.AfterFunc(*duration, func() { _ = stream.Close() })
 	defer over.Stop()
-	data := make([]byte, chunk)
-	for {
+	data := make([]byte, benchkit.ChunkSize)
+	for n := uint64(0); ; n++ {
+		benchkit.FillChunk(data, n)
 		if _, err := stream.Write(data); err != nil {
 			_ = stream.Close()
 			return nil // the sink has counted enough, or the time is over
@@ -141,33 +130,32 @@ func source(ctx context.Context, args []string, out, notes io.Writer) error {
 const connectTime = 30 * time.Second
 
 // runFlow runs a sink and a source, each started where it belongs, and returns
-// what they report.
-func runFlow(ctx context.Context, startSink, startSource func(*exec.Cmd) error, duration time.Duration, args ...string) (got, sent report, err error) {
+// what the sink got. program makes a command of the program whose ends they are.
+func runFlow(
+	ctx context.Context, startSink, startSource func(*exec.Cmd) error, program func(args ...string) *exec.Cmd,
+	transport, listen string, duration time.Duration,
+) (got report, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, duration+connectTime, errors.New("the flow took too long"))
 	defer cancel()
-	sinkEnd, err := startEnd(ctx, startSink, append([]string{"sink", "-duration", duration.String()}, args...))
+	sinkEnd, err := startEnd(ctx, startSink, program("sink", "--transport", transport, "--duration", duration.String(), "--listen", listen))
 	if err != nil {
-		return got, sent, err
+		return got, err
 	}
 	defer func() { err = errors.Join(err, sinkEnd.close(err != nil)) }()
 	hello, err := sinkEnd.read()
 	if err != nil {
-		return got, sent, err
+		return got, err
 	}
-	sourceEnd, err := startEnd(ctx, startSource, append([]string{
-		"source", "-duration", (duration + 2*time.Second).String(), "-dial", hello.Address,
-	}, args...))
+	sourceEnd, err := startEnd(ctx, startSource, program(
+		"source", "--transport", transport, "--duration", (duration+2*time.Second).String(), "--dial", hello.Address))
 	if err != nil {
-		return got, sent, err
+		return got, err
 	}
 	defer func() { err = errors.Join(err, sourceEnd.close(true)) }()
 	if got, err = sinkEnd.read(); err != nil {
-		return got, sent, errors.Join(err, context.Cause(ctx))
+		return got, errors.Join(err, context.Cause(ctx))
 	}
-	if len(args) > 1 && args[1] == "datagrams" {
-		sent, err = sourceEnd.read()
-	}
-	return got, sent, err
+	return got, nil
 }
 
 // end is a process of this program with one end of a flow.
@@ -177,12 +165,8 @@ type end struct {
 	notes   bytes.Buffer
 }
 
-func startEnd(ctx context.Context, start func(*exec.Cmd) error, args []string) (*end, error) {
-	path, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	e := &end{command: exec.CommandContext(ctx, path, args...)}
+func startEnd(ctx context.Context, start func(*exec.Cmd) error, command *exec.Cmd) (*end, error) {
+	e := &end{command: exec.CommandContext(ctx, command.Path, command.Args[1:]...)}
 	e.command.Env = append(os.Environ(), endVariable+"=1")
 	e.command.Stderr = &e.notes
 	output, err := e.command.StdoutPipe()

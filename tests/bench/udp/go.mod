@@ -9,6 +9,7 @@ require (
 	github.com/anacrolix/log v0.13.1
 	github.com/libcrust/libcrust v0.0.0
 	github.com/quic-go/quic-go v0.65.0
+	golang.org/x/net v0.60.0
 	golang.org/x/sys v0.49.0
 )
 
@@ -21,5 +22,4 @@ require (
 	github.com/huandu/xstrings v1.3.2 // indirect
 	golang.org/x/crypto v0.58.0 // indirect
 	golang.org/x/exp v0.0.0-20240823005443-9b4947da3948 // indirect
-	golang.org/x/net v0.60.0 // indirect
 )

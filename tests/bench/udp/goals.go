@@ -13,6 +13,8 @@ var benchGoals = []benchkit.Goal{
 	{About: "64 sessions at once, of one", Least: true, Limit: 0.7, Transport: "secure-utp", Test: "bulk64", BesideTest: "bulk"},
 	{About: "64-byte messages, msg/s", Least: true, Limit: 3e6, Transport: "secure-utp", Test: "msg64"},
 	{About: "round trip p50, of quic-go", Limit: 1, Transport: "secure-utp", Test: "ping", Beside: "quic-go"},
+	{About: "datagrams of 64 bytes, of raw UDP in batches", Least: true, Limit: 0.7, Transport: "secure-utp", Test: "datagram64", Beside: "raw-udp-batch"},
+	{About: "datagrams of 1,100 bytes, of raw UDP in batches", Least: true, Limit: 0.7, Transport: "secure-utp", Test: "datagram", Beside: "raw-udp-batch"},
 	{About: "sessions one after another, conn/s", Least: true, Limit: 200, Transport: "secure-utp", Test: "connect"},
 }
 

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -38,8 +37,9 @@ type column struct {
 func grid(ctx context.Context, args []string, out, notes io.Writer) error {
 	flags := newFlags("grid", notes)
 	asJSON := flags.Bool("json", false, "print one JSON object per result; the test is bulk@DELAY,LOSS")
+	strict := flags.Bool("strict", false, "fail when a goal is missed or was not measured")
 	names := flags.String("transports", "tcp-cubic,tcp-bbr,quic-go,libutp,libutp-tuned",
-		"what to measure; crust-SCHEME is a pair of crust peers over that scheme, such as crust-tcp (by the kernel's default congestion control) or crust-utp")
+		"what to measure; with -crust also "+strings.Join(libcrusts, ", ")+" (over TCP by the kernel's default congestion control)")
 	crust := flags.String("crust", "", "`path` of the crust tool, for transports of libcrust's")
 	delays := flags.String("delays", "0,20ms,150ms", "delays of one way")
 	losses := flags.String("losses", "0,1%,10%", "shares of packets lost, each way")
@@ -65,7 +65,7 @@ func grid(ctx context.Context, args []string, out, notes io.Writer) error {
 		}
 	}
 	if control, err := os.ReadFile("/proc/sys/net/ipv4/tcp_congestion_control"); err == nil {
-		// crust-tcp takes it, and is to be compared with that column.
+		// secure-tcp takes it, and is to be compared with that column.
 		fmt.Fprintf(notes, "TCP uses %s here where nothing else is asked for\n", bytes.TrimSpace(control))
 	}
 	var results []benchkit.Result
@@ -88,10 +88,17 @@ func grid(ctx context.Context, args []string, out, notes io.Writer) error {
 			return context.Cause(ctx)
 		}
 	}
-	if *asJSON {
+	w := notes
+	if !*asJSON {
+		w = out
+		if err := writeGrid(out, cells, columns, results); err != nil {
+			return err
+		}
+	}
+	if *crust == "" {
 		return nil
 	}
-	return writeGrid(out, cells, columns, results)
+	return tellGoals(w, gridGoals, results, *strict)
 }
 
 // measureCell measures all columns over one kind of link, in turns, each time over
@@ -135,21 +142,18 @@ func measureOnce(ctx context.Context, config linklab.Config, c column, duration 
 func columnsOf(names, crust string) ([]column, error) {
 	var columns []column
 	for name := range strings.SplitSeq(names, ",") {
-		if scheme, ok := strings.CutPrefix(name, "crust-"); ok {
+		program := self
+		if slices.Contains(libcrusts, name) {
 			if crust == "" {
 				return nil, fmt.Errorf("%s needs the flag -crust", name)
 			}
-			columns = append(columns, column{name, func(ctx context.Context, lab *linklab.Lab, duration time.Duration) (float64, error) {
-				return crustFlow(ctx, lab, crust, scheme, duration)
-			}})
-			continue
-		}
-		if _, err := findPeer(name); err != nil {
+			program = func(args ...string) *exec.Cmd { return exec.Command(crust, append([]string{"bench"}, args...)...) }
+		} else if _, err := findPeer(name); err != nil {
 			return nil, err
 		}
 		columns = append(columns, column{name, func(ctx context.Context, lab *linklab.Lab, duration time.Duration) (float64, error) {
 			a, b := lab.Host("a"), lab.Host("b")
-			got, _, err := runFlow(ctx, b.Start, a.Start, duration, "-kind", "stream", "-transport", name, "-listen", b.Addr().String()+":0")
+			got, err := runFlow(ctx, b.Start, a.Start, program, name, b.Addr().String(), duration)
 			return float64(got.Bytes) / 1e6 / got.Seconds, err
 		}})
 	}
@@ -181,113 +185,4 @@ func writeGrid(out io.Writer, cells []cell, columns []column, results []benchkit
 	}
 	_, err := io.WriteString(out, text.String())
 	return err
-}
-
-// crustPeer is a running "crust peer --json".
-type crustPeer struct {
-	command *exec.Cmd
-	input   io.WriteCloser
-	lines   *bufio.Scanner
-}
-
-// crustEvent is what the tool says, as far as it is looked at.
-type crustEvent struct {
-	Event    string `json:"event"`
-	Peer     string `json:"peer"`
-	Error    string `json:"error"`
-	Received int64  `json:"received_bytes"`
-}
-
-func startCrust(ctx context.Context, h *linklab.Host, path, listen string) (*crustPeer, error) {
-	p := &crustPeer{command: exec.CommandContext(ctx, path, "peer", "--json", "--quiet-messages", "--network", "grid", "--listen", listen)}
-	var err error
-	if p.input, err = p.command.StdinPipe(); err != nil {
-		return nil, err
-	}
-	output, err := p.command.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	p.lines = bufio.NewScanner(output)
-	return p, h.Start(p.command)
-}
-
-func (p *crustPeer) close() {
-	_ = p.command.Process.Kill()
-	_ = p.command.Wait() // it was killed
-}
-
-func (p *crustPeer) say(line string) error {
-	_, err := fmt.Fprintln(p.input, line)
-	return err
-}
-
-// next waits for an event; failures meanwhile are errors.
-func (p *crustPeer) next(event string) (crustEvent, error) {
-	for p.lines.Scan() {
-		var e crustEvent
-		if err := json.Unmarshal(p.lines.Bytes(), &e); err != nil {
-			return e, err
-		}
-		switch e.Event {
-		case event:
-			return e, nil
-		case "error", "connect_failed", "listener_failed", "lost":
-			return e, fmt.Errorf("crust said %s", p.lines.Text())
-		}
-	}
-	return crustEvent{}, errors.Join(fmt.Errorf("crust ended before %s", event), p.lines.Err())
-}
-
-// crustFlow streams from a to b by the crust tool.
-func crustFlow(ctx context.Context, lab *linklab.Lab, path, scheme string, duration time.Duration) (float64, error) {
-	ctx, cancel := context.WithTimeout(ctx, duration+connectTime)
-	defer cancel()
-	a, b := lab.Host("a"), lab.Host("b")
-	at := fmt.Sprintf("%s://%v:5483", scheme, b.Addr())
-	to, err := startCrust(ctx, b, path, at)
-	if err != nil {
-		return 0, err
-	}
-	defer to.close()
-	if _, err := to.next("listener_started"); err != nil {
-		return 0, err
-	}
-	from, err := startCrust(ctx, a, path, fmt.Sprintf("%s://%v:0", scheme, a.Addr()))
-	if err != nil {
-		return 0, err
-	}
-	defer from.close()
-	if err := from.say("connect " + at); err != nil {
-		return 0, err
-	}
-	connected, err := from.next("connected")
-	if err != nil {
-		return 0, err
-	}
-	// More than any link carries.
-	if err := from.say(fmt.Sprintf("bulk %s 10000000 %d", connected.Peer, chunk)); err != nil {
-		return 0, err
-	}
-	var start time.Time
-	for {
-		if err := to.say("stats"); err != nil {
-			return 0, err
-		}
-		stats, err := to.next("stats")
-		if err != nil {
-			return 0, err
-		}
-		if start.IsZero() && stats.Received > 0 {
-			start = time.Now()
-		}
-		if took := time.Since(start); !start.IsZero() && took >= duration {
-			return float64(stats.Received) / 1e6 / took.Seconds(), nil
-		}
-		select {
-		case <-time.After(10 * time.Millisecond):
-		case <-ctx.Done():
-			return 0, context.Cause(ctx)
-		}
-	}
 }

@@ -19,14 +19,16 @@ import (
 
 const usage = `udpbench measures what reliable UDP is compared with.
 
-  udpbench [bench] [FLAG...]    tests of crust bench: bulk, msg64, ping, connect
-  udpbench datagrams [FLAG...]  unreliable datagrams per second
+  udpbench [bench] [FLAG...]    tests of crust bench: bulk, msg64, ping, datagram...
   udpbench grid [FLAG...]       throughput over links with delay and loss
   udpbench sink FLAG...         receive one flow, by hand
   udpbench source FLAG...       send one flow, by hand
 
 Each takes -help. The transports are tcp-cubic, tcp-bbr, quic-go, libutp,
-libutp-tuned, raw-udp and raw-udp-batch. Results on standard output are one JSON
+libutp-tuned, raw-udp, raw-udp-batch (datagrams by sendmmsg and recvmmsg; its streams
+go singly) and raw-udp-gso; with -crust, which names the crust tool, libcrust's:
+secure-utp, secure-utp-chacha, secure-tcp and secure-tcp-chacha. bench and grid then
+tell which of libcrust's goals are reached. Results on standard output are one JSON
 object per line with -json, as of crust bench, and a table without.
 
 Across the laboratory of tests/linklab, where source and sink may be in any
@@ -58,8 +60,6 @@ func dispatch(ctx context.Context, args []string, in io.Reader, out, notes io.Wr
 		return bench(ctx, args, out, notes)
 	case "worker":
 		return work(ctx, in, out)
-	case "datagrams":
-		return datagrams(ctx, args, out, notes)
 	case "grid":
 		return grid(ctx, args, out, notes)
 	case "sink":

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 
 	"github.com/libcrust/libcrust/cmd/crust/benchkit"
@@ -39,7 +40,7 @@ type dialer interface {
 func peers() []peer {
 	return []peer{
 		tcpPeer("cubic"), tcpPeer("bbr"), quicPeer(), libutpPeer("libutp", 0), libutpPeer("libutp-tuned", libutpBuffer),
-		rawPeer("raw-udp", false), rawPeer("raw-udp-batch", true),
+		rawPeer("raw-udp", singly), rawPeer("raw-udp-batch", batches), rawPeer("raw-udp-gso", runs),
 	}
 }
 
@@ -67,6 +68,11 @@ func transports() []benchkit.Transport {
 }
 
 func (t transport) Name() string { return t.name }
+
+// CarriesDatagrams implements benchkit.Datagrammer.
+func (t transport) CarriesDatagrams() bool {
+	return t.name == "quic-go" || strings.HasPrefix(t.name, "raw-udp")
+}
 
 func (t transport) Listen(at netip.Addr, serve func(benchkit.Conn)) (benchkit.Server, error) {
 	in, err := t.listen(netip.AddrPortFrom(at, 0).String())
@@ -117,7 +123,7 @@ func (s *server) accept() {
 
 func (s *server) run(stream io.ReadWriteCloser) {
 	if _, err := stream.Write([]byte{1}); err == nil {
-		s.serve(benchkit.NewStreamConn(stream, stream.Close))
+		s.serve(withDatagrams(benchkit.NewStreamConn(stream, stream.Close), stream))
 	}
 	_ = stream.Close() // the client may have closed already
 	s.mu.Lock()
@@ -152,12 +158,12 @@ func (c *client) Dial(ctx context.Context, address string) (benchkit.Conn, error
 	c.mu.Lock()
 	c.streams[stream] = struct{}{}
 	c.mu.Unlock()
-	return benchkit.NewStreamConn(stream, func() error {
+	return withDatagrams(benchkit.NewStreamConn(stream, func() error {
 		c.mu.Lock()
 		delete(c.streams, stream)
 		c.mu.Unlock()
 		return stream.Close()
-	}), nil
+	}), stream), nil
 }
 
 // dialAccepted dials and waits for the byte of the other end.

@@ -28,6 +28,8 @@ const (
 	kindData    = 3 // the count of bytes before
 	kindCredit  = 4 // the count of bytes received
 	kindEnd     = 5
+	// kindDatagram is an unreliable datagram, of any length.
+	kindDatagram = 6
 
 	rawHeader   = 9
 	rawDatagram = 1400 // with the header
@@ -38,9 +40,19 @@ const (
 	rawBuffer   = 4 << 20
 )
 
-// rawPeer is raw UDP, by a system call for each datagram or by one for a run of
-// them, which the kernel cuts (GSO) and joins (GRO).
-func rawPeer(name string, batch bool) peer {
+// way is how raw UDP asks the kernel: by a system call for each datagram, by one
+// for many datagrams (sendmmsg, recvmmsg), or by one for a run of equal ones, which
+// the kernel cuts (GSO) and joins (GRO). Streams know only the first and the last.
+type way int
+
+const (
+	singly way = iota
+	batches
+	runs
+)
+
+// rawPeer is raw UDP.
+func rawPeer(name string, how way) peer {
 	return peer{
 		name: name,
 		listen: func(addr string) (acceptor, error) {
@@ -49,15 +61,15 @@ func rawPeer(name string, batch bool) peer {
 				return nil, err
 			}
 			socket, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(at))
-			return &rawAcceptor{socket, batch}, err
+			return &rawAcceptor{socket, how}, err
 		},
-		newDialer: func() (dialer, error) { return rawDialer{batch}, nil },
+		newDialer: func() (dialer, error) { return rawDialer{how}, nil },
 	}
 }
 
 type rawAcceptor struct {
 	socket *net.UDPConn
-	batch  bool
+	way    way
 }
 
 func (a *rawAcceptor) Addr() net.Addr { return a.socket.LocalAddr() }
@@ -78,7 +90,7 @@ func (a *rawAcceptor) Accept() (io.ReadWriteCloser, error) {
 		if err != nil {
 			return nil, err
 		}
-		s, err := newRawStream(own, a.batch)
+		s, err := newRawStream(own, a.way)
 		if err == nil {
 			err = s.control(kindWelcome, 0)
 		}
@@ -89,7 +101,7 @@ func (a *rawAcceptor) Accept() (io.ReadWriteCloser, error) {
 	}
 }
 
-type rawDialer struct{ batch bool }
+type rawDialer struct{ way way }
 
 func (rawDialer) Close() error { return nil }
 
@@ -102,7 +114,7 @@ func (d rawDialer) Dial(ctx context.Context, addr string) (io.ReadWriteCloser, e
 	if err != nil {
 		return nil, err
 	}
-	s, err := newRawStream(socket, d.batch)
+	s, err := newRawStream(socket, d.way)
 	if err == nil {
 		err = s.greet(ctx, to)
 	}
@@ -151,7 +163,7 @@ func (s *rawStream) greet(ctx context.Context, to netip.AddrPort) error {
 type rawStream struct {
 	socket *net.UDPConn
 	raw    syscall.RawConn
-	batch  bool
+	way    way
 
 	sent, credit   uint64
 	received, told uint64
@@ -166,7 +178,7 @@ type rawStream struct {
 	early    []byte // came while writing
 }
 
-func newRawStream(socket *net.UDPConn, batch bool) (*rawStream, error) {
+func newRawStream(socket *net.UDPConn, how way) (*rawStream, error) {
 	raw, err := socket.SyscallConn()
 	if err != nil {
 		return nil, err
@@ -174,8 +186,8 @@ func newRawStream(socket *net.UDPConn, batch bool) (*rawStream, error) {
 	// The kernel gives what it allows.
 	_ = socket.SetReadBuffer(rawBuffer)
 	_ = socket.SetWriteBuffer(rawBuffer)
-	s := &rawStream{socket: socket, raw: raw, batch: batch, credit: rawWindow, in: make([]byte, 65536), oob: make([]byte, 64)}
-	if batch {
+	s := &rawStream{socket: socket, raw: raw, way: how, credit: rawWindow, in: make([]byte, 65536), oob: make([]byte, 64)}
+	if how == runs {
 		err = s.option(unix.UDP_GRO, 1)
 	}
 	return s, err
@@ -209,7 +221,7 @@ func (s *rawStream) Write(data []byte) (int, error) {
 			s.early = append(s.early, payload...)
 		}
 		s.out = s.out[:0]
-		for n := 0; len(left) > 0 && s.sent < s.credit && (n == 0 || s.batch && n < rawRun); n++ {
+		for n := 0; len(left) > 0 && s.sent < s.credit && (n == 0 || s.way == runs && n < rawRun); n++ {
 			size := min(len(left), rawPayload)
 			s.out = append(s.out, kindData)
 			s.out = binary.BigEndian.AppendUint64(s.out, s.sent)
@@ -276,7 +288,7 @@ func (s *rawStream) next() ([]byte, error) {
 	if s.at >= s.count {
 		var err error
 		s.at = 0
-		if s.batch {
+		if s.way == runs {
 			s.count, s.segment, err = receiveRun(s.raw, s.in, s.oob)
 		} else {
 			s.count, err = s.socket.Read(s.in)

@@ -163,22 +163,26 @@ func TestBenchInTwoProcesses(t *testing.T) {
 
 func TestDatagramsAreCounted(t *testing.T) {
 	var out bytes.Buffer
-	args := "datagrams -json -runs 1 -duration 100ms -size 500"
+	args := "bench -json -runs 1 -duration 100ms -tests datagram64,datagram -transports libutp,raw-udp,raw-udp-batch,raw-udp-gso,quic-go"
 	if err := dispatch(t.Context(), strings.Fields(args), nil, &out, io.Discard); err != nil {
 		t.Fatal(err)
 	}
 	results := lines(t, out.String())
-	for i, name := range datagramPeers {
-		r := results[i]
-		if r.Transport != name || r.Test != "datagram500" || r.Value < 100 || r.Extra["sent"] < 100 {
-			t.Errorf("result %d is %+v", i, r)
+	if len(results) != 8 {
+		t.Fatalf("the results are %+v", results)
+	}
+	for i, name := range []string{"raw-udp", "raw-udp-batch", "raw-udp-gso", "quic-go"} {
+		for _, r := range []benchkit.Result{results[i], results[4+i]} {
+			if r.Transport != name || r.Value < 100 || r.Extra["sent"] < 100 {
+				t.Errorf("a result is %+v, not %s's", r, name)
+			}
 		}
 	}
 }
 
 func TestRawUDPSaysWhatIsLost(t *testing.T) {
-	for _, batch := range []bool{false, true} {
-		near, far := pair(t, rawPeer("raw", batch))
+	for _, how := range []way{singly, batches, runs} {
+		near, far := pair(t, rawPeer("raw", how))
 		if _, err := near.Write([]byte("hello")); err != nil {
 			t.Fatal(err)
 		}
@@ -228,12 +232,12 @@ func TestGrid(t *testing.T) {
 		t.Fatalf("build crust: %v\n%s", err, output)
 	}
 	var out, notes bytes.Buffer
-	args := "grid -json -runs 1 -duration 1s -delays 2ms -losses 0 -link rate=20mbit -transports tcp-cubic,quic-go,libutp,crust-tcp -crust " + crust
+	args := "grid -json -runs 1 -duration 1s -delays 2ms -losses 0 -link rate=20mbit -transports tcp-cubic,quic-go,libutp,secure-tcp,secure-utp -crust " + crust
 	if err := dispatch(t.Context(), strings.Fields(args), nil, &out, &notes); err != nil {
 		t.Fatal(err)
 	}
 	results := lines(t, out.String())
-	if len(results) != 4 {
+	if len(results) != 5 {
 		t.Fatalf("the results are %+v\n%s", results, notes.String())
 	}
 	for _, r := range results {
@@ -253,16 +257,16 @@ func TestGrid(t *testing.T) {
 
 func TestGridTable(t *testing.T) {
 	cells := []cell{{0, "0"}, {20 * time.Millisecond, "1%"}}
-	columns := []column{{name: "tcp-cubic"}, {name: "crust-utp"}}
+	columns := []column{{name: "tcp-cubic"}, {name: "secure-utp"}}
 	results := []benchkit.Result{
 		{Transport: "tcp-cubic", Test: "bulk@0s,0", Value: 24.123, Runs: []float64{24.123}},
-		{Transport: "crust-utp", Test: "bulk@20ms,1%", Value: 9, Runs: []float64{9, 1.04, 15}},
+		{Transport: "secure-utp", Test: "bulk@20ms,1%", Value: 9, Runs: []float64{9, 1.04, 15}},
 	}
 	var text strings.Builder
 	if err := writeGrid(&text, cells, columns, results); err != nil {
 		t.Fatal(err)
 	}
-	want := `delay   loss               tcp-cubic           crust-utp   MB/s
+	want := `delay   loss               tcp-cubic          secure-utp   MB/s
 0s      0                      24.12                   -
 20ms    1%                         -    9.00 (1.0..15.0)
 `
@@ -273,18 +277,18 @@ func TestGridTable(t *testing.T) {
 
 func TestWrongUse(t *testing.T) {
 	for args, want := range map[string]string{
-		"dance":                              `no command "dance"`,
-		"bench -transports swan":             `no transport "swan"`,
-		"bench -tests taste":                 `no test "taste"`,
-		"bench at all":                       `no argument "at"`,
-		"grid -transports swan":              `no transport "swan"`,
-		"grid -transports crust-tcp":         "needs the flag -crust",
-		"grid -delays soon":                  "invalid duration",
-		"grid -losses lots":                  "invalid syntax",
-		"datagrams -transports libutp":       "libutp has no datagrams",
-		"sink -listen here":                  "address here",
-		"source -kind datagrams -dial x":     "has no datagrams",
-		"datagrams -server /no/such -runs 1": "no such file",
+		"dance":                        `no command "dance"`,
+		"bench -transports swan":       `no transport "swan"`,
+		"bench -tests taste":           `no test "taste"`,
+		"bench at all":                 `no argument "at"`,
+		"grid -transports swan":        `no transport "swan"`,
+		"grid -transports secure-tcp":  "needs the flag -crust",
+		"grid -delays soon":            "invalid duration",
+		"grid -losses lots":            "invalid syntax",
+		"bench -transports secure-utp": "needs the flag -crust",
+		"bench -listen here":           "unable to parse IP",
+		"bench -runs 1 -tests ping -transports raw-udp -server /no/such": "no such file",
+		"sink -listen here": "here",
 	} {
 		err := dispatch(t.Context(), strings.Fields(args), nil, io.Discard, io.Discard)
 		if err == nil || !strings.Contains(err.Error(), want) {

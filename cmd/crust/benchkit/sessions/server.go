@@ -1,12 +1,15 @@
 package sessions
 
 import (
+	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	crust "github.com/libcrust/libcrust/core"
 
@@ -242,6 +245,46 @@ func (c *served) receive(count, size int, into []byte) error {
 func (c *served) ReceiveAll(count, size int) error { return c.receive(count, size, nil) }
 
 func (c *served) Receive(message []byte) error { return c.receive(1, len(message), message) }
+
+// ReceiveDatagrams takes all events itself.
+func (c *served) ReceiveDatagrams(size int, d time.Duration) (received int, err error) {
+	s, n := c.server, c.node
+	s.turn <- struct{}{}
+	defer func() { <-s.turn }()
+	if _, err := n.peek(); err != nil {
+		s.end()
+		return 0, err
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, d) // the first is here
+	defer cancel()
+	_, report := underWay(size)
+	for told := int64(0); ; {
+		if _, err := n.peekWithin(ctx); ctx.Err() != nil {
+			return received, nil
+		} else if err != nil {
+			s.end()
+			return received, err
+		}
+		s.mu.Lock()
+		for ; n.next < len(n.batch.Events); n.next++ {
+			event := &n.batch.Events[n.next]
+			if event.Type == crust.EventDatagram && event.Peer == c.peer && len(event.Data) == size {
+				received++
+			} else {
+				s.deliver(event, c)
+			}
+		}
+		err := c.err
+		s.mu.Unlock()
+		if err == nil && int64(received)-told >= report {
+			told = int64(received)
+			err = n.service.SendDatagram(c.peer, binary.BigEndian.AppendUint64(nil, uint64(received))) //nolint:gosec // not negative
+		}
+		if err != nil {
+			return received, err
+		}
+	}
+}
 
 // Close does nothing: the server ends the session when it has been served.
 func (c *served) Close() error { return nil }

@@ -4,11 +4,15 @@ package sessions
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net/netip"
 	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	crust "github.com/libcrust/libcrust/core"
 
@@ -41,7 +45,8 @@ type transport struct {
 	single bool // receive by Service.Events and not by Service.NextBatch
 }
 
-func (t transport) Name() string { return t.name }
+func (t transport) Name() string           { return t.name }
+func (t transport) CarriesDatagrams() bool { return t.over == crust.UTP }
 
 // newNode makes a service that listens at an address, or nowhere if that is zero.
 func (t transport) newNode(at netip.Addr) (*node, error) {
@@ -97,13 +102,16 @@ func (n *node) settle() error {
 
 // peek returns the next event without taking it. It is valid until the one
 // after it is looked at.
-func (n *node) peek() (*crust.Event, error) {
+func (n *node) peek() (*crust.Event, error) { return n.peekWithin(n.ctx) }
+
+// peekWithin is peek until ctx ends.
+func (n *node) peekWithin(ctx context.Context) (*crust.Event, error) {
 	for n.next == len(n.batch.Events) {
 		n.next = 0
 		n.batch.Release()
 		n.batch = crust.Batch{}
 		if n.single {
-			for event := range n.service.Events(n.ctx) {
+			for event := range n.service.Events(ctx) {
 				n.batch.Events = []crust.Event{event}
 				break
 			}
@@ -113,7 +121,7 @@ func (n *node) peek() (*crust.Event, error) {
 			continue
 		}
 		var err error
-		if n.batch, err = n.service.NextBatch(n.ctx, 0); err != nil {
+		if n.batch, err = n.service.NextBatch(ctx, 0); err != nil {
 			return nil, err
 		}
 	}
@@ -223,6 +231,65 @@ func (c *conn) SendAll(count, size int) error {
 		count--
 	}
 	return nil
+}
+
+// SendDatagram never waits, and drops what was sent first when too much is on the
+// way. A program that wants datagrams to arrive hears from the other end how far
+// it is, and does not have more than datagramWindow bytes under way.
+const datagramWindow = 200 << 10
+
+// underWay is how many datagrams may be, and after how many the receiver says how
+// far it is, in a datagram of 8 bytes.
+func underWay(size int) (most, report int64) {
+	most = int64(datagramWindow / (size + 2))
+	return most, most / 8
+}
+
+func (c *conn) SendDatagrams(size int, d time.Duration) (sent int, err error) {
+	most, _ := underWay(size)
+	ctx, cancel := context.WithTimeout(c.node.ctx, d)
+	defer cancel()
+	var arrived atomic.Int64
+	news := make(chan struct{}, 1)
+	var listening sync.WaitGroup
+	listening.Go(func() { c.hear(ctx, &arrived, news) })
+	defer listening.Wait()
+	defer cancel()
+	patience := time.NewTimer(time.Minute)
+	defer patience.Stop()
+	data := make([]byte, size)
+	for start := time.Now(); sent%16 != 0 || time.Since(start) < d; sent++ {
+		for sent%16 == 0 && int64(sent)-arrived.Load() > most {
+			patience.Reset(10 * time.Millisecond)
+			select {
+			case <-news:
+			case <-patience.C:
+				most += int64(sent) - arrived.Load() // those are lost
+			case <-ctx.Done():
+				return sent, nil
+			}
+		}
+		if err := c.node.service.SendDatagram(c.peer, data); err != nil {
+			return sent, err
+		}
+	}
+	return sent, nil
+}
+
+// hear takes the receiver's reports until something else comes, or ctx ends.
+func (c *conn) hear(ctx context.Context, arrived *atomic.Int64, news chan<- struct{}) {
+	for {
+		event, err := c.node.peekWithin(ctx)
+		if err != nil || event.Type != crust.EventDatagram || len(event.Data) != 8 {
+			return
+		}
+		c.node.next++
+		arrived.Store(max(arrived.Load(), int64(binary.BigEndian.Uint64(event.Data))))
+		select {
+		case news <- struct{}{}:
+		default:
+		}
+	}
 }
 
 func (c *conn) ReceiveAll(count, size int) error {
