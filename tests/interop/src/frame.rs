@@ -12,9 +12,21 @@ pub const CLAIM: u8 = 4;
 pub const CHOSEN: u8 = 5;
 pub const REFUSED: u8 = 6;
 pub const CLOSE: u8 = 7;
+pub const ACK: u8 = 8;
+pub const DATAGRAM: u8 = 9;
 
 pub const FRAMES: u8 = 1;
 pub const PIECE: u8 = 2;
+pub const CONTROL: u8 = 3;
+
+/// Whether a frame may be in a record of this type.
+pub fn belongs(frame: u8, record: u8) -> bool {
+    match frame {
+        MESSAGE | CLOSE => record == FRAMES,
+        PING..=REFUSED | ACK | DATAGRAM => record == CONTROL,
+        _ => record != PIECE,
+    }
+}
 
 fn field(out: &mut Vec<u8>, tag: u8, value: &[u8]) {
     out.push(tag);
@@ -37,6 +49,7 @@ pub struct Hello {
     pub instance: u64,
     pub ciphers: u8,
     pub lost_after: u32,
+    pub resume: u32,
 }
 
 impl Hello {
@@ -48,6 +61,7 @@ impl Hello {
         field(&mut out, 5, &self.instance.to_be_bytes());
         field(&mut out, 6, &[self.ciphers]);
         field(&mut out, 7, &self.lost_after.to_be_bytes());
+        field(&mut out, 8, &self.resume.to_be_bytes());
         if !self.app_id.is_empty() {
             field(&mut out, 3, &self.app_id);
         }
@@ -71,6 +85,7 @@ impl Hello {
                 5 => h.instance = u64::from_be_bytes(value.try_into().map_err(wrong)?),
                 6 => h.ciphers = u8::from_be_bytes(value.try_into().map_err(wrong)?),
                 7 => h.lost_after = u32::from_be_bytes(value.try_into().map_err(wrong)?),
+                8 => h.resume = u32::from_be_bytes(value.try_into().map_err(wrong)?),
                 _ => {}
             }
             b = &b[3 + n..];
@@ -107,7 +122,7 @@ impl Header {
             left: u32::from_be_bytes([b[4], b[5], b[6], b[7]]),
         };
         let good = match h.kind {
-            FRAMES => h.priority == 0 && h.left == 0,
+            FRAMES | CONTROL => h.priority == 0 && h.left == 0,
             PIECE => h.len > 0 && h.left >= h.len as u32 && h.left <= 2 << 20,
             _ => false,
         };
@@ -117,6 +132,21 @@ impl Header {
             Err(format!("a header that must not be: {h:?}"))
         }
     }
+}
+
+/// The header of a record of control frames.
+pub fn control(frames: &[u8]) -> Header {
+    Header { kind: CONTROL, priority: 0, len: frames.len() as u16, left: 0 }
+}
+
+/// The header of a record of content in frames.
+pub fn content(frames: &[u8]) -> Header {
+    Header { kind: FRAMES, priority: 0, len: frames.len() as u16, left: 0 }
+}
+
+/// The header of a piece of a message.
+pub fn piece(priority: u8, piece: &[u8], left: u32) -> Header {
+    Header { kind: PIECE, priority, len: piece.len() as u16, left }
 }
 
 /// Appends a frame.
@@ -135,12 +165,95 @@ pub fn message(out: &mut Vec<u8>, priority: u8, text: &[u8]) {
     frame(out, MESSAGE, &[&[priority], text].concat());
 }
 
-pub fn claim(seq: u64, held: &[u64]) -> Vec<u8> {
-    let mut body = seq.to_be_bytes().to_vec();
-    held.iter().for_each(|h| body.extend(h.to_be_bytes()));
+fn number(b: &[u8], at: usize) -> u64 {
+    u64::from_be_bytes(b[at..at + 8].try_into().expect("eight bytes"))
+}
+
+pub type SessionId = [u8; 16];
+
+/// What the claimant says first on a link. Without a session it has none.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Claim {
+    pub seq: u64,
+    pub only: bool,
+    pub session: SessionId,
+    pub received: u64,
+    pub held: Vec<u64>,
+}
+
+impl Claim {
+    /// The claim of somebody who has no session.
+    pub fn new(seq: u64, held: &[u64]) -> Claim {
+        Claim { seq, held: held.to_vec(), ..Claim::default() }
+    }
+
+    /// The frame.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut body = self.seq.to_be_bytes().to_vec();
+        body.push(self.only as u8);
+        body.extend(self.session);
+        body.extend(self.received.to_be_bytes());
+        self.held.iter().for_each(|h| body.extend(h.to_be_bytes()));
+        let mut out = Vec::new();
+        frame(&mut out, CLAIM, &body);
+        out
+    }
+
+    pub fn decode(body: &[u8]) -> Result<Claim> {
+        if body.len() < 33 || body.len() > 161 || (body.len() - 33) % 8 != 0 {
+            return Err(format!("a claim of {} bytes", body.len()));
+        }
+        Ok(Claim {
+            seq: number(body, 0),
+            only: body[8] & 1 != 0,
+            session: body[9..25].try_into().unwrap(),
+            received: number(body, 25),
+            held: (33..body.len()).step_by(8).map(|at| number(body, at)).collect(),
+        })
+    }
+}
+
+/// The decider's answer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Chosen {
+    pub session: SessionId,
+    pub received: u64,
+}
+
+impl Chosen {
+    /// The answer that begins a new session.
+    pub fn new() -> Chosen {
+        Chosen { session: keys::random(), received: 0 }
+    }
+
+    /// The frame.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        frame(&mut out, CHOSEN, &[&self.session[..], &self.received.to_be_bytes()].concat());
+        out
+    }
+
+    pub fn decode(body: &[u8]) -> Result<Chosen> {
+        if body.len() < 24 || body[..16] == [0; 16] {
+            return Err(format!("a choice that must not be: {}", hex::encode(body)));
+        }
+        Ok(Chosen { session: body[..16].try_into().unwrap(), received: number(body, 16) })
+    }
+}
+
+/// A frame whose body is a number: Ping, Pong, Ack.
+pub fn numbered(kind: u8, value: u64) -> Vec<u8> {
     let mut out = Vec::new();
-    frame(&mut out, CLAIM, &body);
+    frame(&mut out, kind, &value.to_be_bytes());
     out
+}
+
+/// The number of such a frame.
+pub fn numbered_value(kind: u8, body: &[u8]) -> Result<u64> {
+    if body.len() < 8 {
+        return Err(format!("frame {kind} is too short"));
+    }
+    Ok(number(body, 0))
 }
 
 pub fn reason(kind: u8, reason: u16) -> Vec<u8> {

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use crate::frame::{self, Header, Hello, Info, Result};
+use crate::frame::{self, Hello, Info, Result};
 use crate::keys::{montgomery, Identity, Network};
 use crate::link::{check, read, write, Records, Us};
 
@@ -62,6 +62,7 @@ impl Checker {
             instance: u64::from_be_bytes(field(self, "instance")?.try_into().map_err(|_| "an instance of another length")?),
             ciphers: 1,
             lost_after: 120_000,
+            resume: 30_000,
         };
         Ok(Us { identity, network: network.clone(), hello })
     }
@@ -132,9 +133,8 @@ pub fn check_document(doc: &str) -> Result<usize> {
 }
 
 fn records(c: &mut Checker, cipher: &str, mut a: Records, mut b: Records) -> Result<()> {
-    let frames = |len: usize| Header { kind: frame::FRAMES, priority: 0, len: len as u16, left: 0 };
-    let claim = frame::claim(1, &[]);
-    c.same("header A", &frames(claim.len()).encode())?;
+    let claim = frame::Claim::new(1, &[]).encode();
+    c.same("header A", &frame::control(&claim).encode())?;
     c.same("body A (claim)", &claim)?;
     if let Some(key) = a.out_key() {
         c.same(&format!("{cipher} key to responder"), &key)?;
@@ -142,17 +142,16 @@ fn records(c: &mut Checker, cipher: &str, mut a: Records, mut b: Records) -> Res
     if let Some(key) = b.out_key() {
         c.same(&format!("{cipher} key to initiator"), &key)?;
     }
-    c.same(&format!("{cipher} to responder, nonces 0 and 1, record A"), &a.seal(frames(claim.len()), &claim)?)?;
-    let mut chosen = Vec::new();
-    frame::frame(&mut chosen, frame::CHOSEN, &[]);
-    c.same("header B", &frames(chosen.len()).encode())?;
+    c.same(&format!("{cipher} to responder, nonces 0 and 1, record A"), &a.seal(frame::control(&claim), &claim)?)?;
+    let chosen = frame::Chosen { session: [0x77; 16], received: 0 }.encode();
+    c.same("header B", &frame::control(&chosen).encode())?;
     c.same("body B (chosen)", &chosen)?;
-    c.same(&format!("{cipher} to initiator, nonces 0 and 1, record B"), &b.seal(frames(chosen.len()), &chosen)?)?;
+    c.same(&format!("{cipher} to initiator, nonces 0 and 1, record B"), &b.seal(frame::control(&chosen), &chosen)?)?;
     while a.sent < 1 << 16 {
-        a.seal(frames(0), &[])?;
+        a.seal(frame::content(&[]), &[])?;
     }
     let piece = [0x5a; 20];
-    let header = Header { kind: frame::PIECE, priority: 3, len: 20, left: 20000 };
+    let header = frame::piece(3, &piece, 20000);
     c.same("header C", &header.encode())?;
     c.same("body C (piece)", &piece)?;
     c.same(&format!("{cipher} to responder, nonces 65536 and 65537, record C"), &a.seal(header, &piece)?)?;

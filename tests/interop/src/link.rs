@@ -35,6 +35,7 @@ impl Us {
             instance: u64::from_be_bytes(keys::random()),
             ciphers: if aes { 3 } else { 1 },
             lost_after: 120_000,
+            resume: 30_000,
         };
         Us { identity, network: Network::new(network.as_bytes()), hello }
     }
@@ -317,32 +318,23 @@ impl Link {
         self.us.hello.peer > self.them.peer
     }
 
-    pub fn send_frames(&mut self, frames: &[u8]) -> Result<()> {
-        let header = Header { kind: frame::FRAMES, priority: 0, len: frames.len() as u16, left: 0 };
-        let record = self.records.seal(header, frames)?;
-        self.wire.send(&record)
+    /// Sends a record of control frames.
+    pub fn send_control(&mut self, frames: &[u8]) -> Result<()> {
+        self.send_record(frame::control(frames), frames)
     }
 
-    /// Sends several records in one write.
-    pub fn send_frames_in_records(&mut self, records: &[&[u8]]) -> Result<()> {
+    /// Sends several records of control frames in one write.
+    pub fn send_control_in_records(&mut self, records: &[&[u8]]) -> Result<()> {
         let mut out = Vec::new();
         for frames in records {
-            let header = Header { kind: frame::FRAMES, priority: 0, len: frames.len() as u16, left: 0 };
-            out.extend(self.records.seal(header, frames)?);
+            out.extend(self.records.seal(frame::control(frames), frames)?);
         }
         self.wire.send(&out)
     }
 
-    pub fn send_piece(&mut self, priority: u8, piece: &[u8], left: u32) -> Result<()> {
-        let header = Header { kind: frame::PIECE, priority, len: piece.len() as u16, left };
-        let record = self.records.seal(header, piece)?;
+    pub fn send_record(&mut self, header: Header, body: &[u8]) -> Result<()> {
+        let record = self.records.seal(header, body)?;
         self.wire.send(&record)
-    }
-
-    pub fn send_message(&mut self, priority: u8, text: &[u8]) -> Result<()> {
-        let mut out = Vec::new();
-        frame::message(&mut out, priority, text);
-        self.send_frames(&out)
     }
 
     pub fn record(&mut self) -> Result<(Header, Vec<u8>)> {

@@ -5,11 +5,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64ct::{Base64UrlUnpadded, Encoding};
 
-use crate::frame::{self, Info, Result};
+use crate::frame::{self, Chosen, Claim, Info, Result};
 use crate::keys::{self, Identity};
 use crate::link::{read, write, Us, Wire};
 use crate::peer::{text, Peer};
-use crate::session::{answer, Answer, Event, Session};
+use crate::session::{answer, chosen, claim, Answer, Event, Session};
 
 /// How a conversation comes about.
 #[derive(Clone, Copy)]
@@ -38,7 +38,7 @@ impl Way {
         format!("{role}, {part}, {cipher}")
     }
 
-    fn begin(&self, peer: &mut Peer) -> Result<(Us, Session)> {
+    pub fn begin(&self, peer: &mut Peer) -> Result<(Us, Session)> {
         let us = peer.neighbour(self.decider, self.aes);
         let link = if self.dial { peer.dial(&us)? } else { peer.accept(&us)? };
         expect(link.decider() == self.decider, "the wrong side decides")?;
@@ -53,7 +53,7 @@ impl Way {
     }
 }
 
-fn expect(good: bool, otherwise: &str) -> Result<()> {
+pub fn expect(good: bool, otherwise: &str) -> Result<()> {
     if good {
         Ok(())
     } else {
@@ -61,7 +61,7 @@ fn expect(good: bool, otherwise: &str) -> Result<()> {
     }
 }
 
-fn same<T: PartialEq + std::fmt::Debug>(got: T, want: T) -> Result<()> {
+pub fn same<T: PartialEq + std::fmt::Debug>(got: T, want: T) -> Result<()> {
     if got == want {
         Ok(())
     } else {
@@ -69,7 +69,7 @@ fn same<T: PartialEq + std::fmt::Debug>(got: T, want: T) -> Result<()> {
     }
 }
 
-fn pattern(n: usize, k: usize) -> Vec<u8> {
+pub fn pattern(n: usize, k: usize) -> Vec<u8> {
     (0..n).map(|i| (k * 31 + i * 7 + (i >> 8) * 13 + 3) as u8).collect()
 }
 
@@ -87,24 +87,30 @@ pub fn conversation(program: &str, way: Way) -> Result<()> {
     frame::frame(&mut odd, 200, &[1; 300]);
     frame::frame(&mut odd, frame::PAD, &[0; 1000]);
     frame::message(&mut odd, 0, b"behind them");
-    s.link.send_frames(&odd)?;
+    s.send_frames(&odd)?;
     same(s.message()?, (0, b"behind them".to_vec()))?;
     same(text(&peer.event("message")?, "text"), "behind them")?;
-    s.link.send_frames(&[])?;
+    s.send_frames(&[])?;
+    let mut odd = Vec::new();
+    frame::frame(&mut odd, 200, &[1; 300]);
+    frame::frame(&mut odd, frame::PAD, &[0; 1000]);
+    s.link.send_control(&odd)?;
+    s.link.send_control(&[])?;
+    datagrams(&mut peer, &mut s, &id)?;
 
     // Small messages, many to a record, of every length of length.
     let sizes = [0, 1, 125, 126, 127, 128, 500, 16381, 16382, 16383, 16384, 30000];
     for chunk in sizes.chunks(3) {
         let mut out = Vec::new();
         chunk.iter().for_each(|&n| frame::message(&mut out, 1, &pattern(n, n)));
-        s.link.send_frames(&out)?;
+        s.send_frames(&out)?;
     }
     for n in sizes {
         same(s.message()?, (1, pattern(n, n)))?;
         same(peer.event("message")?["len"].as_u64(), Some(n as u64))?;
     }
     for k in 0..50 {
-        s.link.send_message(1, format!("message {k}").as_bytes())?;
+        s.send_message(1, format!("message {k}").as_bytes())?;
     }
     for k in 0..50 {
         same(s.message()?, (1, format!("message {k}").into_bytes()))?;
@@ -120,7 +126,7 @@ pub fn conversation(program: &str, way: Way) -> Result<()> {
     }
     let (sent, received) = (s.link.records.sent, s.link.records.received);
     expect(sent > 65_536 && received > 65_536, "too few records for a change of key")?;
-    s.link.send_message(2, b"after the change of key")?;
+    s.send_message(2, b"after the change of key")?;
     same(s.message()?, (2, b"after the change of key".to_vec()))?;
 
     s.close()?;
@@ -129,20 +135,32 @@ pub fn conversation(program: &str, way: Way) -> Result<()> {
     peer.quit()
 }
 
+/// Datagrams of the program go beside the messages.
+fn datagrams(peer: &mut Peer, s: &mut Session, id: &str) -> Result<()> {
+    for text in [&b"by the way"[..], b"", &[b'x'; 1100]] {
+        let mut out = Vec::new();
+        frame::frame(&mut out, frame::DATAGRAM, text);
+        s.link.send_control(&out)?;
+        same(peer.event("datagram")?["len"].as_u64(), Some(text.len() as u64))?;
+    }
+    peer.command(&format!("datagram {id} and back"))?;
+    same(s.next()?, Event::Datagram(b"and back".to_vec()))
+}
+
 /// Messages in pieces, overtaken by an urgent one.
 fn large(peer: &mut Peer, s: &mut Session, id: &str) -> Result<()> {
     let (whole, other) = (pattern(2 << 20, 1), pattern(100_000, 2));
     let half = whole.len() / 2;
     for (at, piece) in whole[..half].chunks(65_519).scan(0, |at, p| Some((std::mem::replace(at, *at + p.len()), p))) {
-        s.link.send_piece(5, piece, (whole.len() - at) as u32)?;
+        s.send_piece(5, piece, (whole.len() - at) as u32)?;
     }
-    s.link.send_message(0, b"urgent")?;
-    s.link.send_piece(7, &other[..1], other.len() as u32)?;
-    s.link.send_piece(7, &other[1..60_000], other.len() as u32 - 1)?;
+    s.send_message(0, b"urgent")?;
+    s.send_piece(7, &other[..1], other.len() as u32)?;
+    s.send_piece(7, &other[1..60_000], other.len() as u32 - 1)?;
     for (at, piece) in whole[half..].chunks(9_999).scan(half, |at, p| Some((std::mem::replace(at, *at + p.len()), p))) {
-        s.link.send_piece(5, piece, (whole.len() - at) as u32)?;
+        s.send_piece(5, piece, (whole.len() - at) as u32)?;
     }
-    s.link.send_piece(7, &other[60_000..], 40_000)?;
+    s.send_piece(7, &other[60_000..], 40_000)?;
     same(text(&peer.event("message")?, "text"), "urgent")?;
     same(peer.event("message")?["len"].as_u64(), Some(whole.len() as u64))?;
     same(peer.event("message")?["len"].as_u64(), Some(other.len() as u64))?;
@@ -272,13 +290,21 @@ pub fn too_early(program: &str) -> Result<()> {
     frame::frame(&mut large, frame::PAD, &[0; 4097]);
     let mut message = Vec::new();
     frame::message(&mut message, 0, b"too early");
-    for (what, frames) in [("a message", message), ("a Close", frame::reason(frame::CLOSE, 1)), ("a large record", large)] {
+    let ack = frame::numbered(frame::ACK, 0);
+    let early: [(&str, frame::Header, &[u8]); 5] = [
+        ("a message", frame::content(&message), &message),
+        ("padding as content", frame::content(&[0, 0]), &[0, 0]),
+        ("a large record", frame::control(&large), &large),
+        ("an acknowledgement", frame::control(&ack), &ack),
+        ("a message as control", frame::control(&message), &message),
+    ];
+    for (what, header, body) in early {
         let mut link = peer.dial(&us)?;
-        link.send_frames(&frames)?;
+        link.send_record(header, body)?;
         expect(link.wire.closed(Duration::from_secs(5)), &format!("{what} before Chosen was accepted"))?;
     }
     let mut link = peer.dial(&us)?;
-    link.send_piece(0, b"x", 1)?;
+    link.send_record(frame::piece(0, b"x", 1), b"x")?;
     expect(link.wire.closed(Duration::from_secs(5)), "a piece before Chosen was accepted")?;
     // Pings and padding may come.
     let mut link = peer.dial(&us)?;
@@ -286,7 +312,7 @@ pub fn too_early(program: &str) -> Result<()> {
     frame::frame(&mut early, frame::PAD, &[1, 2, 3]);
     frame::frame(&mut early, frame::PING, &9u64.to_be_bytes());
     frame::frame(&mut early, 99, &[]);
-    link.send_frames(&early)?;
+    link.send_control(&early)?;
     Session::adopt(link, 1)?.close()?;
     peer.event("connected")?;
     expect(peer.event_within("message", Duration::from_millis(100))?.is_none(), "a message of a refused link was delivered")?;
@@ -296,13 +322,12 @@ pub fn too_early(program: &str) -> Result<()> {
 /// A Ping may come right behind the claim: Chosen still ends its record.
 pub fn ping_behind_the_claim(program: &str) -> Result<()> {
     let mut peer = Peer::start(program, "interop", &[])?;
-    let mut ping = Vec::new();
-    frame::frame(&mut ping, frame::PING, &9u64.to_be_bytes());
+    let ping = frame::numbered(frame::PING, 9);
     for k in 0..200 {
         let us = peer.neighbour(false, true);
         let mut link = if k % 2 == 0 { peer.dial(&us)? } else { peer.accept(&us)? };
-        link.send_frames_in_records(&[&frame::claim(1, &[]), &ping])?;
-        same(answer(&mut link)?, Answer::Chosen)?;
+        link.send_control_in_records(&[&Claim::new(1, &[]).encode(), &ping])?;
+        chosen(&mut link)?;
         peer.event("connected")?;
     }
     peer.quit()
@@ -317,16 +342,25 @@ pub fn links_of_a_claimant(program: &str) -> Result<()> {
     peer.event("connected")?;
     for (seq, held) in [(6, vec![5]), (4, vec![]), (7, vec![1, 2, 5, 6])] {
         let mut link = peer.dial(&us)?;
-        link.send_frames(&frame::claim(seq, &held))?;
+        link.send_control(&Claim::new(seq, &held).encode())?;
         same(answer(&mut link)?, Answer::Refused(3))?;
+        // One that names the session as well is no better than the link it has.
+        let mut link = peer.dial(&us)?;
+        let named = Claim { seq, only: seq == 7, session: first.id, received: 0, held };
+        if seq > 5 {
+            link.send_control(&named.encode())?;
+            same(answer(&mut link)?, Answer::Refused(3))?;
+        }
     }
-    first.link.send_message(1, b"still here")?;
+    first.send_message(1, b"still here")?;
     same(first.message()?.1, b"still here".to_vec())?;
     let mut second = Session::adopt(peer.dial(&us)?, 8)?;
+    expect(second.id != first.id, "a session that was lost goes on")?;
+    same(first.next()?, Event::Refused(8))?;
     expect(first.link.wire.closed(Duration::from_secs(5)), "the old link was not closed")?;
     peer.event("lost")?;
     peer.event("connected")?;
-    second.link.send_message(1, b"here now")?;
+    second.send_message(1, b"here now")?;
     same(second.message()?.1, b"here now".to_vec())?;
 
     // The same identity with another instance has restarted, whatever it claims.
@@ -345,37 +379,27 @@ pub fn links_of_a_decider(program: &str) -> Result<()> {
     let mut peer = Peer::start(program, "interop", &["--echo"])?;
     let us = peer.neighbour(true, true);
     let mut link = peer.dial(&us)?;
-    let Answer::Claim(first, held) = answer(&mut link)? else {
-        return Err("no claim".into());
-    };
-    same(held, vec![])?;
-    let mut chosen = Vec::new();
-    frame::frame(&mut chosen, frame::CHOSEN, &[]);
-    link.send_frames(&chosen)?;
+    let first = claim(&mut link)?;
+    same(&first, &Claim::new(first.seq, &[]))?;
+    let choice = Chosen::new();
+    link.send_control(&choice.encode())?;
+    let mut s = Session::new(link, choice.session, first.seq);
     peer.event("connected")?;
 
     let mut other = peer.dial(&us)?;
-    let Answer::Claim(second, held) = answer(&mut other)? else {
-        return Err("no second claim".into());
-    };
-    expect(second > first, "the claims do not count up")?;
-    same(held, vec![first])?;
-    other.send_frames(&frame::reason(frame::REFUSED, 3))?;
+    let second = claim(&mut other)?;
+    expect(second.seq > first.seq, "the claims do not count up")?;
+    same(&second, &Claim { seq: second.seq, only: false, session: s.id, received: 0, held: vec![first.seq] })?;
+    other.send_control(&frame::reason(frame::REFUSED, 3))?;
     expect(other.wire.closed(Duration::from_secs(5)), "a refused link was not closed")?;
-    link.send_message(1, b"still here")?;
-    let (_, body) = loop {
-        let (header, body) = link.record()?;
-        if frame::frames(&body)?.iter().any(|(kind, _)| *kind == frame::MESSAGE) {
-            break (header, body);
-        }
-    };
-    expect(body.ends_with(b"still here"), "another echo")?;
+    s.send_message(1, b"still here")?;
+    same(s.message()?, (1, b"still here".to_vec()))?;
 
-    // Chosen on a further link says that we have given up the first.
+    // Chosen with another session on a further link says that we have given up the first.
     let mut third = peer.dial(&us)?;
-    same(answer(&mut third)?, Answer::Claim(second + 1, vec![first]))?;
-    third.send_frames(&chosen)?;
-    expect(link.wire.closed(Duration::from_secs(5)), "the link that was given up is still open")?;
+    same(claim(&mut third)?, Claim { seq: second.seq + 1, only: false, session: s.id, received: 1, held: vec![first.seq] })?;
+    third.send_control(&Chosen::new().encode())?;
+    expect(s.link.wire.closed(Duration::from_secs(5)), "the link that was given up is still open")?;
     peer.event("lost")?;
     peer.event("connected")?;
     drop(third);
@@ -389,7 +413,7 @@ pub fn not_allowed(program: &str) -> Result<()> {
         let us = peer.neighbour(decider, true);
         let mut link = peer.dial(&us)?;
         if !decider {
-            link.send_frames(&frame::claim(1, &[]))?;
+            link.send_control(&Claim::new(1, &[]).encode())?;
         }
         same(answer(&mut link)?, Answer::Refused(4))?;
     }
@@ -407,7 +431,7 @@ pub fn we_refuse(program: &str) -> Result<()> {
         if decider {
             answer(&mut link)?;
         }
-        link.send_frames(&frame::reason(frame::REFUSED, reason))?;
+        link.send_control(&frame::reason(frame::REFUSED, reason))?;
         same(text(&peer.event("connect_failed")?, "code"), code)?;
         expect(link.wire.closed(Duration::from_secs(5)), "a refused link was not closed")?;
     }
@@ -418,25 +442,34 @@ pub fn we_refuse(program: &str) -> Result<()> {
 pub fn broken_records(program: &str) -> Result<()> {
     let mut peer = Peer::start(program, "interop", &[])?;
     type Breach = fn(&mut Session) -> Result<()>;
-    let breaches: [(&str, Breach); 9] = [
+    let breaches: [(&str, Breach); 17] = [
         ("a forged record", |s| s.link.wire.send(&[0x55; 100])),
-        ("a record of an unknown type", |s| {
-            let record = s.link.records.seal(frame::Header { kind: 3, priority: 0, len: 1, left: 0 }, b"x")?;
-            s.link.wire.send(&record)
-        }),
-        ("a message over 2 MiB", |s| s.link.send_piece(1, b"x", (2 << 20) + 1)),
+        ("a record of an unknown type", |s| s.link.send_record(frame::Header { kind: 4, priority: 0, len: 1, left: 0 }, b"x")),
+        ("a message over 2 MiB", |s| s.send_piece(1, b"x", (2 << 20) + 1)),
         ("a piece that does not go on", |s| {
-            s.link.send_piece(1, b"xx", 10)?;
-            s.link.send_piece(1, b"xx", 7)
+            s.send_piece(1, b"xx", 10)?;
+            s.send_piece(1, b"xx", 7)
         }),
-        ("nine messages in pieces", |s| (0..9).try_for_each(|p| s.link.send_piece(p, b"x", 10))),
+        ("nine messages in pieces", |s| (0..9).try_for_each(|p| s.send_piece(p, b"x", 10))),
         ("a ninth message in one piece", |s| {
-            (0..8).try_for_each(|p| s.link.send_piece(p, b"x", 10))?;
-            s.link.send_piece(8, b"x", 1)
+            (0..8).try_for_each(|p| s.send_piece(p, b"x", 10))?;
+            s.send_piece(8, b"x", 1)
         }),
-        ("a frame over the end", |s| s.link.send_frames(&[1, 5, 0])),
-        ("a claim inside a session", |s| s.link.send_frames(&frame::claim(9, &[]))),
-        ("a ping of four bytes", |s| s.link.send_frames(&[2, 4, 0, 0, 0, 0])),
+        ("a frame over the end", |s| s.send_frames(&[1, 5, 0])),
+        ("a control frame over the end", |s| s.link.send_control(&[2, 9, 0, 0, 0, 0, 0, 0, 0, 0])),
+        ("a claim inside a session", |s| s.link.send_control(&Claim::new(9, &[]).encode())),
+        ("a choice inside a session", |s| s.link.send_control(&Chosen::new().encode())),
+        ("a ping of four bytes", |s| s.link.send_control(&[2, 4, 0, 0, 0, 0])),
+        ("an acknowledgement of seven bytes", |s| s.link.send_control(&[8, 7, 0, 0, 0, 0, 0, 0, 0])),
+        ("a message as control", |s| s.link.send_control(&[1, 2, 0, b'x'])),
+        ("a close as control", |s| s.link.send_control(&frame::reason(frame::CLOSE, 1))),
+        ("a ping as content", |s| s.send_frames(&frame::numbered(frame::PING, 1))),
+        ("an acknowledgement as content", |s| s.send_frames(&frame::numbered(frame::ACK, 0))),
+        ("a datagram of 1,101 bytes", |s| {
+            let mut out = Vec::new();
+            frame::frame(&mut out, frame::DATAGRAM, &[0; 1101]);
+            s.link.send_control(&out)
+        }),
     ];
     for (what, breach) in breaches {
         let (_, mut s) = Way { dial: true, decider: true, aes: true }.begin(&mut peer)?;
@@ -447,18 +480,16 @@ pub fn broken_records(program: &str) -> Result<()> {
     }
     // Eight messages in pieces are as many as there may be.
     let (_, mut s) = Way { dial: true, decider: true, aes: false }.begin(&mut peer)?;
-    (0..8).try_for_each(|p| s.link.send_piece(p, b"x", 10))?;
-    s.link.send_message(9, b"and a small one")?;
+    (0..8).try_for_each(|p| s.send_piece(p, b"x", 10))?;
+    s.send_message(9, b"and a small one")?;
     same(text(&peer.event("message")?, "text"), "and a small one")?;
-    (0..8).try_for_each(|p| s.link.send_piece(p, b"123456789", 9))?;
+    (0..8).try_for_each(|p| s.send_piece(p, b"123456789", 9))?;
     for priority in 0..8u64 {
         let m = peer.event("message")?;
         same((m["priority"].as_u64(), text(&m, "text")), (Some(priority), "x123456789"))?;
     }
-    // An end without Close is a loss, not an orderly end.
-    drop(s);
-    let lost = peer.event("lost")?;
-    expect(text(&lost, "code") != "disconnected", "an end without Close passed for an orderly one")?;
+    s.close()?;
+    same(text(&peer.event("lost")?, "code"), "disconnected")?;
     peer.quit()
 }
 
