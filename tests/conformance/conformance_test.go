@@ -139,7 +139,11 @@ func table(way string, run []string, outcomes map[[2]string]outcome) string {
 			fmt.Fprintf(&b, "%14s", fmt.Sprintf("%s %5.2f s", result, cell.took.Seconds()))
 		}
 	}
-	fmt.Fprintf(&b, "\n%d passed, %d failed\n", passed, len(run)*len(run)-passed)
+	var took time.Duration
+	for _, cell := range outcomes {
+		took += cell.took
+	}
+	fmt.Fprintf(&b, "\n%d passed, %d failed, in %.1f s\n", passed, len(run)*len(run)-passed, took.Seconds())
 	return b.String()
 }
 
