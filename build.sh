@@ -93,7 +93,9 @@ build_tool() {
 }
 
 # build_packages adds what CMake projects need; the .pc file comes with the library.
+# It goes first: CMake removes the library when the command that builds it changes.
 build_packages() {
+    mkdir -p "$BUILD"
     cmake -S "$ROOT" -B "$BUILD/cmake" -DCRUST_OUTPUT_DIR="$BUILD" >"$BUILD/cmake.log" 2>&1 || {
         cat "$BUILD/cmake.log" >&2
         die "CMake could not configure the package files"
@@ -107,8 +109,8 @@ command_lib() {
     need_command make make "runs what CMake generates"
     install_needs
     ensure_go
-    build_library
     build_packages
+    build_library
     say "Ready"
     (cd "$BUILD" && printf '    build/%s\n' bin/crust lib/libcrust.* lib/pkgconfig/*.pc lib/cmake/Crust/*.cmake include/crust.h)
 }

@@ -93,8 +93,8 @@ run_bench() {
 run_archtest() { gotest ./core/internal/archtest; }
 
 run_library() {
-    build_library
     build_packages
+    build_library
     printf 'libcrust %s with %d functions\n' "$(PKG_CONFIG_PATH=$BUILD/lib/pkgconfig pkg-config --modversion crust)" "$(grep -c . capi/exports.txt)"
 }
 
