@@ -1,15 +1,21 @@
 #!/usr/bin/env bash
-# Measures libcrust beside raw TCP, Go's TLS and go-libp2p in one interleaved run,
-# and from C to C and from Python to Python, and tells which of its performance
-# goals it reaches here. Takes about ten minutes, best on a machine that does nothing
+# Measures libcrust beside others, each comparison in one interleaved run, and tells
+# which of its performance goals it reaches here. Best on a machine that does nothing
 # else.
 #
-#   tests/bench/run.sh [OPTION...]
+#   tests/bench/run.sh [tcp|udp|grid] [OPTION...]
 #
-# Options are those of the program in this directory: -json, -runs N, -tests
-# bulk,ping, -transports secure-tcp,raw-tcp, -strict, -profile DIRECTORY; -help
-# lists them. Needs Go, a C compiler, Python 3 and the library in build/lib, which
-# "build.sh lib" makes; CRUST_PREFIX names another directory with include/ and lib/.
+#   tcp    sessions over TCP beside raw TCP, Go's TLS and go-libp2p, and from C to C
+#          and from Python to Python: about ten minutes
+#   udp    sessions over UDP beside raw UDP, quic-go and go-libutp: about six minutes
+#   grid   sessions over UDP beside the kernel's TCP, quic-go and go-libutp over links
+#          with delay and loss: about half an hour, and needs network namespaces
+#
+# Without a word of these it runs tcp and udp. Options are those of the programs in
+# this directory and in udp/: -json, -runs N, -tests bulk,ping, -transports A,B,
+# -strict, -profile DIRECTORY; -help lists them. Needs Go, a C and a C++ compiler,
+# Python 3 and the library in build/lib, which "build.sh lib" makes; CRUST_PREFIX names
+# another directory with bin/, include/ and lib/.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -22,12 +28,38 @@ if [[ ! -e $prefix/lib/libcrust.so.1 ]]; then
 	exit 1
 fi
 
-mkdir -p "$out"
-(cd "$here" && go build -o "$out/bench" .)
-"${CC:-cc}" -O2 -o "$out/msg64" "$here/c/msg64.c" -I"$prefix/include" -L"$prefix/lib" -lcrust -Wl,-rpath,"$prefix/lib"
+# over_tcp OPTION... measures sessions over TCP.
+over_tcp() {
+	mkdir -p "$out"
+	(cd "$here" && go build -o "$out/bench" .)
+	"${CC:-cc}" -O2 -o "$out/msg64" "$here/c/msg64.c" -I"$prefix/include" -L"$prefix/lib" -lcrust -Wl,-rpath,"$prefix/lib"
+	CRUST_LIBRARY=$prefix/lib/libcrust.so.1 "$out/bench" \
+		-program "$out/msg64 5000000 64 1" \
+		-program "${PYTHON:-python3} $here/python/msg64.py 2000000 --runs 1" \
+		"$@"
+}
 
-export CRUST_LIBRARY=$prefix/lib/libcrust.so.1
-exec "$out/bench" \
-	-program "$out/msg64 5000000 64 1" \
-	-program "${PYTHON:-python3} $here/python/msg64.py 2000000 --runs 1" \
-	"$@"
+# over_udp OPTION... measures sessions over UDP, by the crust tool as it was built.
+over_udp() { CRUST_PREFIX=$prefix "$here/udp/run.sh" "$@"; }
+
+case ${1:-} in
+tcp)
+	over_tcp "${@:2}"
+	;;
+udp)
+	over_udp bench "${@:2}"
+	;;
+grid)
+	over_udp grid "${@:2}"
+	;;
+-* | '')
+	failed=0
+	over_tcp "$@" || failed=$?
+	over_udp bench "$@" || failed=$?
+	exit "$failed"
+	;;
+*)
+	echo "run.sh: there is no \"$1\": say tcp, udp or grid, or nothing" >&2
+	exit 2
+	;;
+esac

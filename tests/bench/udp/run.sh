@@ -1,38 +1,40 @@
 #!/usr/bin/env bash
-# Measures what reliable UDP is compared with: the kernel's TCP, quic-go, go-libutp
-# and raw UDP, over the loopback interface and then over links with delay and loss.
-# Takes about half an hour, best on a machine that does nothing else.
+# Measures libcrust's sessions over UDP beside the kernel's TCP, quic-go, go-libutp
+# and raw UDP: over the loopback interface, and over links with delay and loss.
 #
-#   tests/bench/udp/run.sh [bench|datagrams|grid [OPTION...]]
+#   tests/bench/udp/run.sh [bench|grid [OPTION...]]
 #
-# Without arguments it runs all three. Options are those of the program in this
-# directory: -json, -runs N, -transports A,B; COMMAND -help lists them. Needs Go
-# and a C++ compiler, and the grid needs network namespaces. Where build/bin/crust
-# exists, which "build.sh lib" makes, the grid has libcrust's transports that are
-# named in CRUST_GRID (crust-tcp if it is not set).
+# Without arguments it runs both, in about 40 minutes. Options are those of the
+# program in this directory: -json, -runs N, -transports A,B; COMMAND -help lists
+# them. Needs Go and a C++ compiler, and the grid needs network namespaces. libcrust
+# takes part when bin/crust exists in build/, which "build.sh lib" makes, or in the
+# directory that CRUST_PREFIX names.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../../.." && pwd)
 out=$root/tests/bench/build
-peers=tcp-cubic,tcp-bbr,quic-go,libutp,libutp-tuned
+crust=${CRUST_PREFIX:-$root/build}/bin/crust
+bench=()
+grid=()
 
 mkdir -p "$out"
 (cd "$here" && go build -o "$out/udpbench" .)
-
-grid=(grid)
-if [[ -x $root/build/bin/crust ]]; then
-	grid+=(-crust "$root/build/bin/crust" -transports "$peers,${CRUST_GRID:-crust-tcp}")
+if [[ -x $crust ]]; then
+	bench=(-crust "$crust")
+	grid=(-crust "$crust" -transports "tcp-cubic,tcp-bbr,quic-go,libutp,libutp-tuned,secure-utp")
 fi
 
 case ${1:-all} in
 all)
-	"$out/udpbench" bench
-	"$out/udpbench" datagrams
-	exec "$out/udpbench" "${grid[@]}"
+	"$out/udpbench" bench "${bench[@]}"
+	exec "$out/udpbench" grid "${grid[@]}"
+	;;
+bench)
+	exec "$out/udpbench" bench "${bench[@]}" "${@:2}"
 	;;
 grid)
-	exec "$out/udpbench" "${grid[@]}" "${@:2}"
+	exec "$out/udpbench" grid "${grid[@]}" "${@:2}"
 	;;
 *)
 	exec "$out/udpbench" "$@"
