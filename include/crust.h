@@ -368,13 +368,13 @@ CRUST_API crust_result CRUST_CALL crust_send_batch(crust_service service, const 
  * 4,096 receipts of this peer are outstanding. */
 CRUST_API crust_result CRUST_CALL crust_send_receipt(crust_service service, const crust_peer_id *peer, const void *data, size_t len, uint8_t priority, uint64_t token);
 /* Sends one datagram at once and never blocks: at most once, in no order, never
- * behind messages, encrypted and authenticated as they are. It may be lost on the
- * way, and when too many wait to be sent or to be taken. UNKNOWN_PEER, TOO_BIG (it
- * has more than crust_max_datagram bytes), UNSUPPORTED (the link to the peer is
- * TCP, which has no datagrams), CLOSED. */
+ * behind messages that are queued, encrypted and authenticated as they are. It may
+ * be lost on the way, when too many wait to be sent or to be taken, and while the
+ * session is suspended. Over TCP it goes into the stream and may come late instead.
+ * UNKNOWN_PEER, TOO_BIG (it has more than crust_max_datagram bytes), CLOSED. */
 CRUST_API crust_result CRUST_CALL crust_send_datagram(crust_service service, const crust_peer_id *peer, const void *data, size_t len);
-/* Returns how many bytes crust_send_datagram takes now for a peer: at least 1,100
- * over uTP, more when the path turns out to be wider, 0 over TCP. UNKNOWN_PEER, CLOSED. */
+/* Returns how many bytes crust_send_datagram takes now for a peer: at least 1,100,
+ * more over uTP when the path turns out to be wider. UNKNOWN_PEER, CLOSED. */
 CRUST_API crust_result CRUST_CALL crust_max_datagram(crust_service service, const crust_peer_id *peer);
 
 /* ---- connecting ------------------------------------------------------------------- */

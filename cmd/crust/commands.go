@@ -28,6 +28,7 @@ var usages = []struct{ name, form, help string }{
 	{"info", "info", "print the word that lets another peer connect to this one"},
 	{"connect", "connect INFO | ENDPOINT[#PEER]", "connect to the peer that printed INFO, or to whoever is at ENDPOINT"},
 	{"send", "send PEER TEXT", "send one message: the rest of the line"},
+	{"receipt", "receipt PEER TEXT", "send one message and tell when it has arrived"},
 	{"bulk", "bulk PEER COUNT SIZE [PRIORITY]", "send COUNT messages of SIZE bytes; priority 0 is the most urgent (default 1)"},
 	{"datagram", "datagram PEER TEXT", "send one datagram, which may be lost: the rest of the line"},
 	{"disconnect", "disconnect PEER", "end a session in order"},
@@ -45,6 +46,8 @@ func (p *peer) command(name string) func(ctx context.Context, arguments string) 
 		return p.commandConnect
 	case "send":
 		return p.commandSend
+	case "receipt":
+		return p.commandReceipt
 	case "bulk":
 		return p.commandBulk
 	case "datagram":
@@ -196,6 +199,15 @@ func (p *peer) commandSend(ctx context.Context, arguments string) error {
 		return err
 	}
 	return p.senders.add(ctx, job{op: "send", peer: to, data: text, count: 1, priority: defaultPriority, began: began})
+}
+
+func (p *peer) commandReceipt(ctx context.Context, arguments string) error {
+	began := time.Now()
+	to, text, err := p.peerAndText("receipt", arguments)
+	if err != nil {
+		return err
+	}
+	return p.senders.add(ctx, job{op: "receipt", peer: to, data: text, count: 1, priority: defaultPriority, began: began, token: p.newToken()})
 }
 
 func (p *peer) commandBulk(ctx context.Context, arguments string) error {

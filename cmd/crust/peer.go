@@ -17,6 +17,8 @@ type peerFlags struct {
 	listen    []string
 	livePort  uint16
 	rotation  time.Duration
+	window    time.Duration
+	noResume  bool
 	network   string
 	identity  string
 	appID     string
@@ -71,12 +73,14 @@ its input open: tail -f /dev/null | crust peer --echo
 	flags.BoolVar(&f.bootstrap, "bootstrap", false, "connect to the first contact that answers")
 	flags.StringVar(&f.role, "role", "node", "`ROLE` that peers are told: node or client")
 	flags.BoolVar(&f.noAccept, "no-accept", false, "refuse connections that peers begin")
+	flags.DurationVar(&f.window, "resume-window", 0, "let a session whose link is gone wait `TIME` for another one, no longer than the other side does (default 30s)")
+	flags.BoolVar(&f.noResume, "no-resume", false, "lose a session with its link")
 	flags.BoolVar(&f.echo, "echo", false, "send every message back to whom it came from")
 	flags.BoolVar(&f.quiet, "quiet-messages", false, "do not print received messages of over 256 bytes, only count them in stats")
 	flags.BoolVar(&f.json, "json", false, "one JSON object per line, for programs")
 	flags.StringVar(&f.config, "config", "", "`FILE` with settings as JSON (docs/CONFIG.md); a flag given beside it replaces its setting")
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{"node", "client"}, cobra.ShellCompDirectiveNoFileComp)))
-	for _, name := range []string{"listen", "live-port", "port-rotation", "network", "app-id", "contact"} {
+	for _, name := range []string{"listen", "live-port", "port-rotation", "resume-window", "network", "app-id", "contact"} {
 		cobra.CheckErr(cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions))
 	}
 	return cmd
@@ -164,6 +168,15 @@ func (f *peerFlags) check(cmd *cobra.Command, cfg *crust.Config) error {
 			return usagef("--port-rotation is 0 for never or at least 1s, not %v", f.rotation)
 		}
 		cfg.PortRotation = f.rotation
+	}
+	if given("resume-window") {
+		if f.window < time.Millisecond {
+			return usagef("--resume-window is at least 1ms, not %v; --no-resume turns it off", f.window)
+		}
+		cfg.ResumeWindow = f.window
+	}
+	if given("no-resume") {
+		cfg.NoResume = f.noResume
 	}
 	if given("contact") {
 		cfg.Contacts = nil

@@ -70,7 +70,7 @@ func TestContractFields(t *testing.T) {
 	has(t, b.refuse("invalid"), "code", "error")
 	b.tell("disconnect %s", a.id)
 	lost := b.next("lost")
-	has(t, lost, "peer", "code", "error")
+	has(t, lost, "peer", "code", "error", "count")
 	if lost.text("code") != "disconnected" || lost.text("peer") != a.id {
 		t.Errorf("got %s, want code disconnected", lost.raw)
 	}
@@ -400,7 +400,7 @@ func TestForPeople(t *testing.T) {
 		t.Fatal("no line about the listener")
 	}
 	a.tell("help")
-	for _, want := range []string{"info", "connect INFO", "send PEER TEXT", "bulk PEER", "datagram PEER TEXT", "disconnect PEER", "peers", "stats", "quit", "PEER is"} {
+	for _, want := range []string{"info", "connect INFO", "send PEER TEXT", "receipt PEER TEXT", "bulk PEER", "datagram PEER TEXT", "disconnect PEER", "peers", "stats", "quit", "PEER is"} {
 		if text := a.raw(); !strings.HasPrefix(strings.TrimSpace(text), want) {
 			t.Errorf("help says %q, want %q", text, want)
 		}

@@ -154,6 +154,11 @@ func (p *peer) handle(ctx context.Context, e *crust.Event) {
 		if p.quiet && len(e.Data) > maxShownText {
 			return
 		}
+	case crust.EventDelivered:
+		if r := p.senders.open.delivered(e); r != nil {
+			p.out.put(r)
+		}
+		return
 	case crust.EventConnected:
 		p.mu.Lock()
 		p.sessions++

@@ -84,8 +84,12 @@ func TestDatagrams(t *testing.T) {
 	c := start(t)
 	a.tell("connect %s", c.at)
 	a.next("connected")
-	a.tell("datagram %s x", c.id)
-	a.refuse("unsupported")
+	c.next("connected")
+	a.tell("datagram %s over TCP", c.id)
+	a.next("sent")
+	if d := datagramAt(t, a, c, "over TCP"); d.text("text") != "over TCP" {
+		t.Errorf("got %s", d.raw)
+	}
 	a.tell("stats")
 	if s := a.next("stats"); s.number("sent_datagrams") < 3 || s.number("received_datagrams") != 0 || s.number("lost_datagrams") != 0 {
 		t.Errorf("got %s", s.raw)

@@ -86,6 +86,28 @@ type (
 		Peer  crust.PeerID `json:"peer"`
 		Code  string       `json:"code"`
 		Error string       `json:"error"`
+		Count uint64       `json:"count"` // messages of which it is not known that they arrived
+	}
+	suspendedReport struct {
+		header
+		Peer  crust.PeerID `json:"peer"`
+		Code  string       `json:"code"`
+		Error string       `json:"error"`
+	}
+	resumedReport struct {
+		header
+		Peer      crust.PeerID   `json:"peer"`
+		Endpoint  crust.Endpoint `json:"endpoint"`
+		Transport string         `json:"transport"`
+		How       string         `json:"how"`
+	}
+	deliveredReport struct {
+		header
+		Peer  crust.PeerID `json:"peer"`
+		Len   int          `json:"len"`
+		Took  float64      `json:"took_ms"`
+		Code  string       `json:"code"`
+		Error string       `json:"error"` // "" when it has arrived
 	}
 	peersReport struct {
 		header
@@ -148,6 +170,9 @@ func (*messageReport) name() string         { return "message" }
 func (*datagramReport) name() string        { return "datagram" }
 func (*sentReport) name() string            { return "sent" }
 func (*lostReport) name() string            { return "lost" }
+func (*suspendedReport) name() string       { return "suspended" }
+func (*resumedReport) name() string         { return "resumed" }
+func (*deliveredReport) name() string       { return "delivered" }
 func (*peersReport) name() string           { return "peers" }
 func (*statsReport) name() string           { return "stats" }
 func (*errorReport) name() string           { return "error" }
@@ -191,7 +216,24 @@ func (r *datagramReport) text() string {
 func (r *sentReport) text() string {
 	return fmt.Sprintf("sent %d messages (%d bytes) to %s in %.1f ms", r.Count, r.Bytes, r.Peer.Short(), r.Took)
 }
-func (r *lostReport) text() string { return fmt.Sprintf("lost %s: %s", r.Peer.Short(), r.Error) }
+func (r *lostReport) text() string {
+	if r.Count > 0 {
+		return fmt.Sprintf("lost %s: %s; %d messages may not have arrived", r.Peer.Short(), r.Error, r.Count)
+	}
+	return fmt.Sprintf("lost %s: %s", r.Peer.Short(), r.Error)
+}
+func (r *suspendedReport) text() string {
+	return fmt.Sprintf("suspended %s: %s", r.Peer.Short(), r.Error)
+}
+func (r *resumedReport) text() string {
+	return fmt.Sprintf("resumed %s at %s (%s)", r.Peer.Short(), r.Endpoint, r.How)
+}
+func (r *deliveredReport) text() string {
+	if r.Error != "" {
+		return fmt.Sprintf("%d bytes may not have arrived at %s: %s", r.Len, r.Peer.Short(), r.Error)
+	}
+	return fmt.Sprintf("%d bytes have arrived at %s in %.1f ms", r.Len, r.Peer.Short(), r.Took)
+}
 func (r *peersReport) text() string {
 	if len(r.Peers) == 0 {
 		return "no peers"
@@ -255,7 +297,11 @@ func reportOf(e *crust.Event) report {
 	case crust.EventBootstrapFailed:
 		return &bootstrapFailedReport{Code: e.Code().String(), Error: why(e)}
 	case crust.EventLost:
-		return &lostReport{Peer: e.Peer, Code: e.Code().String(), Error: why(e)}
+		return &lostReport{Peer: e.Peer, Code: e.Code().String(), Error: why(e), Count: e.Count()}
+	case crust.EventSuspended:
+		return &suspendedReport{Peer: e.Peer, Code: e.Code().String(), Error: why(e)}
+	case crust.EventResumed:
+		return &resumedReport{Peer: e.Peer, Endpoint: e.Endpoint(), Transport: e.Endpoint().Transport.String(), How: e.How().String()}
 	case crust.EventMessagesDropped:
 		return &errorReport{Code: crust.CodeExpired.String(), Error: fmt.Sprintf(
 			"%d messages (%d bytes) of priority %d to %s grew too old in the queue and were dropped", e.Count(), e.Bytes(), e.Priority, e.Peer.Short())}

@@ -23,12 +23,13 @@ const (
 
 // job is messages for one peer: those of one command, or one message to echo.
 type job struct {
-	op       string // "send" or "bulk"; "echo" is not answered
+	op       string // "send", "receipt" or "bulk"; "echo" is not answered
 	peer     crust.PeerID
 	data     []byte // sent count times
 	count    uint64
 	priority uint8
 	began    time.Time
+	token    uint64 // of a receipt, else 0
 }
 
 // senders hands messages to the service in the order in which they were asked
@@ -38,6 +39,7 @@ type senders struct {
 	service *crust.Service
 	out     *output
 	running sync.WaitGroup // the goroutines of the queues
+	open    receipts
 
 	mu      sync.Mutex
 	queues  map[crust.PeerID]*sendQueue // guarded by mu; peers with jobs
@@ -147,7 +149,12 @@ func (s *senders) serve(ctx context.Context, peer crust.PeerID, q *sendQueue) {
 
 // do sends a job's messages and tells the outcome.
 func (s *senders) do(ctx context.Context, j job) {
-	accepted, err := s.hand(ctx, j)
+	accepted, err := uint64(0), error(nil)
+	if j.op == "receipt" {
+		err = s.handReceipt(ctx, j)
+	} else {
+		accepted, err = s.hand(ctx, j)
+	}
 	if j.op == "echo" {
 		return // when it failed, the peer is lost or the service stops, which events tell
 	}
@@ -158,6 +165,9 @@ func (s *senders) do(ctx context.Context, j job) {
 		s.out.tell(&errorReport{Code: crust.CodeOf(err).String(), Error: fmt.Sprintf("%s; %d of the %d messages were accepted", oneLine(err), accepted, j.count)})
 	default:
 		s.out.tell(&sentReport{Peer: j.peer, Count: j.count, Bytes: j.count * uint64(len(j.data)), Took: milliseconds(time.Since(j.began))})
+		if early := s.open.accepted(j.token); early != nil {
+			s.out.tell(early)
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -175,8 +185,8 @@ func (s *senders) hand(ctx context.Context, j job) (uint64, error) {
 		run[i] = crust.Message{Peer: j.peer, Data: j.data, Priority: j.priority}
 	}
 	for accepted := uint64(0); accepted < j.count; {
-		if err := ctx.Err(); err != nil {
-			return accepted, &crust.Error{Op: "send", Peer: j.peer, Code: crust.CodeCanceled, Err: errors.New("given up, because this peer stops")}
+		if ctx.Err() != nil {
+			return accepted, givenUp(j)
 		}
 		n, err := s.service.SendBatch(run[:min(j.count-accepted, sendRun)])
 		accepted += uint64(n)
@@ -192,6 +202,35 @@ func (s *senders) hand(ctx context.Context, j job) (uint64, error) {
 		accepted++
 	}
 	return j.count, nil
+}
+
+// receiptPause is how long a message with a receipt waits before it is offered
+// again to a service that has no room for it.
+const receiptPause = 5 * time.Millisecond
+
+// handReceipt hands a message with a receipt to the service, waiting for room.
+func (s *senders) handReceipt(ctx context.Context, j job) error {
+	s.open.begin(j)
+	for {
+		err := s.service.SendReceipt(j.peer, j.data, j.priority, j.token)
+		if crust.CodeOf(err) != crust.CodeWouldBlock {
+			if err != nil {
+				s.open.refused(j.token)
+			}
+			return err
+		}
+		select {
+		case <-time.After(receiptPause):
+		case <-ctx.Done():
+			s.open.refused(j.token)
+			return givenUp(j)
+		}
+	}
+}
+
+// givenUp is the error of a job that the end has overtaken.
+func givenUp(j job) error {
+	return &crust.Error{Op: "send", Peer: j.peer, Code: crust.CodeCanceled, Err: errors.New("given up, because this peer stops")}
 }
 
 // wait returns when all jobs of commands are done, or when ctx ends.

@@ -75,11 +75,13 @@ class Datagrams(TestCase):
                 with self.fails(crust.Invalid, "peer id"):
                     one.max_datagram(wrong)  # type: ignore[arg-type]
 
-    def test_tcp_has_none(self) -> None:
+    def test_over_tcp(self) -> None:
         with pair() as (one, other):
-            self.assertEqual(one.max_datagram(other.id), 0)
-            with self.fails(crust.Unsupported, "TCP"):
-                one.send_datagram(other.id, b"x")
+            data = bytes(one.max_datagram(other.id))
+            self.assertGreaterEqual(len(data), 1100)
+            self.assertEqual(exchange(one, other, data), crust.Datagram(one.id, data))
+            with self.fails(crust.TooBig):
+                one.send_datagram(other.id, data + b"x")
 
     def test_asyncio(self) -> None:
         async def program() -> None:

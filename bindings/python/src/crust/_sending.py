@@ -67,10 +67,12 @@ class Sending(Base):
         return self._call("receipt", _ffi.crust_send_receipt, peer, where, length, priority)
 
     def send_datagram(self, peer: bytes, data: Buffer) -> None:
-        """Send one datagram at once, copying it: at most once, in no order, never behind messages.
+        """Send one datagram at once, copying it: at most once, in no order.
 
-        It is encrypted and authenticated as messages are. It may be lost on the way, and when too
-        many wait to be sent or to be taken. It arrives as `Datagram`.
+        It never waits behind messages that are queued, and is encrypted and authenticated as they
+        are. It may be lost on the way, when too many wait to be sent or to be taken, and while the
+        session is suspended. Over TCP it goes into the stream and may come late instead. It
+        arrives as `Datagram`.
 
         Args:
             peer: to whom.
@@ -79,7 +81,6 @@ class Sending(Base):
         Raises:
             UnknownPeer: not connected to that peer.
             TooBig: more than fits; the sentence says how much does.
-            Unsupported: the link to the peer is TCP, which has no datagrams.
             Closed: the service is closed.
         """
         check_peer(peer)
@@ -89,7 +90,7 @@ class Sending(Base):
     def max_datagram(self, peer: bytes) -> int:
         """Return how many bytes `send_datagram` takes now for a peer.
 
-        At least 1,100 over uTP, more when the path turns out to be wider, 0 over TCP.
+        At least 1,100, more over uTP when the path turns out to be wider.
 
         Raises:
             UnknownPeer: not connected to that peer.

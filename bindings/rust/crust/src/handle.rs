@@ -224,9 +224,10 @@ impl Handle {
     }
 
     /// Sends one datagram, copying it, at once: at most once, in no order, never
-    /// behind messages, encrypted and authenticated as they are. It may be lost on
-    /// the way, and when too many wait to be sent or to be taken. It arrives as
-    /// [`Datagram`](crate::Event::Datagram).
+    /// behind messages that are queued, encrypted and authenticated as they are. It
+    /// may be lost on the way, when too many wait to be sent or to be taken, and
+    /// while the session is suspended. Over TCP it goes into the stream and may come
+    /// late instead. It arrives as [`Datagram`](crate::Event::Datagram).
     ///
     /// ```
     /// # use crust::{Config, ErrorKind, Event, Service};
@@ -250,9 +251,7 @@ impl Handle {
     ///
     /// Errors: [`UnknownPeer`](crate::ErrorKind::UnknownPeer);
     /// [`TooBig`](crate::ErrorKind::TooBig) over
-    /// [`max_datagram`](Handle::max_datagram);
-    /// [`Unsupported`](crate::ErrorKind::Unsupported) when the link to the peer is
-    /// TCP, which has no datagrams.
+    /// [`max_datagram`](Handle::max_datagram).
     pub fn send_datagram(&self, peer: &PeerId, data: impl AsRef<[u8]>) -> Result<()> {
         let data = data.as_ref();
         // SAFETY: an id, and a buffer with its length, which the library copies.
@@ -268,8 +267,7 @@ impl Handle {
     }
 
     /// How many bytes [`send_datagram`](Handle::send_datagram) takes now for a
-    /// peer: at least 1,100 over uTP, more when the path turns out to be wider, 0
-    /// over TCP.
+    /// peer: at least 1,100, more over uTP when the path turns out to be wider.
     ///
     /// Errors: [`UnknownPeer`](crate::ErrorKind::UnknownPeer).
     pub fn max_datagram(&self, peer: &PeerId) -> Result<usize> {

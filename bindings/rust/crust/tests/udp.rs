@@ -78,11 +78,13 @@ fn datagrams_of_all_sizes() {
 }
 
 #[test]
-fn tcp_has_no_datagrams() {
-    let (a, b) = couple();
-    assert_eq!(a.service.max_datagram(&b.id()), Ok(0));
-    let error = a.service.send_datagram(&b.id(), "x").unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unsupported);
+fn datagrams_over_tcp() {
+    let (a, mut b) = couple();
+    let bytes = vec![9; a.service.max_datagram(&b.id()).unwrap() + 1];
+    assert!(bytes.len() > 1100, "{}", bytes.len());
+    exchange_datagram(&a, &mut b, &bytes[1..]);
+    let error = a.service.send_datagram(&b.id(), bytes).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TooBig);
 }
 
 /// The port of an endpoint.
