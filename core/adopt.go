@@ -216,8 +216,9 @@ func (s *Service) decide(link *secure.Link, a adoption) (*peer, error) {
 				return p, err
 			}
 		} else {
+			last := p.claim
 			s.mu.Unlock()
-			if knows(claim, link, p.instance, p.claim) {
+			if knows(claim, link, p.instance, last) {
 				return p, refusal{wire.ReasonDuplicate}
 			}
 			if a.resume == p && a.resumes(link) { // it has ended the session, and nobody asked for a new one
@@ -356,6 +357,10 @@ func (s *Service) claim(link *secure.Link, a adoption) (*peer, error) {
 		s.mu.Unlock()
 		return nil, refusal{wire.ReasonOver}
 	}
+	if a.how == Accepted && !s.accept.Load() && claim.Session == (wire.SessionID{}) {
+		s.mu.Unlock()
+		return nil, refusal{wire.ReasonNotAllowed}
+	}
 	if over(a) && !better || len(claim.Held) > wire.MaxHeld {
 		s.mu.Unlock()
 		return nil, refusal{wire.ReasonDuplicate}
@@ -456,6 +461,8 @@ func (s *Service) refuses(a adoption) error {
 	switch {
 	case s.stopping:
 		return refusal{wire.ReasonStopping}
+	case a.how == Accepted && !s.accept.Load():
+		return refusal{wire.ReasonNotAllowed}
 	case len(s.peers) >= s.cfg.MaxPeers || s.events.crowded():
 		return refusal{wire.ReasonLimit}
 	case a.admit != nil && !a.admit():

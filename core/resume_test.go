@@ -215,9 +215,9 @@ func TestManyCuts(t *testing.T) {
 func TestBulkThroughCuts(t *testing.T) {
 	const bound = 1 << 20
 	couple(t, true, crust.Config{ResendBuffer: bound}, crust.Config{}, func(t *testing.T, net *simnet.Net, ha, hb *simnet.Host, a, b *node) {
-		net.SetLink(ha, hb, simnet.Link{Latency: 2 * time.Millisecond, Bandwidth: 30 << 20})
+		net.SetLink(ha, hb, simnet.Link{Latency: 2 * time.Millisecond, Bandwidth: 12 << 20})
 		qa, qb := watch(a), watch(b)
-		const messages = 1200
+		const messages = 500
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
@@ -618,6 +618,42 @@ func TestReplayedResumption(t *testing.T) {
 		}
 		if e := b.next(crust.EventMessage); string(e.Data) != "still me" {
 			t.Fatalf("%q", e.Data)
+		}
+	})
+}
+
+// TestNoAcceptResumes: a service that takes no sessions that peers begin lets its
+// own be resumed by whoever dials, and still takes no new one, not even from a peer
+// that has restarted.
+func TestNoAcceptResumes(t *testing.T) {
+	both(t, crust.Config{}, crust.Config{CloseTimeout: time.Second}, func(t *testing.T, net *simnet.Net, ha, hb *simnet.Host, a, b *node) {
+		b.SetAccept(false)
+		net.Reset(ha, hb)
+		for _, n := range []*node{a, b} {
+			n.next(crust.EventSuspended)
+			n.next(crust.EventResumed)
+		}
+		net.Cut(ha, hb)
+		net.Reset(ha, hb)
+		b.next(crust.EventSuspended)
+		key := a.Service.ID()
+		a.Close()
+		net.Heal(ha, hb)
+		keys := sortedKeys(t, 2)
+		again := keys[slices.IndexFunc(keys, func(k *identity.Key) bool { return k.ID() == key })]
+		second := newNode(t, crust.On(ha, crust.Config{Identity: again, NoListen: true}))
+		defer second.Close()
+		if err := second.ConnectEndpoint(crust.Contact{Endpoint: endpointAt("10.0.0.2:1"), Peer: b.ID()}, 3); err != nil {
+			t.Fatal(err)
+		}
+		if e := second.next(crust.EventConnectFailed); e.Code() != crust.CodeNotAllowed {
+			t.Fatal(e.Err())
+		}
+		if e, _ := b.lostAfter(t); e.Peer != key {
+			t.Fatalf("%+v", e)
+		}
+		if b.EventsPending() || len(b.Peers()) != 0 {
+			t.Fatal("there is another session")
 		}
 	})
 }
