@@ -3,7 +3,7 @@
 //! AES-256-GCM records come from the aes-gcm crate.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use aes_gcm::aead::{Aead, KeyInit};
@@ -87,17 +87,33 @@ fn random_flight(network: &Network, noise: &[u8]) -> Vec<u8> {
 /// The conversation's bytes, with what has been read and not yet used.
 pub struct Wire {
     pub conn: TcpStream,
+    /// The first bytes that were sent.
+    pub tape: Vec<u8>,
     rest: Vec<u8>,
 }
 
 impl Wire {
     pub fn new(conn: TcpStream) -> Wire {
         conn.set_nodelay(true).expect("a socket");
-        conn.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
-        Wire { conn, rest: Vec::new() }
+        let mut wire = Wire { conn, tape: Vec::new(), rest: Vec::new() };
+        wire.patience(Duration::from_secs(20));
+        wire
+    }
+
+    /// Sets how long to wait for bytes.
+    pub fn patience(&mut self, d: Duration) {
+        self.conn.set_read_timeout(Some(d)).expect("a socket");
+    }
+
+    /// Closes the connection at once, whatever is unread or was about to be sent.
+    pub fn cut(&mut self) -> Result<()> {
+        let nobody = TcpListener::bind("127.0.0.1:0").and_then(|l| TcpStream::connect(l.local_addr()?));
+        self.conn = nobody.map_err(|e| format!("cannot cut: {e}"))?;
+        Ok(())
     }
 
     pub fn send(&mut self, b: &[u8]) -> Result<()> {
+        self.tape.extend(&b[..b.len().min((1 << 16) - self.tape.len())]);
         self.conn.write_all(b).map_err(|e| format!("cannot write: {e}"))
     }
 

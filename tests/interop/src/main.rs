@@ -6,6 +6,7 @@ mod golden;
 mod keys;
 mod link;
 mod peer;
+mod resume;
 mod scenarios;
 mod session;
 
@@ -57,7 +58,10 @@ fn against(program: &str, document: &str, part: &str) -> Result<()> {
     for way in Way::all() {
         tally.run(&format!("closed by the peer: {}", way.name()), || scenarios::closed_by_the_peer(program, way));
     }
-    let others: [(&str, Scenario); 14] = [
+    for way in Way::all() {
+        tally.run(&format!("resumption: {}", way.name()), || resume::resumption(program, way));
+    }
+    let others: [(&str, Scenario); 22] = [
         ("a service that stops", scenarios::stopping),
         ("silence", scenarios::silence),
         ("dialled by another network", scenarios::dialled_by_another_network),
@@ -72,6 +76,14 @@ fn against(program: &str, document: &str, part: &str) -> Result<()> {
         ("records that break the protocol", scenarios::broken_records),
         ("connection info", scenarios::connection_info),
         ("heartbeat", scenarios::heartbeat),
+        ("acknowledgements", resume::acknowledgements),
+        ("acknowledgements that are false", resume::false_acknowledgements),
+        ("lies in resumptions", resume::lies),
+        ("other sessions than there are", resume::other_sessions),
+        ("a session that is over", resume::over),
+        ("close over the next link", resume::close_over_the_next_link),
+        ("how long a session is kept", resume::window),
+        ("replayed resumptions", resume::replay),
     ];
     for (name, scenario) in others {
         tally.run(name, || scenario(program));

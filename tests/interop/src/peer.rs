@@ -1,7 +1,7 @@
 //! A libcrust peer: the process `crust peer --json`.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{channel, Receiver, RecvTimeoutError};
@@ -72,16 +72,20 @@ impl Peer {
     }
 
     pub fn event_within(&mut self, name: &str, patience: Duration) -> Result<Option<Value>> {
-        if let Some(i) = self.passed.iter().position(|v| v["event"] == name) {
+        self.find(patience, name, |v| v["event"] == name)
+    }
+
+    fn find(&mut self, patience: Duration, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Option<Value>> {
+        if let Some(i) = self.passed.iter().position(&wanted) {
             return Ok(self.passed.remove(i));
         }
         let end = Instant::now() + patience;
         loop {
             match self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
-                Ok(v) if v["event"] == name => return Ok(Some(v)),
+                Ok(v) if wanted(&v) => return Ok(Some(v)),
                 Ok(v) => self.passed.push_back(v),
                 Err(RecvTimeoutError::Timeout) => return Ok(None),
-                Err(RecvTimeoutError::Disconnected) => return Err(format!("the peer ended before an event {name}")),
+                Err(RecvTimeoutError::Disconnected) => return Err(format!("the peer ended before {what}")),
             }
         }
     }
@@ -99,9 +103,40 @@ impl Peer {
     /// A link that the peer begins, by its command connect.
     pub fn accept(&mut self, us: &Us) -> Result<Link> {
         let listener = self.invite(&us.identity.id())?;
-        let (conn, _) = listener.accept().map_err(|e| format!("cannot accept: {e}"))?;
+        self.accept_at(&listener, us)
+    }
+
+    /// A link that the peer begins by itself, or was told to begin.
+    pub fn accept_at(&self, listener: &TcpListener, us: &Us) -> Result<Link> {
+        let end = Instant::now() + PATIENCE;
+        listener.set_nonblocking(true).map_err(|e| e.to_string())?;
+        let conn = loop {
+            match listener.accept() {
+                Ok((conn, _)) => break conn,
+                Err(e) if e.kind() == ErrorKind::WouldBlock && Instant::now() < end => {
+                    std::thread::sleep(Duration::from_millis(2))
+                }
+                Err(e) => return Err(format!("cannot accept: {e}")),
+            }
+        };
+        conn.set_nonblocking(false).map_err(|e| e.to_string())?;
         let link = Link::respond(conn, us)?;
         self.is_it(link)
+    }
+
+    /// The next message event of this priority.
+    pub fn message_of(&mut self, priority: u64) -> Result<Value> {
+        self.message_of_within(priority, PATIENCE)?.ok_or(format!("no message of priority {priority}"))
+    }
+
+    pub fn message_of_within(&mut self, priority: u64, patience: Duration) -> Result<Option<Value>> {
+        self.find(patience, "a message", |v| v["event"] == "message" && v["priority"] == priority)
+    }
+
+    /// Whether an event of this name has come and was not asked for.
+    pub fn has(&mut self, name: &str) -> bool {
+        self.passed.extend(self.lines.try_iter());
+        self.passed.iter().any(|v| v["event"] == name)
     }
 
     /// Tells the peer to connect to a port of ours, where it expects `id`.

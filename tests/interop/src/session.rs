@@ -43,6 +43,9 @@ pub struct Session {
     /// What the last Ack said, and the bytes that have come since.
     pub told: u64,
     untold: usize,
+    /// Records of content that went out, and came, more than once.
+    pub repeated: usize,
+    pub doubled: usize,
     events: VecDeque<Event>,
     partial: HashMap<u8, (Vec<u8>, u32)>,
 }
@@ -130,6 +133,8 @@ impl Session {
             position: 0,
             told: 0,
             untold: 0,
+            repeated: 0,
+            doubled: 0,
             events: VecDeque::new(),
             partial: HashMap::new(),
         }
@@ -144,10 +149,11 @@ impl Session {
 
     /// Goes on over another link, telling that `told` records have come: at most all,
     /// at least those that were acknowledged.
-    pub fn resume(&mut self, mut link: Link, told: u64) -> Result<()> {
+    /// Returns the link before.
+    pub fn resume(&mut self, mut link: Link, told: u64) -> Result<Link> {
         let theirs = if link.decider() {
             let claim = claim(&mut link)?;
-            if claim.session != self.id || claim.seq <= self.seq || claim.held.contains(&self.seq) {
+            if claim.session != self.id || claim.seq <= self.seq {
                 return Err(format!("{claim:?} for the session {} of the claim {}", hex::encode(self.id), self.seq));
             }
             self.seq = claim.seq;
@@ -165,13 +171,15 @@ impl Session {
     }
 
     /// Goes on over a link that is chosen.
-    pub fn move_to(&mut self, link: Link, told: u64, theirs: u64) -> Result<()> {
+    fn move_to(&mut self, link: Link, told: u64, theirs: u64) -> Result<Link> {
         self.acknowledged(theirs)?;
-        (self.link, self.position, self.told, self.untold) = (link, told, told, 0);
+        (self.position, self.told, self.untold) = (told, told, 0);
+        self.repeated += self.kept.len();
+        let old = std::mem::replace(&mut self.link, link);
         for (header, body) in &self.kept {
             self.link.send_record(*header, body)?;
         }
-        Ok(())
+        Ok(old)
     }
 
     fn acknowledged(&mut self, n: u64) -> Result<()> {
@@ -243,6 +251,7 @@ impl Session {
             if self.hashes[self.position as usize - 1] != hash {
                 return Err(format!("record {} is another than before", self.position - 1));
             }
+            self.doubled += 1;
             return Ok(());
         }
         self.hashes.push(hash);
@@ -305,6 +314,11 @@ impl Session {
             }
             self.read()?;
         }
+    }
+
+    /// Whether something came that was not taken yet.
+    pub fn waiting(&self) -> bool {
+        !self.events.is_empty()
     }
 
     pub fn message(&mut self) -> Result<(u8, Vec<u8>)> {
