@@ -29,11 +29,9 @@ class Relay:
     def cut(self) -> None:
         """End the connections that there are."""
         with self._guard:
-            ends, self._ends = self._ends, []
-        for end in ends:
-            with contextlib.suppress(OSError):  # the other side was faster
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
+            for end in self._ends:
+                with contextlib.suppress(OSError):  # the other side was faster
+                    end.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
@@ -42,6 +40,8 @@ class Relay:
         self.cut()
         for thread in self._threads:
             thread.join(PATIENCE)
+        for end in self._ends:
+            end.close()
 
     def _accept(self) -> None:
         while True:
@@ -83,6 +83,7 @@ class Resuming(TestCase):
             new_service(network, listen=[], resume_window=PATIENCE) as other,
         ):
             other.connect_endpoint(relay.endpoint).result(PATIENCE)
+            wait_for(one, crust.Connected)  # before that there is nothing to resume
             sent = []
             for cut in range(3):
                 contents = [b"%d %d" % (cut, n) for n in range(500)]
@@ -109,6 +110,7 @@ class Resuming(TestCase):
             new_service(network, listen=[], resume=False) as other,
         ):
             other.connect_endpoint(relay.endpoint).result(PATIENCE)
+            wait_for(one, crust.Connected)  # before that there is nothing to resume
             relay.cut()
             for event in other.events(PATIENCE):
                 self.assertNotIsInstance(event, crust.Suspended)
@@ -137,6 +139,7 @@ class Receipts(TestCase):
             new_service(network, listen=[], resume=False) as other,
         ):
             other.connect_endpoint(relay.endpoint).result(PATIENCE)
+            wait_for(one, crust.Connected)  # before that there is nothing to resume
             relay.cut()
             call = None
             with contextlib.suppress(crust.UnknownPeer):  # the loss was noticed before
