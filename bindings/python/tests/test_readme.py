@@ -16,7 +16,7 @@ class Readme(TestCase):
             textwrap.dedent(code)
             for code in re.findall(r"^ *```python\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
         ]
-        self.assertEqual(len(programs), 3)
+        self.assertEqual(len(programs), 4)
         printed = []
         for program in programs:
             result = run_python(program)
