@@ -11,12 +11,12 @@ const (
 	// MinResendBuffer is the least Config.ResendBuffer: a sender that has filled
 	// it must get an acknowledgement.
 	MinResendBuffer = 4 * wire.MaxUnacked
-	// keptBase is how much may be kept however short the way is, and keptRate how
-	// many bytes for each nanosecond of a round trip: what would fill a link of 1
-	// GB/s. More would be in the caches of nobody: with 512 KiB instead of 8 MiB a
+	// keptBase is how much may be kept however short the way is, and keptRate the
+	// nanoseconds of a round trip for one byte more: it is what fills a link of 250
+	// MB/s. More would be in the caches of nobody: with 512 KiB instead of 8 MiB a
 	// flood of small messages measured up to 1.5 times as fast.
 	keptBase = MinResendBuffer
-	keptRate = 1
+	keptRate = 4
 	// keptCost is added to each kept record's bytes, so that a flood of tiny
 	// records has a bound too.
 	keptCost = 64
@@ -94,10 +94,7 @@ func (k *backlog) want(tokens []uint64) {
 // mayKeep returns how many bytes may be kept. It is less than the configured bound
 // when the round trip is short. mu is held.
 func (s *Session) mayKeep() int {
-	if s.trip == 0 {
-		return min(2*keptBase, s.cfg.ResendBuffer)
-	}
-	return int(min(keptBase+keptRate*s.trip, int64(s.cfg.ResendBuffer)))
+	return int(min(keptBase+s.trip/keptRate, int64(s.cfg.ResendBuffer)))
 }
 
 // behind reports whether records must go out again.
