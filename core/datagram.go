@@ -82,11 +82,11 @@ func (o *owner) Datagram(sess *session.Session, data []byte) {
 }
 
 func (s *Service) datagram(id PeerID, data []byte) {
+	s.datagramsReceived.Add(1) // before: who has it finds it counted
 	if s.find(id) == nil || !s.events.datagram(id, data) {
+		s.datagramsReceived.Add(^uint64(0))
 		s.datagramsLost.Add(1)
-		return
 	}
-	s.datagramsReceived.Add(1)
 }
 
 // slabSize is the size of the buffers that datagrams are gathered in.

@@ -401,15 +401,18 @@ func (in *inbox) deliver(wait bool) bool {
 	if wait {
 		s.paused.Store(true)
 	}
-	n, ok := uint64(len(in.messages)), s.owner.Deliver(s, in.messages, in.buffers, wait)
+	n := uint64(len(in.messages))
+	s.received.Add(n) // before: who has a message finds it counted
+	s.receivedB.Add(in.total)
+	ok := s.owner.Deliver(s, in.messages, in.buffers, wait)
 	if wait {
 		s.paused.Store(false)
 		s.lastHeard.Store(s.clock())
 	} else if !ok {
+		s.received.Add(-n)
+		s.receivedB.Add(-in.total)
 		return false
 	}
-	s.received.Add(n)
-	s.receivedB.Add(in.total)
 	clear(in.messages)
 	clear(in.buffers)
 	in.messages, in.buffers, in.bytes, in.packed = in.messages[:0], in.buffers[:0], 0, false
