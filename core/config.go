@@ -257,8 +257,8 @@ func (c Config) check() (Config, error) {
 		}
 	}
 	if c.Listen == nil {
-		any := netip.AddrPortFrom(netip.IPv6Unspecified(), 0)
-		c.Listen = []Endpoint{endpoint.New(TCP, any), endpoint.New(UTP, any)}
+		everywhere := netip.AddrPortFrom(netip.IPv6Unspecified(), 0)
+		c.Listen = []Endpoint{endpoint.New(TCP, everywhere), endpoint.New(UTP, everywhere)}
 	}
 	c.Listen, c.Contacts = slices.Clone(c.Listen), slices.Clone(c.Contacts)
 	if c.Logger == nil {
