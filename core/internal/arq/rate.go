@@ -102,6 +102,7 @@ type rate struct {
 	phase   int
 	phaseAt time.Duration
 	lookEnd time.Duration // zero until little is in flight
+	seen    time.Duration // least round trip since then
 
 	cap                 int // bound on window because of loss
 	roundLost, roundGot int
@@ -207,7 +208,7 @@ func (r *rate) estimate(now time.Duration, s *sample) {
 	if s.starved && bw < r.best {
 		return
 	}
-	if r.rounds > r.slotIn && now-r.slotAt >= slotTime {
+	if old := now - r.slotAt; old >= slotTime && (r.rounds > r.slotIn || r.minRTT != never && old >= 2*r.minRTT) {
 		r.slot = (r.slot + 1) % bestSlots
 		r.slots[r.slot], r.slotIn, r.slotAt = 0, r.rounds, now
 	}
@@ -279,11 +280,11 @@ func (r *rate) advance(now time.Duration, s *sample) {
 // measure keeps the least round trip, and looks for it anew when the last is old.
 func (r *rate) measure(now time.Duration, s *sample) {
 	old := now-r.minAt > minRTTWindow
-	if s.rtt > 0 && (s.rtt <= r.minRTT || old) {
+	if s.rtt > 0 && (s.rtt <= r.minRTT || old && !r.full) {
 		r.minRTT, r.minAt = s.rtt, now
 	}
 	if old && r.mode != look && r.full {
-		r.mode, r.lookEnd = look, 0
+		r.mode, r.lookEnd, r.seen = look, 0, never
 		r.minAt = now
 	}
 	if r.mode != look {
@@ -292,6 +293,9 @@ func (r *rate) measure(now time.Duration, s *sample) {
 	if r.starved == 0 {
 		r.starved = max(r.delivered+uint64(s.left), 1) // its rate means nothing
 	}
+	if s.rtt > 0 && r.lookEnd > 0 {
+		r.seen = min(r.seen, s.rtt)
+	}
 	if r.lookEnd == 0 {
 		if s.left <= r.lookWindow() {
 			r.lookEnd = now + max(r.minRTT, lookTimeNear)
@@ -299,8 +303,8 @@ func (r *rate) measure(now time.Duration, s *sample) {
 				r.lookEnd = now + max(r.minRTT, lookTime)
 			}
 		}
-	} else if now >= r.lookEnd {
-		r.minAt = now
+	} else if now >= r.lookEnd && r.seen != never {
+		r.minRTT, r.minAt = r.seen, now
 		r.enterCruise(now)
 	}
 }

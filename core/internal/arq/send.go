@@ -197,7 +197,10 @@ const (
 	maxBurst = 64 << 10
 	// burstTime is how long a burst may take at the path's rate.
 	burstTime = time.Millisecond
-	// maxCredit is what may gather in bytes while the timer is late.
+	// lateTime is how late whoever asks may be without sending less than the rate:
+	// timers of a busy machine are. What gathers meanwhile is at most maxCredit
+	// bytes.
+	lateTime  = 5 * time.Millisecond
 	maxCredit = 256 << 10
 )
 
@@ -208,7 +211,7 @@ func (p *pacer) burst(r *rate) int {
 
 // fill adds the tokens of the time that has passed.
 func (p *pacer) fill(now time.Duration, r *rate) {
-	most := max(float64(p.burst(r)), min(2*r.pacing*burstTime.Seconds(), maxCredit))
+	most := min(float64(p.burst(r))+r.pacing*lateTime.Seconds(), maxCredit)
 	if now > p.at {
 		if p.tokens < most {
 			p.tokens = min(p.tokens+r.pacing*(now-p.at).Seconds(), most)
