@@ -149,7 +149,8 @@ func (s *senders) serve(ctx context.Context, peer crust.PeerID, q *sendQueue) {
 
 // do sends a job's messages and tells the outcome.
 func (s *senders) do(ctx context.Context, j job) {
-	accepted, err := uint64(0), error(nil)
+	var accepted uint64
+	var err error
 	if j.op == "receipt" {
 		err = s.handReceipt(ctx, j)
 	} else {

@@ -60,10 +60,10 @@ func TestTable(t *testing.T) {
 	}
 	losses := []float64{0, 0.001, 0.01, 0.05, 0.10}
 	for _, rate := range []float64{10, 200, 1000} {
-		for _, delay := range []time.Duration{0, 10, 20, 150} {
+		for _, delay := range []int{0, 10, 20, 150} {
 			line := fmt.Sprintf("%5.0f Mbit/s %3d ms:", rate, delay)
 			for _, loss := range losses {
-				d := delay*time.Millisecond + 100*time.Microsecond
+				d := time.Duration(delay)*time.Millisecond + 100*time.Microsecond
 				p := path{rate: rate * megabit, delay: d, loss: loss, queue: int(max(rate*megabit*2*d.Seconds(), 64<<10))}
 				back := p
 				last := 5 * time.Second
