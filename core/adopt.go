@@ -40,7 +40,7 @@ type adoption struct {
 	within   context.Context // of a dialled link: bounds its adoption
 	attempt  *attempt        // ours; nil for an accepted link and for a bootstrap
 	admit    func() bool     // of an accepted link: leave the waiting room
-	resume   *peer           // of a link that was dialled for a session that has none
+	resume   *peer           // of a link that was dialled for a session, to go on over it
 }
 
 // resumes reports whether a link may only go on with a session: it was dialled for
@@ -222,7 +222,9 @@ func (s *Service) decide(link *secure.Link, a adoption) (*peer, error) {
 				return p, refusal{wire.ReasonDuplicate}
 			}
 			if a.resume == p && a.resumes(link) { // it has ended the session, and nobody asked for a new one
-				p.sess.Kill(session.ErrOver)
+				if _, suspended := p.sess.Suspended(); suspended { // else what is on its link may still be read
+					p.sess.Kill(session.ErrOver)
+				}
 				return nil, refusal{wire.ReasonOver}
 			}
 		}
@@ -250,13 +252,17 @@ func (s *Service) decideAgain(link *secure.Link, a adoption, p *peer, claim wire
 // move takes a session over to another link. mu is held; the returned function is
 // to be called without it.
 func (s *Service) move(p *peer, link *secure.Link, a adoption, claim uint64, first []byte, told, theirs uint64) (func(), error) {
+	before := rank(p.how, p.endpoint)
+	s.lookup.Lock() // the session's reader tells where it goes on, as soon as it does
 	moved, err := p.sess.Resume(link, first, told, theirs)
+	if err == nil {
+		p.claim, p.how, p.endpoint = claim, a.how, a.endpoint
+	}
+	s.lookup.Unlock()
 	if err != nil {
 		return func() {}, err
 	}
-	s.lookup.Lock()
-	p.claim, p.how, p.endpoint = claim, a.how, a.endpoint
-	s.lookup.Unlock()
+	p.unnamed(func(seq uint64) bool { return seq <= claim })
 	if p.giveUp != nil {
 		p.giveUp()
 	}
@@ -269,6 +275,7 @@ func (s *Service) move(p *peer, link *secure.Link, a adoption, claim uint64, fir
 		s.resolve(at)
 		calls = append(calls, s.events.add(Event{Type: EventAlreadyConnected, Peer: p.id, Token: at.token}))
 	}
+	s.linked(p, before)
 	return func() {
 		for _, call := range calls {
 			call()
@@ -366,6 +373,9 @@ func (s *Service) claim(link *secure.Link, a adoption) (*peer, error) {
 		return nil, refusal{wire.ReasonDuplicate}
 	}
 	s.pending[id] = append(s.pending[id], claim.Seq)
+	if p := s.peers[id]; p != nil && p.sess.ID() == claim.Session {
+		p.named(claim.Seq)
+	}
 	s.mu.Unlock()
 
 	err := session.Tell(link, claim.Append(nil))
@@ -394,6 +404,9 @@ func (s *Service) claimed(link *secure.Link, a adoption, claim wire.Claim, chose
 	id, nothing := link.Remote.Peer, func() {}
 	s.mu.Lock()
 	p := s.peers[id]
+	if p != nil && p.sess.ID() == claim.Session && errors.As(err, new(told)) {
+		p.unnamed(func(seq uint64) bool { return seq == claim.Seq })
+	}
 	ours := p != nil && p.sess.ID() == chosen.Session
 	resumes := claim.Session == chosen.Session
 	switch {
@@ -415,6 +428,9 @@ func (s *Service) claimed(link *secure.Link, a adoption, claim wire.Claim, chose
 		p, call := s.insert(link, a, claim.Seq, chosen.Session, nil)
 		s.mu.Unlock()
 		return p, call, nil
+	case ours && a.admit != nil && !a.admit(): // its connection is closed
+		s.mu.Unlock()
+		return nil, nothing, refusal{wire.ReasonLimit}
 	case ours:
 		call, err := s.move(p, link, a, claim.Seq, nil, claim.Received, chosen.Received)
 		s.mu.Unlock()
@@ -426,6 +442,23 @@ func (s *Service) claimed(link *secure.Link, a adoption, claim wire.Claim, chose
 	s.mu.Unlock()
 	s.retire(p) // the decider knows: it has ended, or is about to
 	return nil, nothing, nil
+}
+
+// named notes a claim that names the session. Until its answer is known the peer
+// may have left the session's link. mu is held.
+func (p *peer) named(seq uint64) {
+	if len(p.naming) > wire.MaxHeld { // of those that were never answered the last says enough
+		p.naming = slices.Delete(p.naming, 0, 1)
+	}
+	p.naming = append(p.naming, seq)
+	p.sess.Doubt(true)
+}
+
+// unnamed forgets claims of named that do not matter any more: they were refused,
+// or a later one was granted. mu is held.
+func (p *peer) unnamed(which func(seq uint64) bool) {
+	p.naming = slices.DeleteFunc(p.naming, which)
+	p.sess.Doubt(len(p.naming) > 0)
 }
 
 // ended returns a function that ends a session without a link whose claim was
@@ -502,6 +535,7 @@ func (s *Service) insert(link *secure.Link, a adoption, claim uint64, id wire.Se
 			calls = append(calls, s.events.add(Event{Type: EventAlreadyConnected, Peer: p.id, Token: at.token}))
 		}
 	}
+	s.linked(p, rank(a.how, a.endpoint))
 	return p, func() {
 		for _, call := range calls {
 			call()

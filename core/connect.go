@@ -12,6 +12,7 @@ import (
 	"github.com/libcrust/libcrust/core/internal/dial"
 	"github.com/libcrust/libcrust/core/internal/secure"
 	"github.com/libcrust/libcrust/core/internal/session"
+	"github.com/libcrust/libcrust/core/internal/wire"
 )
 
 // attempt is one Connect or Bootstrap in flight.
@@ -106,6 +107,7 @@ func (s *Service) already(a *attempt, p *peer) bool {
 	}
 	s.resolve(a)
 	p.reach(a.endpoints...)
+	s.seek(p, true)
 	call := s.events.add(Event{Type: EventAlreadyConnected, Peer: p.id, Token: a.token})
 	s.mu.Unlock()
 	call()
@@ -133,7 +135,7 @@ func (s *Service) joined(id PeerID, own *attempt) (list []*attempt) {
 
 // runConnect is the goroutine of one Connect.
 func (s *Service) runConnect(a *attempt) {
-	for {
+	for over := 0; ; {
 		if p := s.settled(a); p != nil {
 			if s.already(a, p) {
 				return
@@ -156,7 +158,7 @@ func (s *Service) runConnect(a *attempt) {
 		s.mu.Lock()
 		a.peer = link.Remote.Peer
 		s.mu.Unlock()
-		if p := s.settled(a); p != nil { // while we dialled, the peer did
+		if p := s.settled(a); p != nil && !s.improves(p, Dialed, step) { // while we dialled, the peer did
 			link.Conn.Close() //nolint:errcheck // it carries nothing
 			continue
 		}
@@ -168,6 +170,9 @@ func (s *Service) runConnect(a *attempt) {
 			}
 		case errors.Is(err, errDuplicate):
 			s.awaitOther(a)
+		case isOver(err): // the session that the link could have carried on has ended meanwhile
+			s.rest(a.ctx, redialPause(over))
+			over++
 		default:
 			if s.settled(a) == nil {
 				s.connectFailed(a, err)
@@ -175,6 +180,12 @@ func (s *Service) runConnect(a *attempt) {
 			}
 		}
 	}
+}
+
+// isOver reports whether a link was of no use because a session had ended.
+func isOver(err error) bool {
+	var r refusal
+	return errors.Is(err, session.ErrOver) || errors.As(err, &r) && r.reason == wire.ReasonOver
 }
 
 // settled returns the session with the peer of an attempt that is live and has a

@@ -192,8 +192,10 @@ func (s *Service) lose(p *peer, why *Error) {
 	s.lookup.Lock()
 	delete(s.peers, p.id)
 	s.lookup.Unlock()
-	if p.giveUp != nil {
-		p.giveUp()
+	for _, end := range []context.CancelFunc{p.giveUp, p.upgrade.stop} {
+		if end != nil {
+			end()
+		}
 	}
 	c := p.sess.Counters()
 	addCounters(&s.past, c)

@@ -51,12 +51,14 @@ func (o *owner) Unlinked(sess *session.Session) {
 	s.spawn(func() { s.redial(p) })
 }
 
-// Moving reports whether an answer to a claim of ours is on its way.
+// Moving reports whether an answer to a claim of ours is on its way, or has just
+// come.
 func (o *owner) Moving(sess *session.Session) bool {
 	s, p := (*Service)(o), sess.Tag.(*peer)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.pending[p.id]) > 0
+	_, suspended := sess.Suspended()
+	return !suspended || len(s.pending[p.id]) > 0
 }
 
 // Suspended tells the program.

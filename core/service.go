@@ -69,6 +69,7 @@ type Service struct {
 	sessions   uint64
 	failed     uint64 // connects
 	attemptSeq uint64
+	upgrading  int // tries to get better links, now
 	stopped    chan struct{}
 
 	// guarded by mu and lookup for writing, by either for reading
@@ -92,6 +93,8 @@ type peer struct {
 	endpoints []Endpoint         // where the peer may be dialled, the newest last
 	redialing bool               // a goroutine dials it
 	giveUp    context.CancelFunc // ends a try of that
+	upgrade   upgrade            // the search for a better link
+	naming    []uint64           // seqs of our claims that name the session, and may have been granted without us knowing
 }
 
 // New makes a service and starts its listeners. It returns an *Error with
@@ -364,6 +367,7 @@ func (s *Service) Peers() []PeerInfo {
 	return infos
 }
 
+// info describes the session. mu or lookup is held.
 func (p *peer) info() PeerInfo {
 	c, link := p.sess.Counters(), p.sess.Link()
 	_, suspended := p.sess.Suspended()
@@ -377,7 +381,9 @@ func (p *peer) info() PeerInfo {
 
 // Peer returns one session, and whether there is one.
 func (s *Service) Peer(peer PeerID) (PeerInfo, bool) {
-	p := s.find(peer)
+	s.lookup.RLock()
+	defer s.lookup.RUnlock()
+	p := s.peers[peer]
 	if p == nil {
 		return PeerInfo{}, false
 	}

@@ -69,7 +69,7 @@ func (s *Session) unlink(l *line, why error) {
 		s.mu.Unlock()
 		return
 	}
-	if s.state == finishing {
+	if s.state == finishing && !s.doubt {
 		s.clean = errors.Is(why, errHungUp) // the peer closes when it has read all, and Close last
 	}
 	over := s.state == finishing && (s.clean || s.kept.messages() == 0)
@@ -146,6 +146,15 @@ func (s *Session) Suspended() (time.Duration, bool) {
 		return 0, false
 	}
 	return max(0, s.window-time.Duration(s.clock()-s.since)), true
+}
+
+// Doubt tells whether the peer may have chosen another link for the session
+// without us knowing it yet: then it leaves the one that we know, and that it
+// closes it does not mean that it has read what we sent.
+func (s *Session) Doubt(doubt bool) {
+	s.mu.Lock()
+	s.doubt = doubt
+	s.mu.Unlock()
 }
 
 // Received returns how many records of content have come.
