@@ -28,7 +28,7 @@ pub fn belongs(frame: u8, record: u8) -> bool {
     }
 }
 
-fn field(out: &mut Vec<u8>, tag: u8, value: &[u8]) {
+pub fn field(out: &mut Vec<u8>, tag: u8, value: &[u8]) {
     out.push(tag);
     out.extend((value.len() as u16).to_be_bytes());
     out.extend(value);

@@ -4,17 +4,18 @@
 
 use std::collections::HashMap;
 
+use crate::datagram::{Binding, Chain, Flight, ANSWER, COOKIE, FINISH, OFFER, PROLOGUE};
 use crate::frame::{self, Hello, Info, Result};
-use crate::keys::{montgomery, Identity, Network};
+use crate::keys::{blake2b_256, montgomery, Identity, Network};
 use crate::link::{check, read, write, Records, Us};
 
 type Vectors = HashMap<String, Vec<u8>>;
 
-fn parse(doc: &str) -> Result<Vectors> {
+fn parse(doc: &str, what: &str) -> Result<Vectors> {
     let block = doc
-        .split_once("<!-- vectors: begin -->\n```\n")
-        .and_then(|(_, rest)| rest.split_once("```\n<!-- vectors: end -->"))
-        .ok_or("the document has no test vectors")?
+        .split_once(&format!("<!-- {what}: begin -->\n```\n"))
+        .and_then(|(_, rest)| rest.split_once(&format!("```\n<!-- {what}: end -->")))
+        .ok_or(format!("the document has no {what}"))?
         .0;
     let mut texts: Vec<(String, String)> = Vec::new();
     for line in block.lines().filter(|l| !l.starts_with('#')) {
@@ -78,7 +79,7 @@ impl Checker {
 
 /// Checks every vector of the document. Returns how many there were.
 pub fn check_document(doc: &str) -> Result<usize> {
-    let mut c = Checker { vectors: parse(doc)?, checked: 0 };
+    let mut c = Checker { vectors: parse(doc, "vectors")?, checked: 0 };
     let network = Network::new(&c.get("network name")?);
     c.same("root", &network.root)?;
     c.same("psk", &network.psk)?;
@@ -129,7 +130,73 @@ pub fn check_document(doc: &str) -> Result<usize> {
         return Err("the connection info says something else".into());
     }
     c.checked += 1;
+    c.vectors.extend(parse(doc, "datagram vectors")?);
+    datagrams(&mut c, &initiator, &responder)?;
     Ok(c.checked)
+}
+
+/// The vectors of section 19.
+fn datagrams(c: &mut Checker, initiator: &Us, responder: &Us) -> Result<()> {
+    fn array<const N: usize>(c: &Checker, name: &str) -> Result<[u8; N]> {
+        c.get(name)?.try_into().map_err(|_| format!("{name} has another length"))
+    }
+    let binding = |c: &Checker, side: &str| -> Result<Binding> {
+        Ok(Binding { cid: array(c, &format!("{side} CID"))?, header_key: array(c, &format!("{side} header key"))? })
+    };
+    let key = initiator.network.datagram;
+    c.same("datagram", &key)?;
+    let (at_a, at_b) = (binding(c, "initiator")?, binding(c, "responder")?);
+    let id: [u8; 8] = array(c, "handshake id")?;
+    let flight = |c: &mut Checker, name: &str, f: Flight| -> Result<()> {
+        c.same(&format!("{name}, plaintext without padding"), &f.encode())?;
+        let datagram = c.get(&format!("{name}, datagram"))?;
+        let nonce: [u8; 24] = datagram[..24].try_into().map_err(|_| "a datagram cut short")?;
+        let padding: [u8; 2] = array(c, &format!("{name}, padding"))?;
+        c.same(&format!("{name}, datagram"), &f.seal(&key, &nonce, u16::from_be_bytes(padding) as usize))?;
+        match Flight::open(&key, &datagram) {
+            Some(same) if same == f => Ok(()),
+            other => Err(format!("{name} was read as {other:?}")),
+        }
+    };
+    let mut a = initiator.noise_over(PROLOGUE, true, Some(&c.get("initiator ephemeral secret")?))?;
+    let mut b = responder.noise_over(PROLOGUE, false, Some(&c.get("responder ephemeral secret")?))?;
+    let m = write(&mut a, &frame::offer())?;
+    let mut offer = Flight::new(OFFER, id, &m);
+    flight(c, "first offer", offer.clone())?;
+    // The secret and the address of the text before the vectors.
+    let address = [&[0; 10][..], &[0xff, 0xff, 192, 0, 2, 1], &4000u16.to_be_bytes(), &m[..32]].concat();
+    offer.cookie = blake2b_256(&[0xc0; 32], &address)[..16].try_into().unwrap();
+    flight(c, "cookie", Flight { cookie: offer.cookie, ..Flight::new(COOKIE, id, &[]) })?;
+    flight(c, "second offer", offer)?;
+    read(&mut b, &m)?;
+    let m = write(&mut b, &at_b.hello(&responder.hello))?;
+    flight(c, "answer", Flight::new(ANSWER, id, &m))?;
+    let payload = read(&mut a, &m)?;
+    if check(&a, &payload)? != responder.hello || Binding::decode(&payload)? != at_b {
+        return Err("the initiator read another hello".into());
+    }
+    let m = write(&mut a, &at_a.hello(&initiator.hello))?;
+    flight(c, "finish", Flight::new(FINISH, id, &m))?;
+    read(&mut b, &m)?;
+    c.same("handshake hash", b.get_handshake_hash())?;
+    let (forth, back) = a.dangerously_get_raw_split();
+    c.same("key to responder", &forth)?;
+    c.same("key to initiator", &back)?;
+    let plain = c.get("plaintext")?;
+    for (name, aes) in [("cha", false), ("aes", true)] {
+        let (to_b, to_a) = (Chain::new(&forth, aes), Chain::new(&back, aes));
+        c.same(&format!("{name} chain of epoch 0 to responder"), &to_b.chain)?;
+        for (epoch, number) in [(0, 0), (1, 1 << 22)] {
+            c.same(&format!("{name} key of epoch {epoch} to responder"), &to_b.at(number).key())?;
+            let sealed = to_b.seal(&at_b, number, &plain);
+            c.same(&format!("{name} to responder, number {number}"), &sealed)?;
+            if to_b.open(&at_b, &sealed) != Some((number, plain.clone())) {
+                return Err(format!("number {number} was not opened"));
+            }
+        }
+        c.same(&format!("{name} to initiator, number 1"), &to_a.seal(&at_a, 1, &plain))?;
+    }
+    Ok(())
 }
 
 fn records(c: &mut Checker, cipher: &str, mut a: Records, mut b: Records) -> Result<()> {

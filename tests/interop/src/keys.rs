@@ -24,12 +24,14 @@ pub struct Network {
     pub root: [u8; 32],
     pub psk: [u8; 32],
     pub mask: [u8; 32],
+    pub datagram: [u8; 32],
 }
 
 impl Network {
     pub fn new(name: &[u8]) -> Network {
         let root = blake2b_256(&[0; 32], &[b"libcrust/1 network\x00", name].concat());
-        Network { root, psk: blake2b_256(&root, b"psk"), mask: blake2b_256(&root, b"mask") }
+        let key = |name| blake2b_256(&root, name);
+        Network { root, psk: key(b"psk"), mask: key(b"mask"), datagram: key(b"datagram") }
     }
 
     /// The stream that masks what stands behind a flight's nonce.

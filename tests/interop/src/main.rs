@@ -1,14 +1,17 @@
 //! A second implementation of the libcrust protocol. It shares no code and no
 //! cryptographic library with the first, and was written from docs/PROTOCOL.md.
 
+mod datagram;
 mod frame;
 mod golden;
+mod inner;
 mod keys;
 mod link;
 mod peer;
 mod resume;
 mod scenarios;
 mod session;
+mod udp;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -61,7 +64,10 @@ fn against(program: &str, document: &str, part: &str) -> Result<()> {
     for way in Way::all() {
         tally.run(&format!("resumption: {}", way.name()), || resume::resumption(program, way));
     }
-    let others: [(&str, Scenario); 22] = [
+    for way in Way::all() {
+        tally.run(&format!("over UDP: {}", way.name()), || udp::conversation(program, way));
+    }
+    let others: [(&str, Scenario); 24] = [
         ("a service that stops", scenarios::stopping),
         ("silence", scenarios::silence),
         ("dialled by another network", scenarios::dialled_by_another_network),
@@ -84,6 +90,8 @@ fn against(program: &str, document: &str, part: &str) -> Result<()> {
         ("close over the next link", resume::close_over_the_next_link),
         ("how long a session is kept", resume::window),
         ("replayed resumptions", resume::replay),
+        ("silence over UDP", udp::silence),
+        ("a session between TCP and UDP", udp::change_of_transport),
     ];
     for (name, scenario) in others {
         tally.run(name, || scenario(program));

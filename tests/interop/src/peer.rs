@@ -23,6 +23,7 @@ pub struct Peer {
     pub network: String,
     pub id: [u8; 32],
     pub address: SocketAddr,
+    utp: Option<SocketAddr>,
 }
 
 pub fn text<'a>(event: &'a Value, key: &str) -> &'a str {
@@ -52,12 +53,20 @@ impl Peer {
         });
         let stdin = child.stdin.take();
         let address = ([127, 0, 0, 1], 0).into();
-        let mut p = Peer { child, stdin, lines, passed: VecDeque::new(), network: network.into(), id: [0; 32], address };
+        let mut p =
+            Peer { child, stdin, lines, passed: VecDeque::new(), network: network.into(), id: [0; 32], address, utp: None };
         let started = p.event("started")?;
         p.id = hex::decode(text(&started, "peer")).ok().and_then(|b| b.try_into().ok()).ok_or("started without an id")?;
-        let listening = p.event("listener_started")?;
-        let endpoint = text(&listening, "endpoint");
-        p.address = endpoint.trim_start_matches("tcp://").parse().map_err(|_| format!("an endpoint {endpoint:?}"))?;
+        for _ in 0..1 + flags.iter().filter(|f| **f == "--listen").count() {
+            let listening = p.event("listener_started")?;
+            let endpoint = text(&listening, "endpoint");
+            let (transport, address) = endpoint.split_once("://").ok_or(format!("an endpoint {endpoint:?}"))?;
+            let address = address.parse().map_err(|_| format!("an endpoint {endpoint:?}"))?;
+            match transport {
+                "utp" => p.utp = Some(address),
+                _ => p.address = address,
+            }
+        }
         Ok(p)
     }
 
@@ -88,6 +97,11 @@ impl Peer {
                 Err(RecvTimeoutError::Disconnected) => return Err(format!("the peer ended before {what}")),
             }
         }
+    }
+
+    /// Where the peer listens over UDP.
+    pub fn utp_address(&self) -> Result<SocketAddr> {
+        self.utp.ok_or("the peer does not listen over UDP".into())
     }
 
     pub fn connect(&self) -> Result<TcpStream> {

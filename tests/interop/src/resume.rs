@@ -214,8 +214,9 @@ pub fn acknowledgements(program: &str) -> Result<()> {
             early += 1;
         }
     }
-    let most = (8 << 20) / 10_000;
-    expect((52..=most).contains(&early), &format!("{early} messages came without any acknowledgement"))?;
+    // At least 524,288 bytes, less a record that does not fit; at most 8 MiB.
+    let (least, most) = ((524_288 - 65_519) / 10_080, (8 << 20) / 10_000);
+    expect((least..=most).contains(&early), &format!("{early} messages came without any acknowledgement"))?;
     s.acknowledges = true;
     s.link.wire.patience(Duration::from_secs(20));
     s.acknowledge()?;
