@@ -247,7 +247,7 @@ func TestUDPMesh(t *testing.T) {
 		for i := range nodes {
 			nodes[i] = newNode(t, over(crust.Config{}, "127.0.0.1", "utp"))
 		}
-		mesh(t, nodes, 100, size)
+		mesh(t, nodes, slowly(100), size)
 	})
 	for name, transports := range map[string][2]string{"virtual": {"utp", "utp"}, "virtual mixed": {"tcp", "utp"}} {
 		t.Run(name, func(t *testing.T) {
