@@ -112,12 +112,7 @@ func measureStream(ctx context.Context, b *bench) (Outcome, error) {
 			outcome.Value *= BulkSize / 1e6
 		}
 		if !b.together {
-			// Processor time tells about a transport also where the machine is busy
-			// with something else.
-			outcome.Extra = map[string]float64{
-				"send_ns":    float64(senderAfter.CPU-sender.CPU) / float64(b.count),
-				"receive_ns": float64(receiverAfter.CPU-receiver.CPU) / float64(b.count),
-			}
+			outcome.Extra = perMessage(senderAfter.CPU-sender.CPU, receiverAfter.CPU-receiver.CPU, b.count)
 		}
 		return outcome, nil
 	})
@@ -158,12 +153,30 @@ func measureStreams(ctx context.Context, b *bench) (outcome Outcome, err error) 
 			count = max(1, int(float64(try)*float64(b.volume.Duration)/float64(took)))
 		}
 	}
+	sender, receiver, err := b.bothUse(server, detailTime)
+	if err != nil {
+		return outcome, err
+	}
 	took, err := b.streams(conns, count)
 	if err != nil {
 		return outcome, err
 	}
-	total := float64(len(conns)) * float64(count) * float64(b.test.size)
-	return Outcome{Value: total / 1e6 / took.Seconds(), Count: count}, nil
+	senderAfter, receiverAfter, err := b.bothUse(server, detailTime)
+	if err != nil {
+		return outcome, err
+	}
+	all := len(conns) * count
+	outcome = Outcome{Value: float64(all) * float64(b.test.size) / 1e6 / took.Seconds(), Count: count}
+	if !b.together {
+		outcome.Extra = perMessage(senderAfter.CPU-sender.CPU, receiverAfter.CPU-receiver.CPU, all)
+	}
+	return outcome, nil
+}
+
+// perMessage is the processor time of each end for a message, which tells about a
+// transport also where the machine is busy with something else.
+func perMessage(sender, receiver time.Duration, count int) map[string]float64 {
+	return map[string]float64{"send_ns": float64(sender) / float64(count), "receive_ns": float64(receiver) / float64(count)}
 }
 
 // streams sends count messages over each connection and returns the time until
