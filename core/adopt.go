@@ -113,9 +113,11 @@ func refusalCode(r wire.Reason) Code {
 // be on this link. On an error the link is closed.
 func (s *Service) adopt(link *secure.Link, a adoption) (*peer, error) {
 	id := link.Remote.Peer
+	unhurry := func() {}
 	if a.within != nil { // an accepted link has the deadline of its handshake
-		defer s.hurry(link, a.within)()
+		unhurry = s.hurry(link, a.within)
 	}
+	defer unhurry()
 	var p *peer
 	var err error
 	switch {
@@ -131,6 +133,7 @@ func (s *Service) adopt(link *secure.Link, a adoption) (*peer, error) {
 	}
 	var r refusal
 	if errors.As(err, &r) {
+		unhurry() // who is refused is not waited for longer than that
 		s.farewell(link, r.reason)
 		if r.reason == wire.ReasonDuplicate && p != nil {
 			return p, nil
