@@ -45,11 +45,11 @@ func newBenchCommand() *cobra.Command {
 	}
 	cmd := &cobra.Command{
 		Use:   "bench",
-		Short: "Measure libcrust beside raw TCP and TLS on this machine",
-		Long: `bench measures libcrust's encrypted sessions beside raw TCP and Go's TLS 1.3, over
-the loopback interface, with the two ends in processes of their own. Runs of the
-transports take turns, so that a machine that slows down slows all of them, and
-each figure is the median of its runs.
+		Short: "Measure libcrust beside raw TCP and TLS",
+		Long: `bench measures libcrust's encrypted sessions, over TCP and over UDP, beside raw TCP
+and Go's TLS 1.3, over the loopback interface, with the two ends in processes of
+their own. Runs of the transports take turns, so that a machine that slows down
+slows all of them, and each figure is the median of its runs.
 
 The accepting ends may be elsewhere: --server has the words before their command,
 and --listen the address at which they listen there.
