@@ -101,11 +101,12 @@ func (s *Session) await(old *line) *line {
 			return nil
 		}
 		l, cause, left := s.line, s.cause, s.since+int64(s.window)-s.clock()
+		resumed := s.resumed > 0 // the first line may be gone before it was read from
 		s.reading = l
 		s.mu.Unlock()
 		switch {
 		case l != nil:
-			if old != nil {
+			if resumed {
 				s.owner.Resumed(s)
 			}
 			return l
