@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -263,5 +264,38 @@ func TestStackCloseClosesItsPorts(t *testing.T) {
 	late := a.port.stack.Add(&lane{}, name("a"), name("b"))
 	if _, err := late.Dial(t.Context()); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Dial after Close: %v", err)
+	}
+}
+
+// libutp splits what is written while it searches for its packet size, and the
+// second packet waits while the first one goes out. What arrives meanwhile must
+// be missing in the window that the second one grants.
+func TestWindowOfAPacketThatWaited(t *testing.T) {
+	const window = 1 << 20
+	a, b, ab, _ := ports(t, Config{Window: window})
+	from, to := connect(t, a, b)
+	if _, err := from.Write(noise(1000)); err != nil { // libutp's first step of the search
+		t.Fatal(err)
+	}
+	const meanwhile = 50_000
+	var granted []uint32
+	ab.sent = func(packet []byte) bool {
+		if granted = append(granted, binary.BigEndian.Uint32(packet[12:])); len(granted) == 1 { // BEP 29: wnd_size
+			if n, err := to.TryWrite(noise(meanwhile)); n != meanwhile || err != nil {
+				t.Errorf("wrote %d, %v", n, err)
+			}
+		}
+		return true
+	}
+	if _, err := from.Write(noise(60_000)); err != nil {
+		t.Fatal(err)
+	}
+	if len(granted) < 2 {
+		t.Fatalf("%d packets, so this test shows nothing", len(granted))
+	}
+	for _, w := range granted[1:] {
+		if w > window-meanwhile {
+			t.Errorf("windows %d are granted, with %d of %d bytes unread", granted, meanwhile, window)
+		}
 	}
 }

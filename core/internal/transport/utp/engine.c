@@ -165,7 +165,11 @@ static crust_utp *engine(const arguments *a) { return utp_context_get_userdata(a
 
 static uint64_t on_milliseconds(arguments *a) { return engine(a)->now / 1000; }
 static uint64_t on_microseconds(arguments *a) { return engine(a)->now; }
-static uint64_t on_mtu(arguments *a) { (void)a; return CRUST_UTP_MTU; }
+// on_mtu is more than any packet has: libutp searches for its packet size by
+// halves between what arrived and this, and gives up up to 16 bytes below, so at
+// exactly CRUST_UTP_MTU each full packet would be followed by one of some bytes.
+static uint64_t on_mtu(arguments *a) { (void)a; return 65535; }
+
 static uint64_t on_log(arguments *a) { (void)a; return 0; }
 static uint64_t on_unread(arguments *a) { return engine(a)->unread; }
 
@@ -276,6 +280,11 @@ static uint64_t on_send(arguments *a)
 			fail(u, CRUST_UTP_BROKEN);
 			return 0;
 		}
+		// libutp fills the window in when it makes a packet and the
+		// acknowledgement when it sends it, and what does not fit into one
+		// packet waits between: the old window after the new number would
+		// promise more than there is.
+		put32((uint8_t *)p + AT_WINDOW, (uint32_t)(u->window - u->unread));
 		u->pending = p;
 		u->pending_size = a->len;
 		u->pending_seq = u->sent = get16(p + AT_SEQ);
