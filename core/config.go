@@ -141,10 +141,14 @@ type Config struct {
 	// ResendBuffer bounds the bytes that are sent to one peer and kept until it
 	// has acknowledged them, in case the link breaks. Sending stops while it is
 	// full, so it bounds the throughput over long ways: to as many bytes each
-	// round trip. At least 512 KiB. Zero means 8 MiB.
+	// round trip. The peer's bound holds, too, when it is less. At least 512 KiB.
+	// Zero means 8 MiB.
 	ResendBuffer int
 	// EventQueue bounds the bytes of messages that wait for the program.
-	// When it is full, reading from the network stops. Zero means 16 MiB.
+	// When it is full, reading from the network stops, except from peers to
+	// which sending has stopped until they acknowledge: their acknowledgements
+	// come behind their messages, of which up to twice ResendBuffer of each such
+	// peer are taken beyond the bound. Zero means 16 MiB.
 	EventQueue int
 	// MaxPeers bounds sessions. Zero means 4096.
 	MaxPeers int

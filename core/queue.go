@@ -47,12 +47,13 @@ type eventQueue struct {
 	slabOf  *chunk          // whose buffer it is
 	slabbed int             // bytes of it in use
 
-	turn    *session.Turn    // lent to who waits; may have been taken back
-	reading bool             // somebody waits at the connection of turn
-	streak  int              // lone messages of one session that somebody waited for
-	lone    *session.Session // which
-	stopped bool             // EventStopped is in
-	drained bool             // EventStopped has been handed out
+	turn    *session.Turn                 // lent to who waits; may have been taken back
+	reading bool                          // somebody waits at the connection of turn
+	streak  int                           // lone messages of one session that somebody waited for
+	lone    *session.Session              // which
+	late    map[*session.Session]struct{} // to settle when there is room: see session.Overdraw
+	stopped bool                          // EventStopped is in
+	drained bool                          // EventStopped has been handed out
 }
 
 const (
@@ -163,8 +164,8 @@ func (q *eventQueue) close() {
 	}
 }
 
-// deliver adds messages of a session. It waits for room, and gives up and
-// releases the buffers when the session quits. Without wait, which is for who
+// deliver adds messages of a session. It waits for room, or until the session
+// may overdraw, and gives up and releases the buffers when the session quits. Without wait, which is for who
 // reads by a turn, it takes nothing when there is no room.
 func (q *eventQueue) deliver(sess *session.Session, messages []session.Message, buffers []*session.Buffer, wait bool) bool {
 	bytes, held := 0, 0
@@ -185,6 +186,13 @@ func (q *eventQueue) deliver(sess *session.Session, messages []session.Message, 
 			q.pauses++
 			paused = true
 		}
+		if sess.Overdraw(bytes) {
+			if q.late == nil {
+				q.late = map[*session.Session]struct{}{}
+			}
+			q.late[sess] = struct{}{}
+			break
+		}
 		if q.room == nil {
 			q.room = make(chan struct{})
 		}
@@ -192,6 +200,7 @@ func (q *eventQueue) deliver(sess *session.Session, messages []session.Message, 
 		q.mu.Unlock()
 		select {
 		case <-room:
+		case <-sess.Starved():
 		case <-sess.Quit():
 			for _, b := range buffers {
 				b.Release()
@@ -307,11 +316,18 @@ func (q *eventQueue) release(c *chunk) {
 	}
 	buffers := c.buffers
 	q.bytes -= c.bytes
-	if q.room != nil && q.bytes <= q.limit/2 {
-		close(q.room)
-		q.room = nil
+	var late map[*session.Session]struct{}
+	if q.bytes <= q.limit/2 {
+		if q.room != nil {
+			close(q.room)
+			q.room = nil
+		}
+		late, q.late = q.late, nil
 	}
 	q.mu.Unlock()
+	for sess := range late {
+		sess.Settle()
+	}
 	for _, b := range buffers {
 		b.Release()
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"iter"
 	"log/slog"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -122,6 +123,7 @@ func New(cfg Config) (*Service, error) {
 		Hello: wire.Hello{
 			AppID: bytes.Clone(cfg.AppID), Role: uint8(cfg.Role), Instance: binary.BigEndian.Uint64(instance[:]),
 			Ciphers: wire.CipherChaCha20Poly1305, LostAfter: uint32(cfg.LostAfter / time.Millisecond), Resume: uint32(cfg.ResumeWindow / time.Millisecond),
+			Unacked: uint32(min(uint64(cfg.ResendBuffer), math.MaxUint32)),
 		},
 	}
 	if cfg.Cipher == CipherAuto && secure.HasAES() {

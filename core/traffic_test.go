@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 	"runtime"
 	"sync"
 	"testing"
@@ -304,5 +305,62 @@ func TestCloseUnread(t *testing.T) {
 	}
 	if e := a.next(crust.EventLost); e.Code() != crust.CodeDisconnected {
 		t.Fatal(e.Err())
+	}
+}
+
+// TestAnswersBeyondAllQueues: a program that answers each message before it takes
+// the next one goes on, however much its peer sends meanwhile: what the peer has
+// received of the answers lies behind messages for which the program has no room.
+func TestAnswersBeyondAllQueues(t *testing.T) {
+	for name, transport := range map[string]crust.Transport{"tcp": crust.TCP, "utp": crust.UTP} {
+		t.Run(name, func(t *testing.T) {
+			const messages, size, answer = 200, 50_000, 200_000
+			listen := []crust.Endpoint{{Transport: transport, Addr: netip.MustParseAddrPort("127.0.0.1:0")}}
+			a := newNode(t, crust.Config{Listen: listen})
+			b := newNode(t, crust.Config{Listen: listen, EventQueue: 1 << 20})
+			link(t, a, b)
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			var group sync.WaitGroup
+			defer group.Wait()
+			group.Go(func() {
+				for k := range uint64(messages) {
+					if err := a.SendWait(ctx, b.ID(), filled(size, k), 1); err != nil {
+						t.Error("question: ", err)
+						return
+					}
+				}
+			})
+			group.Go(func() {
+				for k := uint64(0); k < messages; {
+					batch, err := b.NextBatch(ctx, 0)
+					if err != nil {
+						t.Error("next question: ", err)
+						return
+					}
+					for range batch.Events {
+						if err := b.SendWait(ctx, a.ID(), filled(answer, k), 1); err != nil {
+							t.Errorf("answer %d: %v", k, err)
+							return
+						}
+						k++
+					}
+					batch.Release()
+				}
+			})
+			for k := uint64(0); k < messages; {
+				batch, err := a.NextBatch(ctx, 0)
+				if err != nil {
+					t.Fatalf("answer %d: %v", k, err)
+				}
+				for _, e := range batch.Events {
+					if e.Type != crust.EventMessage || !bytes.Equal(e.Data, filled(answer, k)) {
+						t.Fatalf("got %v where answer %d should be", e.Type, k)
+					}
+					k++
+				}
+				batch.Release()
+			}
+		})
 	}
 }

@@ -92,9 +92,54 @@ func (k *backlog) want(tokens []uint64) {
 }
 
 // mayKeep returns how many bytes may be kept. It is less than the configured bound
-// when the round trip is short. mu is held.
+// when the round trip is short, or when the peer has less room. mu is held.
 func (s *Session) mayKeep() int {
-	return int(min(keptBase+s.trip/keptRate, int64(s.cfg.ResendBuffer)))
+	theirs := max(int64(s.remote.Unacked), MinResendBuffer)
+	return int(min(keptBase+s.trip/keptRate, theirs, int64(s.cfg.ResendBuffer)))
+}
+
+// A program that answers messages stops to take them while its answers wait for
+// acknowledgements. These come behind further messages, for which there is no
+// room then. So a session that waits for acknowledgements may overdraw the room for
+// messages, and acknowledges none of them until there is room again: an honest
+// peer sends no more than it may keep. If the peer's program does not take messages
+// either, both wait, as over any stream.
+
+// overdraft is how much may be overdrawn, in parts of Config.ResendBuffer. It is
+// more than one because small messages are charged with more than their bytes.
+const overdraft = 2
+
+// starving reports whether there are messages which cannot go out before
+// something is acknowledged. mu is held.
+func (s *Session) starving() bool {
+	return s.kept.full(wire.MaxBody, s.mayKeep()) && !s.drained()
+}
+
+// Starved has an element when the session may have begun to wait for
+// acknowledgements. It is for a Deliver that waits.
+func (s *Session) Starved() <-chan struct{} { return s.starved }
+
+// Overdraw asks, in Deliver, whether messages must be taken for which there is no
+// room. If so Settle must be called when there is.
+func (s *Session) Overdraw(bytes int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.starving() || s.overdrawn+bytes > overdraft*s.cfg.ResendBuffer {
+		return false
+	}
+	s.overdrawn += bytes
+	s.withheld = true
+	return true
+}
+
+// Settle says that what was overdrawn has room.
+func (s *Session) Settle() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.withheld {
+		s.withheld, s.overdrawn, s.ackDue = false, 0, true
+		s.wake()
+	}
 }
 
 // behind reports whether records must go out again.
@@ -202,8 +247,11 @@ type counts struct {
 	ackedB   atomic.Uint64 // bytes then
 }
 
-// due reports whether an acknowledgement should go along with what is written.
-func (c *counts) due() bool { return c.position.Load()-c.acked.Load() >= ackWith }
+// due reports whether an acknowledgement should go along with what is written. mu
+// is held.
+func (s *Session) due(l *line) bool {
+	return !s.withheld && l.position.Load()-l.counts.acked.Load() >= ackWith
+}
 
 // overdue reports whether an acknowledgement must go, if need be alone.
 func (c *counts) overdue() bool {
@@ -226,7 +274,7 @@ func (s *Session) acknowledge(l *line) {
 		return
 	}
 	s.mu.Lock()
-	if s.line != l || s.state >= finishing {
+	if s.line != l || s.state >= finishing || s.withheld {
 		s.mu.Unlock()
 		return
 	}

@@ -61,7 +61,8 @@ type Message struct {
 // a lock of the session held.
 type Owner interface {
 	// Deliver takes messages and one reference to each buffer. It blocks while
-	// the program has no room, and reports whether to go on. Without wait it does
+	// the program has no room and the session may not Overdraw, and reports whether
+	// to go on. Without wait it does
 	// not block, and reports false without taking anything when there is no room.
 	Deliver(s *Session, messages []Message, buffers []*Buffer, wait bool) bool
 	// Lend offers the turn to read, and reports whether it is accepted: whoever
@@ -192,6 +193,8 @@ type Session struct {
 	pongDue   bool
 	pong      uint64
 	ackDue    bool
+	withheld  bool   // nothing is acknowledged until Settle
+	overdrawn int    // bytes delivered since then
 	pingSent  uint64 // value of the outstanding ping, 0 when there is none
 	trip      int64  // the shortest round trip on the line in nanoseconds, 0 when none was measured
 	queued    int    // bytes in queues and in out
@@ -205,6 +208,7 @@ type Session struct {
 	doubt     bool // the peer may have left the line for another one
 	room      chan struct{}
 	changed   chan struct{} // has room for one: another line has come
+	starved   chan struct{} // has room for one: see Starved
 	written   int64         // session clock at the end of the last write
 	sent      uint64
 	sentBytes uint64
@@ -225,7 +229,7 @@ type Session struct {
 func New(link *secure.Link, id wire.SessionID, cfg Config, owner Owner, first []byte) *Session {
 	s := &Session{
 		cfg: cfg, id: id, owner: owner, remote: link.Remote, base: time.Now(),
-		changed: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
+		changed: make(chan struct{}, 1), starved: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
 	}
 	s.window = min(cfg.ResumeWindow, time.Duration(link.Remote.Resume)*time.Millisecond)
 	s.kept.retain = s.window > 0

@@ -268,7 +268,7 @@ type direct struct {
 // is held.
 func (s *Session) placeDirect(data []byte, priority uint8) (d direct) {
 	d.data, d.priority, d.kept = data, priority, s.kept.retain
-	if s.line.due() {
+	if s.due(s.line) {
 		d.control = s.controls(s.line)
 	}
 	switch {
@@ -484,7 +484,7 @@ func (s *Session) take(b *batch, mem []byte) bool {
 		b.out = sealControl(l.link.Seal, b.out, l.first)
 		l.first = nil
 	}
-	if len(s.control) > 0 || s.pongDue || s.ackDue || l.due() {
+	if len(s.control) > 0 || s.pongDue || s.ackDue || s.due(l) {
 		b.out = sealControl(l.link.Seal, b.out, s.controls(l))
 	}
 	for len(b.out) < batchBytes && s.line == l && s.kept.behind() {
@@ -550,7 +550,7 @@ func (s *Session) controls(l *line) []byte {
 	if s.pongDue {
 		frames = wire.AppendPing(frames, wire.FramePong, s.pong)
 	}
-	if s.pongDue || l.position.Load() != l.acked.Load() {
+	if !s.withheld && (s.pongDue || l.position.Load() != l.acked.Load()) {
 		frames = wire.AppendAck(frames, l.counts.ack())
 	}
 	s.control, s.pongDue, s.ackDue = nil, false, false
@@ -612,6 +612,10 @@ func (s *Session) takePiece(b *batch, q *queue, it item) {
 // everything while too much is not acknowledged. mu is held.
 func (s *Session) next() *queue {
 	if s.kept.full(wire.MaxBody, s.mayKeep()) {
+		select {
+		case s.starved <- struct{}{}:
+		default:
+		}
 		return nil
 	}
 	for _, q := range s.queues {

@@ -19,6 +19,7 @@ const (
 	fieldCiphers   = 6 // uint8: bits of Cipher*
 	fieldLostAfter = 7 // uint32: milliseconds of silence after which the sender gives a link up
 	fieldResume    = 8 // uint32: milliseconds for which the sender keeps a session that has lost its link
+	fieldUnacked   = 9 // uint32: bytes of records that the sender has room for before it acknowledges any
 )
 
 // Bits of Hello.Ciphers.
@@ -38,6 +39,7 @@ type Hello struct {
 	Ciphers   uint8
 	LostAfter uint32
 	Resume    uint32
+	Unacked   uint32
 }
 
 func appendField(b []byte, tag uint8, value []byte) []byte {
@@ -55,6 +57,9 @@ func (h Hello) Append(b []byte) []byte {
 	b = appendField(b, fieldCiphers, []byte{h.Ciphers})
 	b = appendField(b, fieldLostAfter, binary.BigEndian.AppendUint32(nil, h.LostAfter))
 	b = appendField(b, fieldResume, binary.BigEndian.AppendUint32(nil, h.Resume))
+	if h.Unacked > 0 {
+		b = appendField(b, fieldUnacked, binary.BigEndian.AppendUint32(nil, h.Unacked))
+	}
 	if len(h.AppID) > 0 {
 		b = appendField(b, fieldAppID, h.AppID)
 	}
@@ -129,6 +134,10 @@ func ParseHello(b []byte) (Hello, error) {
 		case fieldResume:
 			if err = want("resume", v, 4); err == nil {
 				h.Resume = binary.BigEndian.Uint32(v)
+			}
+		case fieldUnacked:
+			if err = want("unacked", v, 4); err == nil {
+				h.Unacked = binary.BigEndian.Uint32(v)
 			}
 		}
 		return err

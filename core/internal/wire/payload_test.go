@@ -26,14 +26,14 @@ func testKey(t testing.TB, fill byte) *identity.Key {
 func testHello(t testing.TB) Hello {
 	return Hello{
 		Version: 1, Peer: testKey(t, 1).ID(), AppID: []byte("app"), Role: 1,
-		Instance: 0x0102030405060708, Ciphers: 3, LostAfter: 120000, Resume: 30000,
+		Instance: 0x0102030405060708, Ciphers: 3, LostAfter: 120000, Resume: 30000, Unacked: 8 << 20,
 	}
 }
 
 const (
 	// testPeer is the public key of the seed 01 01 ... 01.
 	testPeer  = "8a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c"
-	helloText = "01 0001 01  02 0020 " + testPeer + " 04 0001 01  05 0008 0102030405060708  06 0001 03  07 0004 0001d4c0  08 0004 00007530"
+	helloText = "01 0001 01  02 0020 " + testPeer + " 04 0001 01  05 0008 0102030405060708  06 0001 03  07 0004 0001d4c0  08 0004 00007530  09 0004 00800000"
 )
 
 func TestHello(t *testing.T) {
@@ -55,7 +55,7 @@ func TestHello(t *testing.T) {
 }
 
 func TestHelloFieldsInAnyOrderAndUnknownOnes(t *testing.T) {
-	b := unhex(t, "09 0002 abcd 06 0001 01 02 0020"+testPeer+"ff 0000 01 0001 07")
+	b := unhex(t, "0a 0002 abcd 06 0001 01 02 0020"+testPeer+"ff 0000 01 0001 07")
 	h, err := ParseHello(b)
 	if err != nil || h.Version != 7 || h.Ciphers != 1 || h.Peer.String() != testPeer {
 		t.Errorf("%+v, %v", h, err)
@@ -82,14 +82,14 @@ func TestHelloRefused(t *testing.T) {
 		"a field twice":        {helloText + "01 0001 01", "twice"},
 		"an unknown one twice": {helloText + "63 0000 63 0000", "twice"},
 		"one byte too many":    {helloText + "00", "too early"},
-		"length past the end":  {helloText + "09 0005 00", "too early"},
+		"length past the end":  {helloText + "0a 0005 00", "too early"},
 	} {
 		if h, err := ParseHello(unhex(t, c.text)); err == nil || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: %+v, %v; want an error that says %q", name, h, err, c.says)
 		}
 	}
-	for n := range whole { // the last two fields, of 7 bytes each, may be missing
-		if h, err := ParseHello(whole[:n]); err == nil && n != len(whole)-7 && n != len(whole)-14 {
+	for n := range whole { // the last three fields, of 7 bytes each, may be missing
+		if h, err := ParseHello(whole[:n]); err == nil && n != len(whole)-7 && n != len(whole)-14 && n != len(whole)-21 {
 			t.Errorf("cut to %d bytes it still parses: %+v", n, h)
 		}
 	}

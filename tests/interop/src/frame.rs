@@ -50,6 +50,7 @@ pub struct Hello {
     pub ciphers: u8,
     pub lost_after: u32,
     pub resume: u32,
+    pub unacked: u32,
 }
 
 impl Hello {
@@ -62,6 +63,9 @@ impl Hello {
         field(&mut out, 6, &[self.ciphers]);
         field(&mut out, 7, &self.lost_after.to_be_bytes());
         field(&mut out, 8, &self.resume.to_be_bytes());
+        if self.unacked > 0 {
+            field(&mut out, 9, &self.unacked.to_be_bytes());
+        }
         if !self.app_id.is_empty() {
             field(&mut out, 3, &self.app_id);
         }
@@ -86,6 +90,7 @@ impl Hello {
                 6 => h.ciphers = u8::from_be_bytes(value.try_into().map_err(wrong)?),
                 7 => h.lost_after = u32::from_be_bytes(value.try_into().map_err(wrong)?),
                 8 => h.resume = u32::from_be_bytes(value.try_into().map_err(wrong)?),
+                9 => h.unacked = u32::from_be_bytes(value.try_into().map_err(wrong)?),
                 _ => {}
             }
             b = &b[3 + n..];

@@ -64,6 +64,7 @@ impl Checker {
             ciphers: 1,
             lost_after: 120_000,
             resume: 30_000,
+            unacked: 0,
         };
         Ok(Us { identity, network: network.clone(), hello })
     }

@@ -36,6 +36,7 @@ impl Us {
             ciphers: if aes { 3 } else { 1 },
             lost_after: 120_000,
             resume: 30_000,
+            unacked: 8 << 20,
         };
         Us { identity, network: Network::new(network.as_bytes()), hello }
     }
