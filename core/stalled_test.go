@@ -59,7 +59,7 @@ func fan(t testing.TB, hub *node, peers []*node, stalled bool, count, size int) 
 // program takes nothing slows the others by less than a twentieth.
 func TestStalledReader(t *testing.T) {
 	const peers, size = 64, 20_000
-	count := slowly(400)
+	count := slowly(200)
 	var took [2]time.Duration
 	for i, stalled := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
