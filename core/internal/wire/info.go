@@ -44,10 +44,7 @@ func (i Info) Append(b []byte, sign func([]byte) []byte) []byte {
 	eps := i.Endpoints[:min(len(i.Endpoints), MaxEndpoints)]
 	b = append(b, byte(len(eps)))
 	for _, ep := range eps {
-		addr := ep.Addr.Addr().AsSlice()
-		b = append(b, byte(ep.Transport), byte(len(addr)))
-		b = append(b, addr...)
-		b = binary.BigEndian.AppendUint16(b, ep.Addr.Port())
+		b = appendEndpoint(b, ep)
 	}
 	return append(b, sign(append([]byte(InfoContext), b[start:]...))...)
 }
@@ -88,16 +85,23 @@ func ParseInfo(b []byte) (Info, error) {
 	return i, nil
 }
 
+func appendEndpoint(b []byte, ep endpoint.Endpoint) []byte {
+	addr := ep.Addr.Addr().AsSlice()
+	b = append(b, byte(ep.Transport), byte(len(addr)))
+	b = append(b, addr...)
+	return binary.BigEndian.AppendUint16(b, ep.Addr.Port())
+}
+
 func parseEndpoint(b []byte) (endpoint.Endpoint, []byte, error) {
 	if len(b) < 2 {
-		return endpoint.Endpoint{}, nil, fmt.Errorf("connection info endpoint: %w", ErrShort)
+		return endpoint.Endpoint{}, nil, fmt.Errorf("endpoint: %w", ErrShort)
 	}
 	t, n := endpoint.Transport(b[0]), int(b[1])
 	if n != 4 && n != 16 {
-		return endpoint.Endpoint{}, nil, fmt.Errorf("connection info endpoint: an address of %d bytes", n)
+		return endpoint.Endpoint{}, nil, fmt.Errorf("endpoint: an address of %d bytes", n)
 	}
 	if len(b) < 2+n+2 {
-		return endpoint.Endpoint{}, nil, fmt.Errorf("connection info endpoint: %w", ErrShort)
+		return endpoint.Endpoint{}, nil, fmt.Errorf("endpoint: %w", ErrShort)
 	}
 	addr, _ := netip.AddrFromSlice(b[2 : 2+n])
 	port := binary.BigEndian.Uint16(b[2+n:])

@@ -143,16 +143,19 @@ func ParseHeader(b []byte) (Header, error) {
 type FrameType uint8
 
 const (
-	FramePad      FrameType = 0 // body ignored; hides lengths
-	FrameMessage  FrameType = 1 // content: priority uint8, message
-	FramePing     FrameType = 2 // uint64, to be sent back
-	FramePong     FrameType = 3 // uint64 of the ping
-	FrameClaim    FrameType = 4 // Claim
-	FrameChosen   FrameType = 5 // Chosen: this link carries the session
-	FrameRefused  FrameType = 6 // Reason: this link does not
-	FrameClose    FrameType = 7 // content: Reason: the session ends after this
-	FrameAck      FrameType = 8 // uint64: how many records of content have come
-	FrameDatagram FrameType = 9 // a datagram of the program, at most MaxStreamDatagram bytes
+	FramePad      FrameType = 0  // body ignored; hides lengths
+	FrameMessage  FrameType = 1  // content: priority uint8, message
+	FramePing     FrameType = 2  // uint64, to be sent back
+	FramePong     FrameType = 3  // uint64 of the ping
+	FrameClaim    FrameType = 4  // Claim
+	FrameChosen   FrameType = 5  // Chosen: this link carries the session
+	FrameRefused  FrameType = 6  // Reason: this link does not
+	FrameClose    FrameType = 7  // content: Reason: the session ends after this
+	FrameAck      FrameType = 8  // uint64: how many records of content have come
+	FrameDatagram FrameType = 9  // a datagram of the program, at most MaxStreamDatagram bytes
+	FrameSeen     FrameType = 10 // from where the other end's link comes
+	FrameSeek     FrameType = 11 // Seek: a letter that looks for its reader
+	FrameReply    FrameType = 12 // Reply: a letter back, or on
 )
 
 // In reports whether a frame of this type belongs into a record of type r. Pad
@@ -161,7 +164,7 @@ func (t FrameType) In(r RecordType) bool {
 	switch t {
 	case FrameMessage, FrameClose:
 		return r == TypeFrames
-	case FramePing, FramePong, FrameClaim, FrameChosen, FrameRefused, FrameAck, FrameDatagram:
+	case FramePing, FramePong, FrameClaim, FrameChosen, FrameRefused, FrameAck, FrameDatagram, FrameSeen, FrameSeek, FrameReply:
 		return r == TypeControl
 	}
 	return true
