@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -145,6 +146,9 @@ func (s *Service) adopt(link *secure.Link, a adoption) (*peer, error) {
 		return nil, s.linkError("connect", id, a.endpoint, err)
 	}
 	p.sess.Start()
+	if from, ok := link.Conn.RemoteAddr().(interface{ AddrPort() netip.AddrPort }); ok {
+		p.sess.SendControl(wire.AppendSeen(nil, from.AddrPort()))
+	}
 	return p, nil
 }
 
@@ -276,7 +280,9 @@ func (s *Service) move(p *peer, link *secure.Link, a adoption, claim uint64, fir
 	for _, at := range s.joined(p.id, a.attempt) {
 		p.reach(at.endpoints...)
 		s.resolve(at)
-		calls = append(calls, s.events.add(Event{Type: EventAlreadyConnected, Peer: p.id, Token: at.token}))
+		if !at.quiet {
+			calls = append(calls, s.events.add(Event{Type: EventAlreadyConnected, Peer: p.id, Token: at.token}))
+		}
 	}
 	s.linked(p, before)
 	return func() {
@@ -527,14 +533,15 @@ func (s *Service) insert(link *secure.Link, a adoption, claim uint64, id wire.Se
 	}
 	joined := s.joined(p.id, a.attempt)
 	e := Event{Type: EventConnected, Peer: p.id, detail: d}
-	if len(joined) > 0 {
-		e.Token = joined[0].token
+	asked := slices.IndexFunc(joined, func(at *attempt) bool { return !at.quiet })
+	if asked >= 0 {
+		e.Token = joined[asked].token
 	}
 	calls := []func(){s.events.add(e)}
 	for i, at := range joined {
 		p.reach(at.endpoints...)
 		s.resolve(at)
-		if i > 0 {
+		if i != asked && !at.quiet {
 			calls = append(calls, s.events.add(Event{Type: EventAlreadyConnected, Peer: p.id, Token: at.token}))
 		}
 	}

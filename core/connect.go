@@ -17,13 +17,16 @@ import (
 
 // attempt is one Connect or Bootstrap in flight.
 type attempt struct {
-	// constant
+	// constant, but for endpoints that come by a letter: those are set once, by the
+	// attempt's goroutine under Service.mu
 	token     uint64
 	endpoints []Endpoint
 	contacts  []Contact // of a bootstrap
 	began     time.Time
 	order     uint64
 	bare      bool // an endpoint, not an info
+	meets     bool // the endpoints come by a letter
+	quiet     bool // the program knows nothing of it
 	ctx       context.Context
 	cancel    context.CancelCauseFunc
 
@@ -84,6 +87,10 @@ func (s *Service) finish(a *attempt, e Event) {
 		return
 	}
 	s.resolve(a)
+	if a.quiet {
+		s.mu.Unlock()
+		return
+	}
 	if e.Type == EventConnectFailed || e.Type == EventBootstrapFailed {
 		s.failed++
 	}
@@ -108,7 +115,10 @@ func (s *Service) already(a *attempt, p *peer) bool {
 	s.resolve(a)
 	p.reach(a.endpoints...)
 	s.seek(p, true)
-	call := s.events.add(Event{Type: EventAlreadyConnected, Peer: p.id, Token: a.token})
+	call := func() {}
+	if !a.quiet {
+		call = s.events.add(Event{Type: EventAlreadyConnected, Peer: p.id, Token: a.token})
+	}
 	s.mu.Unlock()
 	call()
 	return true
@@ -135,7 +145,7 @@ func (s *Service) joined(id PeerID, own *attempt) (list []*attempt) {
 
 // runConnect is the goroutine of one Connect.
 func (s *Service) runConnect(a *attempt) {
-	for over := 0; ; {
+	for over, waited := 0, false; ; {
 		if p := s.settled(a); p != nil {
 			if s.already(a, p) {
 				return
@@ -146,8 +156,20 @@ func (s *Service) runConnect(a *attempt) {
 			s.connectFailed(a, context.Cause(a.ctx))
 			return
 		}
+		if a.meets && a.endpoints == nil {
+			if err := s.meet(a); err != nil {
+				s.connectFailed(a, err)
+				return
+			}
+			continue
+		}
 		dialled := time.Now()
 		link, step, err := s.race(a, a.endpoints)
+		if err != nil && a.meets && !waited { // the peer dials as well
+			waited = true
+			s.rest(a.ctx, meetPatience)
+			continue
+		}
 		if err != nil {
 			if s.settled(a) == nil {
 				s.connectFailed(a, err)

@@ -55,25 +55,32 @@ func (c Contact) String() string {
 
 // connectionInfo makes this service's connection info.
 func (s *Service) connectionInfo() ([]byte, error) {
+	eps, err := s.endpoints()
+	if err != nil {
+		return nil, err
+	}
+	i := wire.Info{Peer: s.ID(), Expires: uint64(time.Now().Add(infoLifetime).Unix()), Endpoints: eps}
+	if _, err := rand.Read(i.Nonce[:]); err != nil {
+		return nil, err
+	}
+	return i.Append(nil, s.key.Sign), nil
+}
+
+// endpoints returns where this service may be dialled, those of the widest scope
+// first.
+func (s *Service) endpoints() (eps []Endpoint, err error) {
 	addrs, err := s.network.Addrs()
 	if err != nil {
 		return nil, fmt.Errorf("cannot list the addresses of this machine: %w", err)
 	}
-	i := wire.Info{Peer: s.ID(), Expires: uint64(time.Now().Add(infoLifetime).Unix())}
-	if _, err := rand.Read(i.Nonce[:]); err != nil {
-		return nil, err
-	}
 	for _, l := range s.Listeners() {
 		if !s.isOld(l) {
-			i.Endpoints = append(i.Endpoints, reachable(l, addrs)...)
+			eps = append(eps, reachable(l, addrs)...)
 		}
 	}
-	slices.SortStableFunc(i.Endpoints, func(a, b Endpoint) int { return int(b.Scope()) - int(a.Scope()) })
-	i.Endpoints = slices.Compact(i.Endpoints)
-	if len(i.Endpoints) > wire.MaxEndpoints {
-		i.Endpoints = i.Endpoints[:wire.MaxEndpoints]
-	}
-	return i.Append(nil, s.key.Sign), nil
+	slices.SortStableFunc(eps, func(a, b Endpoint) int { return int(b.Scope()) - int(a.Scope()) })
+	eps = slices.Compact(eps)
+	return eps[:min(len(eps), wire.MaxEndpoints)], nil
 }
 
 // isOld reports whether the listener at ep has a successor.

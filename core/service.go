@@ -9,6 +9,7 @@ import (
 	"iter"
 	"log/slog"
 	"math"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -53,6 +54,7 @@ type Service struct {
 	lives   lives
 	below   lives // of the goroutines under the links, which end later
 	stack   *utp.Stack
+	post    post // letters
 
 	// guarded by udpMu, which is taken with no other lock held
 	udpMu   sync.Mutex
@@ -89,6 +91,7 @@ type peer struct {
 	claim    uint64 // seq of the claim that the session's link was chosen by
 	how      How
 	endpoint Endpoint
+	seen     netip.AddrPort // from where the peer sees our link come
 
 	// guarded by Service.mu
 	endpoints []Endpoint         // where the peer may be dialled, the newest last

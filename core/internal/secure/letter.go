@@ -93,4 +93,3 @@ func (c *Config) OpenLetter(letter []byte) (from identity.PeerID, content []byte
 	}
 	return from, plain[letterHead : letterHead+n], nil
 }
-

@@ -172,6 +172,8 @@ func (o *owner) Deliver(s *Session, messages []Message, buffers []*Buffer, _ boo
 	return true
 }
 
+func (o *owner) Control(*Session, wire.FrameType, []byte) error { return nil }
+
 func (o *owner) Datagram(_ *Session, data []byte) {
 	o.tell(told{what: "datagram", data: bytes.Clone(data)})
 }

@@ -365,6 +365,10 @@ func (in *inbox) control(t wire.FrameType, body []byte) error {
 			return protocol(err)
 		}
 		return s.acked(in.line, n)
+	case wire.FrameSeen, wire.FrameSeek, wire.FrameReply:
+		if err := s.owner.Control(s, t, body); err != nil {
+			return protocol(err)
+		}
 	case wire.FrameClose, wire.FrameRefused: // refused: the peer has withdrawn after it was chosen, or given the session up
 		r, err := wire.ParseReason(body)
 		if err != nil {

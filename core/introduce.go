@@ -1,0 +1,365 @@
+package crust
+
+import (
+	"crypto/rand"
+	"errors"
+	"maps"
+	mathrand "math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/libcrust/libcrust/core/internal/session"
+	"github.com/libcrust/libcrust/core/internal/wire"
+)
+
+// Two peers that have no connection info of each other meet by letters. The one
+// that seeks gives a letter to some of its peers; each of them hands it to the
+// reader, if that is its peer, or to some of its own, over at most wire.MaxHops
+// peers in a row. The answer goes the same way back. Letters are sealed: those
+// who carry them see the reader's peer id, and nothing of the writer.
+//
+//	seeker ──Seek──▶ introducer ──Seek──▶ … ──Seek──▶ sought
+//	       ◀─Reply──            ◀─Reply── … ◀─Reply──
+//
+// When the offer has come both sides know where the other one may be, and both
+// dial: whoever can be reached is.
+
+const (
+	// seekWidth is to how many peers a letter is given on, and firstWidth to how
+	// many by its writer.
+	seekWidth  = 3
+	firstWidth = 8
+	// routeLife is how long the way of a letter is remembered, and maxRoutes of how
+	// many; beyond that letters are dropped.
+	routeLife = time.Minute
+	maxRoutes = 4096
+	// letterRate bounds the letters that a peer may have carried or read in a
+	// second, and letterBurst how many at once.
+	letterRate  = 20
+	letterBurst = 60
+	// maxReading bounds the letters that are being opened and answered.
+	maxReading = 16
+	// letterSkew is by how much the clocks of two peers may differ.
+	letterSkew = 26 * time.Hour
+	// seekAgain is after how long without an answer another letter is sent; the
+	// time doubles up to seekMost.
+	seekAgain = time.Second
+	seekMost  = 8 * time.Second
+	// meetPatience is how long a seeker whose dials have failed waits for the peer,
+	// which dials as well.
+	meetPatience = 5 * time.Second
+)
+
+type meetingID = [wire.MeetingID]byte
+
+// route is the way that the letters of one meeting take.
+type route struct {
+	back  PeerID // who gave us the first letter; zero when we wrote it
+	on    PeerID // who gave us the first reply
+	until time.Time
+	came  chan<- wire.Letter // the answers to us who seek
+	to    PeerID             // whom we seek
+}
+
+// post is what a service knows of letters.
+type post struct {
+	mu      sync.Mutex
+	routes  map[meetingID]*route
+	swept   time.Time
+	budgets map[PeerID]*budget
+	reading int
+}
+
+// budget is how many letters a peer may still send.
+type budget struct {
+	left float64
+	at   time.Time
+}
+
+// spend reports whether a letter of a peer is within its budget. mu is held.
+func (o *post) spend(from PeerID, now time.Time) bool {
+	if o.budgets == nil {
+		o.budgets = make(map[PeerID]*budget)
+	}
+	b := o.budgets[from]
+	if b == nil {
+		b = &budget{left: letterBurst, at: now}
+		o.budgets[from] = b
+	}
+	b.left = min(b.left+letterRate*now.Sub(b.at).Seconds(), letterBurst)
+	b.at = now
+	if b.left < 1 {
+		return false
+	}
+	b.left--
+	return true
+}
+
+// sweep forgets what is old. mu is held.
+func (o *post) sweep(now time.Time) {
+	if now.Sub(o.swept) < routeLife/8 && len(o.routes) < maxRoutes {
+		return
+	}
+	o.swept = now
+	maps.DeleteFunc(o.routes, func(_ meetingID, r *route) bool { return r.came == nil && now.After(r.until) })
+	maps.DeleteFunc(o.budgets, func(_ PeerID, b *budget) bool { return now.Sub(b.at) > routeLife })
+}
+
+// open begins a route, unless there is one of that name or there are too many.
+func (o *post) open(id meetingID, r *route, now time.Time) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.sweep(now)
+	if o.routes[id] != nil || len(o.routes) >= maxRoutes {
+		return false
+	}
+	if o.routes == nil {
+		o.routes = make(map[meetingID]*route)
+	}
+	r.until = now.Add(routeLife)
+	o.routes[id] = r
+	return true
+}
+
+// close ends routes of our own.
+func (o *post) close(ids []meetingID) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, id := range ids {
+		delete(o.routes, id)
+	}
+}
+
+// ConnectPeer connects to a peer of which only the id is known: peers that are
+// connected to this one introduce the two, directly or over up to six peers in a
+// row. The final event is as for Connect; without any peer it is
+// EventConnectFailed with CodeNoEndpoint, and CodeTimeout when nobody knows the
+// peer, which cannot be told from one that does not answer. Errors: CodeSelf,
+// CodeLimit, CodeClosed.
+func (s *Service) ConnectPeer(id PeerID, token uint64) error {
+	if id.IsZero() {
+		return &Error{Op: "connect", Code: CodeInvalid, Err: errors.New("the peer id is zero")}
+	}
+	return s.connect(&attempt{token: token, peer: id, meets: true})
+}
+
+// Control takes signals from peers.
+func (o *owner) Control(sess *session.Session, t wire.FrameType, body []byte) error {
+	s, p := (*Service)(o), sess.Tag.(*peer)
+	switch t {
+	case wire.FrameSeek:
+		seek, err := wire.ParseSeek(body)
+		if err != nil {
+			return err
+		}
+		s.seekCame(p, seek)
+	case wire.FrameReply:
+		reply, err := wire.ParseReply(body)
+		if err != nil {
+			return err
+		}
+		s.replyCame(p, reply)
+	case wire.FrameSeen:
+		from, err := wire.ParseSeen(body)
+		if err != nil {
+			return err
+		}
+		s.lookup.Lock()
+		p.seen = from
+		s.lookup.Unlock()
+	}
+	return nil
+}
+
+// seekCame reads a letter or gives it on.
+func (s *Service) seekCame(from *peer, seek wire.Seek) {
+	now := time.Now()
+	s.post.mu.Lock()
+	within := s.post.spend(from.id, now)
+	s.post.mu.Unlock()
+	if !within || !s.post.open(seek.ID, &route{back: from.id}, now) {
+		return
+	}
+	if seek.To == s.ID() {
+		s.read(slices.Clone(seek.Letter), seek.ID, wire.LetterOffer, func(writer PeerID, l wire.Letter) { s.offered(from, writer, l) })
+		return
+	}
+	if p := s.find(seek.To); p != nil {
+		seek.Hops = 0
+		p.sess.SendControl(seek.Append(nil))
+		return
+	}
+	if seek.Hops == 0 {
+		return
+	}
+	seek.Hops--
+	for _, p := range s.some(seekWidth, from.id, seek.To) {
+		p.sess.SendControl(seek.Append(nil))
+	}
+}
+
+// replyCame reads a letter or gives it on.
+func (s *Service) replyCame(from *peer, reply wire.Reply) {
+	s.post.mu.Lock()
+	r := s.post.routes[reply.ID]
+	if r == nil || !s.post.spend(from.id, time.Now()) {
+		s.post.mu.Unlock()
+		return
+	}
+	to := r.back
+	switch {
+	case from.id == r.back && !r.back.IsZero():
+		to = r.on
+	case r.on.IsZero():
+		r.on = from.id
+	}
+	came, sought := r.came, r.to
+	s.post.mu.Unlock()
+	if came != nil {
+		s.read(slices.Clone(reply.Letter), reply.ID, wire.LetterAnswer, func(writer PeerID, l wire.Letter) {
+			if writer != sought {
+				return
+			}
+			select {
+			case came <- l:
+			default: // it has one
+			}
+		})
+		return
+	}
+	if p := s.find(to); p != nil {
+		p.sess.SendControl(reply.Append(nil))
+	}
+}
+
+// read opens a letter beside the reader of a session, and hands over one that is
+// what it should be.
+func (s *Service) read(letter []byte, id meetingID, kind wire.LetterKind, take func(writer PeerID, l wire.Letter)) {
+	s.post.mu.Lock()
+	defer s.post.mu.Unlock()
+	if s.post.reading >= maxReading {
+		return
+	}
+	s.post.reading++
+	s.spawn(func() {
+		defer func() {
+			s.post.mu.Lock()
+			s.post.reading--
+			s.post.mu.Unlock()
+		}()
+		writer, content, err := s.secure.OpenLetter(letter)
+		if err != nil {
+			s.log.Debug("a letter cannot be opened", "error", err)
+			return
+		}
+		l, err := wire.ParseLetter(content)
+		age := time.Since(time.UnixMilli(int64(l.Written))) //nolint:gosec // an absurd time is refused
+		if err != nil || l.Kind != kind || l.ID != id || age.Abs() > letterSkew || writer == s.ID() {
+			s.log.Debug("a letter says nothing of use", "writer", writer.Short(), "error", err)
+			return
+		}
+		take(writer, l)
+	})
+}
+
+// write seals a letter about ourselves.
+func (s *Service) write(kind wire.LetterKind, id meetingID, to PeerID) ([]byte, error) {
+	eps, err := s.endpoints()
+	if err != nil {
+		return nil, err
+	}
+	l := wire.Letter{Kind: kind, ID: id, Written: uint64(time.Now().UnixMilli()), Endpoints: eps}
+	return s.secure.SealLetter(nil, to, l.Append(nil))
+}
+
+// offered answers a letter to us, and dials who wrote it.
+func (s *Service) offered(from *peer, writer PeerID, l wire.Letter) {
+	if s.find(writer) == nil && !s.accept.Load() {
+		return
+	}
+	letter, err := s.write(wire.LetterAnswer, l.ID, writer)
+	if err != nil {
+		s.log.Warn("cannot answer a letter", "error", err)
+		return
+	}
+	from.sess.SendControl(wire.Reply{ID: l.ID, Letter: letter}.Append(nil))
+	if len(l.Endpoints) == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	quiet := 0
+	for a := range s.attempts {
+		if a.quiet {
+			quiet++
+		}
+		if a.peer == writer && a.contacts == nil && !a.meets { // it dials already
+			return
+		}
+	}
+	if quiet >= max(1, s.cfg.MaxConnects/4) {
+		return
+	}
+	s.register(&attempt{peer: writer, endpoints: l.Endpoints, quiet: true}, s.cfg.HandshakeTimeout, s.runConnect) //nolint:errcheck // the other side dials as well
+}
+
+// some returns up to n live peers at random, without two that are named.
+func (s *Service) some(n int, without ...PeerID) (list []*peer) {
+	s.lookup.RLock()
+	for id, p := range s.peers {
+		if !slices.Contains(without, id) {
+			list = append(list, p)
+		}
+	}
+	s.lookup.RUnlock()
+	mathrand.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+	return list[:min(n, len(list))]
+}
+
+// meet seeks the peer of an attempt until it has told where it may be, or a
+// session with it has come.
+func (s *Service) meet(a *attempt) error {
+	came := make(chan wire.Letter, 1)
+	var ids []meetingID
+	defer func() { s.post.close(ids) }()
+	for pause := seekAgain; ; pause = min(2*pause, seekMost) {
+		var id meetingID
+		if _, err := rand.Read(id[:]); err != nil {
+			return err
+		}
+		letter, err := s.write(wire.LetterOffer, id, a.peer)
+		if err != nil {
+			return err
+		}
+		list := s.some(firstWidth, a.peer)
+		if len(list) == 0 && len(ids) == 0 {
+			return &Error{Op: "connect", Peer: a.peer, Code: CodeNoEndpoint, Err: errors.New("there is no peer that could introduce the two")}
+		}
+		if s.post.open(id, &route{came: came, to: a.peer}, time.Now()) {
+			ids = append(ids, id)
+		}
+		for _, p := range list {
+			p.sess.SendControl(wire.Seek{ID: id, To: a.peer, Hops: wire.MaxHops - 1, Letter: letter}.Append(nil))
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case l := <-came:
+			timer.Stop()
+			s.mu.Lock()
+			a.endpoints = append([]Endpoint{}, l.Endpoints...)
+			s.mu.Unlock()
+			return nil
+		case <-a.ctx.Done():
+			timer.Stop()
+			return errNobody
+		case <-timer.C:
+		}
+		if s.settled(a) != nil {
+			return nil
+		}
+	}
+}
+
+// errNobody is why a seeker gives up.
+var errNobody = errors.New("no peer has brought an answer")
