@@ -1,0 +1,117 @@
+package punch
+
+import (
+	"net/netip"
+
+	"github.com/libcrust/libcrust/core/internal/endpoint"
+)
+
+// books keeps how many packets each address has got, and may get.
+type books struct {
+	vouched map[netip.Addr]bool
+	base    map[netip.Addr]int // what a vouched address gets though it is silent
+	all     map[netip.Addr]*account
+	left    int // of all packets
+}
+
+type account struct {
+	sent, heard int
+	proven      bool // answered a probe of ours, so that it asks for what it gets
+}
+
+const (
+	maxAccounts = 256 // addresses that are remembered; others get nothing
+	heardMost   = 200 // packets that came and count
+	provenBase  = 100 // what an address gets beside, once it is proven
+)
+
+func newBooks(c *Config) books {
+	b := books{vouched: c.vouched(), base: map[netip.Addr]int{}, all: map[netip.Addr]*account{}, left: c.Budget.Packets}
+	const each = maxOpeners + maxShots
+	for _, to := range candidates(c.Theirs, endpoint.UTP) {
+		if b.vouched[to.Addr()] {
+			b.base[to.Addr()] += each
+		}
+	}
+	if to := external(c.Theirs.UDP); reachable(to) {
+		part, most := Plan(c.Mine.UDP, c.Theirs.UDP, c.Larger), 0
+		switch {
+		case part.Strategy == None:
+		case part.Ports == Predicted:
+			most = guessMost
+		case part.Ports == Line:
+			most = 2 * lineSteps
+		case part.Ports == Block:
+			most = min(c.Budget.Sprays, int(c.Theirs.UDP.High)-int(c.Theirs.UDP.Low)+1)
+		case part.Ports == Any:
+			most = c.Budget.Sprays
+		case part.Sockets > 1:
+			most = min(part.Sockets, c.Budget.Sockets) * (holdShots + 1)
+		default:
+			most = each
+		}
+		b.base[to.Addr()] += most
+	}
+	return b
+}
+
+// Most returns the largest number of UDP packets that a Machine of this Config
+// sends to one address that never answers, and which address that is; nobody gets
+// more than one of those addresses that nothing vouches for.
+func (c Config) Most() (addr netip.Addr, packets int) {
+	c.Budget = c.Budget.filled()
+	b := newBooks(&c)
+	for a, n := range b.base {
+		if n > packets || n == packets && a.Less(addr) {
+			addr, packets = a, n
+		}
+	}
+	return addr, min(packets, c.Budget.Packets)
+}
+
+func (b *books) account(a netip.Addr) *account {
+	x := b.all[a]
+	if x == nil && len(b.all) < maxAccounts {
+		x = &account{}
+		b.all[a] = x
+	}
+	return x
+}
+
+// charge reports whether one more packet may go to an address, and counts it.
+func (b *books) charge(a netip.Addr) bool {
+	x := b.account(a)
+	if x == nil || b.left <= 0 {
+		return false
+	}
+	limit := 1
+	switch {
+	case b.vouched[a]:
+		limit = b.base[a] + 3*x.heard
+	case x.heard > 0:
+		limit = x.heard
+	}
+	if x.proven {
+		limit += provenBase
+	}
+	if x.sent >= limit {
+		return false
+	}
+	x.sent++
+	b.left--
+	return true
+}
+
+// heard counts a valid packet from an address.
+func (b *books) heard(a netip.Addr) {
+	if x := b.account(a); x != nil && x.heard < heardMost {
+		x.heard++
+	}
+}
+
+// prove notes that an address has answered a probe of ours.
+func (b *books) prove(a netip.Addr) {
+	if x := b.account(a); x != nil {
+		x.proven = true
+	}
+}

@@ -1,0 +1,204 @@
+package punch
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/libcrust/libcrust/core/internal/wire"
+)
+
+// kind makes a NAT of one kind.
+type kind struct {
+	facts  wire.NAT
+	manner manner
+	rate   float64
+}
+
+var (
+	home = wire.NAT{Mapping: wire.EndpointIndependent, Filtering: wire.AddressPortDependent, Ports: wire.PortsPreserving}
+	seq  = wire.NAT{Mapping: wire.AddressPortDependent, Filtering: wire.AddressPortDependent, Ports: wire.PortsSequential, Step: 1}
+	blk  = wire.NAT{Mapping: wire.AddressPortDependent, Filtering: wire.AddressPortDependent, Ports: wire.PortsBlock, Low: 30720, High: 32767}
+	rnd  = wire.NAT{Mapping: wire.AddressPortDependent, Filtering: wire.AddressPortDependent, Ports: wire.PortsRandom}
+	open = wire.NAT{Mapping: wire.EndpointIndependent, Filtering: wire.EndpointIndependent, Ports: wire.PortsPreserving}
+)
+
+// trial is a pair of NATs and what must come of it.
+type trial struct {
+	name string
+	a, b kind
+	loss float64
+	tcp  bool
+	age  time.Duration // of the facts when they are told
+
+	success  float64 // share of runs
+	p50, p99 time.Duration
+}
+
+// result is how one run went.
+type result struct {
+	ok   bool
+	took time.Duration // since the first letter
+	sent int           // packets or dials of both
+	w    *world
+}
+
+// meet runs one trial. Packets take 20 to 22 ms, letters 20 to 40 ms, since they
+// are carried by others.
+func (tr trial) meet(seed uint64) result {
+	r := rand.New(rand.NewPCG(seed, 7))
+	w := &world{r: r, delay: 20 * time.Millisecond, loss: tr.loss, ttl: 9, now: time.Minute}
+	boxes := [2]*box{newBox(r, "203.0.113.1", tr.a.facts, tr.a.manner, tr.a.rate), newBox(r, "198.51.100.2", tr.b.facts, tr.b.manner, tr.b.rate)}
+	var sides [2]Side
+	for i := range w.peers {
+		p := &peer{w: w, sent: map[netip.Addr]int{}, links: map[tuple]*conn{}}
+		w.peers[i] = p
+		facts := boxes[i].observe(w.now)
+		facts.Age = uint32(tr.age.Milliseconds())
+		if tr.tcp {
+			p.tcp, sides[i].TCP = boxes[i], facts
+		} else {
+			p.udp, sides[i].UDP = boxes[i], facts
+		}
+	}
+	w.peers[0].other, w.peers[1].other = w.peers[1], w.peers[0]
+	larger := r.IntN(2)
+	var letters [3]time.Duration
+	for i := range letters {
+		letters[i] = w.delay + time.Duration(r.IntN(20000))*time.Microsecond
+	}
+	rtt := letters[0] + letters[1]
+	begin := func(i int) {
+		var lead time.Duration
+		if i == 0 {
+			lead = rtt / 2
+		}
+		w.peers[i].m = New(Config{
+			Mine: sides[i], Theirs: sides[1-i], Larger: i == larger, RTT: rtt, Lead: lead,
+			Seed: r.Uint64(), UDP: !tr.tcp, TCP: tr.tcp,
+		}, w.time())
+		w.peers[i].pump()
+	}
+	w.now += tr.age
+	offer := w.now
+	w.after(letters[0], func() { begin(1) }) // the offer arrives
+	w.after(letters[0]+letters[1], func() {  // the answer
+		begin(0)
+		w.peers[0].m.Go(w.time())
+		w.peers[0].pump()
+	})
+	w.after(letters[0]+letters[1]+letters[2], func() { // go
+		w.peers[1].m.Go(w.time())
+		w.peers[1].pump()
+	})
+	res := result{w: w}
+	done := func(p *peer) bool { return p.chosen != nil || p.linked }
+	for w.events.Len() > 0 && w.now < offer+30*time.Second {
+		w.run(w.events[0].at)
+		if done(w.peers[0]) && done(w.peers[1]) {
+			res.ok, res.took = true, w.now-offer
+			break
+		}
+	}
+	for _, p := range w.peers {
+		res.sent += p.sent[p.other.box().ip]
+	}
+	return res
+}
+
+func (p *peer) box() *box {
+	if p.tcp != nil {
+		return p.tcp
+	}
+	return p.udp
+}
+
+// agree checks that what both nominated is one pair of endpoints.
+func agree(w *world) error {
+	for i, p := range w.peers {
+		o := w.peers[1-i]
+		ext := p.udp.leave(w.now, internal(p.chosen.Socket), p.chosen.Remote)
+		port, _ := o.udp.enter(w.now, p.chosen.Remote.Port(), ext)
+		if port != internal(o.chosen.Socket) || o.chosen.Remote != ext {
+			return fmt.Errorf("side %d goes from %v to %v; the other chose socket %d and %v", i, ext, p.chosen.Remote, o.chosen.Socket, o.chosen.Remote)
+		}
+	}
+	return nil
+}
+
+// measure runs a trial with many seeds and checks what came of it.
+func (tr trial) measure(t *testing.T, seeds int) {
+	var took []time.Duration
+	sent := 0
+	for seed := range seeds {
+		res := tr.meet(uint64(seed))
+		sent += res.sent
+		if !res.ok {
+			continue
+		}
+		took = append(took, res.took)
+		if !tr.tcp {
+			if err := agree(res.w); err != nil {
+				t.Fatalf("seed %d: %v", seed, err)
+			}
+		}
+	}
+	slices.Sort(took)
+	share := float64(len(took)) / float64(seeds)
+	if share < tr.success {
+		t.Errorf("%.1f %% met, want %.1f %%", 100*share, 100*tr.success)
+	}
+	if len(took) == 0 {
+		return
+	}
+	p50, p99 := took[len(took)/2], took[len(took)*99/100]
+	if p50 > tr.p50 || p99 > tr.p99 {
+		t.Errorf("it took %v (half of the runs) and %v (99 of 100), want %v and %v", p50, p99, tr.p50, tr.p99)
+	}
+	t.Logf("%.1f %%, %v / %v, %d sent by both on average", 100*share, p50, p99, sent/seeds)
+}
+
+const seeds = 1000
+
+func TestUDP(t *testing.T) {
+	ms := time.Millisecond
+	for _, tr := range []trial{
+		{"open x open", kind{facts: open}, kind{facts: open}, 0.01, false, 0, 1, 200 * ms, 500 * ms},
+		{"open x home", kind{facts: open}, kind{facts: home}, 0.01, false, 0, 1, 200 * ms, 500 * ms},
+		{"open x sequential", kind{facts: open}, kind{seq, drops, 20}, 0.01, false, 300 * ms, 1, 200 * ms, 500 * ms},
+		{"open x random", kind{facts: open}, kind{facts: rnd}, 0.01, false, 0, 1, 200 * ms, 500 * ms},
+		{"home x home, drop", kind{facts: home}, kind{facts: home}, 0.01, false, 0, 1, 300 * ms, 1500 * ms},
+		{"home x home, refuse", kind{home, refuses, 0}, kind{home, refuses, 0}, 0.01, false, 0, 0.99, 600 * ms, 3000 * ms},
+		{"home x home, pollute", kind{home, pollutes, 0}, kind{home, pollutes, 0}, 0.01, false, 0, 0.99, 600 * ms, 3000 * ms},
+		{"home x home, punish", kind{home, punishes, 0}, kind{home, punishes, 0}, 0.01, false, 0, 0.99, 600 * ms, 3000 * ms},
+		{"home x sequential", kind{facts: home}, kind{seq, drops, 5}, 0.01, false, 300 * ms, 0.98, 500 * ms, 3000 * ms},
+		{"home x busy sequential", kind{facts: home}, kind{seq, drops, 20}, 0.01, false, 500 * ms, 0.98, 500 * ms, 3000 * ms},
+		{"home x sequential, punish", kind{home, punishes, 0}, kind{seq, punishes, 5}, 0.01, false, 300 * ms, 0.98, 500 * ms, 3000 * ms},
+		{"block x home", kind{facts: blk}, kind{facts: home}, 0.01, false, 0, 0.98, 1000 * ms, 5000 * ms},
+		{"home x random", kind{facts: home}, kind{facts: rnd}, 0.01, false, 0, 0.98, 2000 * ms, 12000 * ms},
+		{"home x random, pollute", kind{home, pollutes, 0}, kind{rnd, pollutes, 0}, 0.01, false, 0, 0.98, 2000 * ms, 12000 * ms},
+		{"sequential x sequential", kind{seq, drops, 5}, kind{seq, drops, 5}, 0.01, false, 300 * ms, 0.95, 1000 * ms, 6000 * ms},
+		{"busy sequential x sequential", kind{seq, drops, 20}, kind{seq, drops, 20}, 0.01, false, 300 * ms, 0.95, 1000 * ms, 6000 * ms},
+	} {
+		t.Run(tr.name, func(t *testing.T) { tr.measure(t, seeds) })
+	}
+}
+
+func TestTCP(t *testing.T) {
+	ms := time.Millisecond
+	for _, tr := range []trial{
+		{"open x home", kind{facts: open}, kind{facts: home}, 0.01, true, 0, 1, 200 * ms, 1500 * ms},
+		{"home x home, drop", kind{facts: home}, kind{facts: home}, 0.01, true, 0, 0.99, 300 * ms, 3000 * ms},
+		{"home x home, refuse", kind{home, refuses, 0}, kind{home, refuses, 0}, 0.01, true, 0, 0.99, 600 * ms, 3000 * ms},
+		{"home x home, pollute", kind{home, pollutes, 0}, kind{home, pollutes, 0}, 0.01, true, 0, 0.99, 600 * ms, 3000 * ms},
+		{"home x sequential", kind{facts: home}, kind{seq, drops, 5}, 0.01, true, 300 * ms, 0.98, 500 * ms, 3000 * ms},
+		{"home x busy sequential", kind{facts: home}, kind{seq, drops, 20}, 0.01, true, 300 * ms, 0.98, 500 * ms, 3000 * ms},
+		{"home x block", kind{facts: home}, kind{facts: blk}, 0.01, true, 0, 0.98, 1000 * ms, 8000 * ms},
+		{"home x random", kind{facts: home}, kind{facts: rnd}, 0.01, true, 0, 0.9, 3000 * ms, 15000 * ms},
+	} {
+		t.Run(tr.name, func(t *testing.T) { tr.measure(t, seeds) })
+	}
+}

@@ -1,0 +1,356 @@
+// Package punch decides when to send what to which endpoint so that two NATs
+// open together, over UDP and TCP at the same time.
+//
+// Each side has a Machine, made of what both told each other: what their NATs do,
+// and where they may be. The machine is pure: it knows no sockets, no keys and no
+// clock. Its owner asks Poll what to do, does it, and says what came of it:
+//
+//	New ──▶ openers ──Go──▶ shots ──a valid probe──▶ answers ──▶ nomination
+//	           (low time to live: both NATs are ready     (the larger peer id
+//	            before anything reaches the other)         chooses the pair)
+//
+//	Poll(now) ──▶ Send, Open, Dial, Stop, Nominated, Failed, and when to ask again
+//	Go, Opened, Probe, Dialled ◀── what happened
+//
+// After New and after each of these inputs the owner calls Poll, and sets its
+// timer to what that returned.
+//
+// How the two find each other through NATs that give every peer another port is
+// a Strategy: see Plan. Endpoints that the peer listed beside the one that others
+// see, its candidates, are always tried too.
+//
+// # Safety
+//
+// A peer could name addresses of others, to have them flooded. Targets are the
+// external endpoints of the peer's facts, ports guessed at these very addresses,
+// and its candidates. An address is vouched for when it is the external address
+// of the facts, which the owner must have checked with those who introduced the
+// peer, when the owner lists it, or when an answer to our own probe came from it.
+// Any other address gets one packet and one dial, and then no more packets than
+// came from it. Config.Most tells the largest number of packets that go to one
+// vouched address that stays silent. Budget bounds all together.
+package punch
+
+import (
+	"errors"
+	"math/rand/v2"
+	"net/netip"
+	"time"
+
+	"github.com/libcrust/libcrust/core/internal/endpoint"
+	"github.com/libcrust/libcrust/core/internal/wire"
+)
+
+const (
+	// OpenerTTL is the time to live of openers: enough for the NATs of a house and
+	// its provider, usually too little for those of the peer.
+	OpenerTTL = 4
+	// MaxCandidates bounds the endpoints that a peer may list, over all transports.
+	// What it lists beyond is not tried.
+	MaxCandidates = 16
+	// near is a round trip below which openers could reach the peer.
+	near = 3 * time.Millisecond
+	// Patience is how long a Machine waits for Go.
+	Patience = 10 * time.Second
+)
+
+// Reasons of Failed.
+var (
+	ErrNoWay  = errors.New("no way through these two NATs is known")
+	ErrSilent = errors.New("nothing came through")
+	ErrOneWay = errors.New("packets came through in one direction only")
+	ErrChoice = errors.New("the peer did not choose")
+	ErrNoGo   = errors.New("the peer did not say go")
+)
+
+// ErrPort is what the owner says, wrapped or not, when a Dial failed because
+// its local port cannot be used (EADDRINUSE, EADDRNOTAVAIL).
+var ErrPort = errors.New("the local port cannot be used")
+
+// Side is what one side told the other.
+type Side struct {
+	// UDP and TCP are the facts of the NAT before the listening sockets. Ages count
+	// until the side wrote this.
+	UDP, TCP wire.NAT
+	// Candidates are other endpoints: of the LAN, global, mapped. UTP ones are
+	// probed, TCP ones dialled, others left alone.
+	Candidates []endpoint.Endpoint
+}
+
+// Budget bounds what one Machine does. Zero fields mean the default, which is
+// also the most.
+type Budget struct {
+	Packets  int // all that are sent, default 8192
+	Rate     int // packets a second, default 1500
+	Sprays   int // packets to guessed ports of a Spray or Birthday, default 2048
+	SprayPPS int // those a second, and dials a second, default 200
+	Sockets  int // opened for UDP, default 256
+	Dials    int // all that are made, default 2048
+	Sprayed  int // dials to guessed ports of a Spray or Birthday, default 1024
+	AtOnce   int // dials at once, default 256
+}
+
+func (b Budget) filled() Budget {
+	fill := func(v *int, most int) {
+		if *v <= 0 || *v > most {
+			*v = most
+		}
+	}
+	fill(&b.Packets, 8192)
+	fill(&b.Rate, 1500)
+	fill(&b.Sprays, 2048)
+	fill(&b.SprayPPS, 200)
+	fill(&b.Sockets, 256)
+	fill(&b.Dials, 2048)
+	fill(&b.Sprayed, 1024)
+	fill(&b.AtOnce, 256)
+	return b
+}
+
+// Config is what a Machine is made of.
+type Config struct {
+	Mine, Theirs Side
+	// Vouched are addresses, beside the external ones, that the owner itself knows
+	// to be the peer's: they may be sent to as often as those.
+	Vouched []netip.Addr
+	// Larger says that this side's peer id is the larger one: it nominates.
+	Larger bool
+	// RTT is the round trip of the letters between the two; zero: unknown.
+	RTT time.Duration
+	// Lead is how much sooner than the peer this side is told to go: half of RTT
+	// on the side that sends that letter, zero on the other. TCP, which has no
+	// openers, begins so much later.
+	Lead time.Duration
+	// Seed makes the two sides and their tries differ; any number.
+	Seed   uint64
+	Budget Budget
+	// UDP and TCP say which transports may be used.
+	UDP, TCP bool
+}
+
+// Kind is what a packet says. All but openers are sealed, so that nobody else
+// can make them.
+type Kind uint8
+
+const (
+	Opener   Kind = iota // random bytes, not for the peer
+	Probe                // asks whether this pair of endpoints works
+	Answer               // something of the other's came through this pair
+	Nominate             // this pair is chosen; said back as confirmation
+)
+
+// Action is one of Send, Open, Dial, Stop, Nominated and Failed.
+type Action interface{ action() }
+
+// Send asks for a UDP packet.
+type Send struct {
+	Socket int // 0 is the service's own, 1.. those that Opened told of
+	To     netip.AddrPort
+	TTL    int // time to live, 0 for the system's default
+	Kind   Kind
+}
+
+// Open asks for UDP sockets beside the service's own, on ports that the system
+// chooses, of the family of the peer's external address. The owner replies by
+// Opened.
+type Open struct{ Sockets int }
+
+// Dial asks for a TCP connection. The owner replies by Dialled, with nil only
+// after the peer has proved that it is the one meant. A connection that the
+// service's listener accepts from the peer in the meantime is as good.
+type Dial struct {
+	ID      int
+	To      netip.AddrPort
+	Fresh   bool          // from a port that the system chooses instead of the listener's
+	Timeout time.Duration // of the connection, without the handshake
+}
+
+// Stop takes a Dial back; no Dialled is needed for it.
+type Stop struct{ ID int }
+
+// Nominated says that the pair of a local socket and the peer's endpoint works
+// in both directions and that both use it. It comes at most once. The Machine
+// must go on for Linger, so that the peer gets to know it, and the socket must
+// stay.
+type Nominated struct {
+	Socket int
+	Remote netip.AddrPort
+}
+
+// Linger is how long a Machine serves its peer after Nominated.
+const Linger = 3 * time.Second
+
+// Failed says that one transport has given up, at most once each. Reason is one of
+// the Err variables.
+type Failed struct {
+	Transport endpoint.Transport // UTP or TCP
+	Reason    error
+}
+
+func (Send) action()      {}
+func (Open) action()      {}
+func (Dial) action()      {}
+func (Stop) action()      {}
+func (Nominated) action() {}
+func (Failed) action()    {}
+
+// Machine is one side of one punch. It is not safe for use by several goroutines.
+type Machine struct {
+	cfg  Config
+	rand *rand.Rand
+	udp  *udp // nil when not allowed
+	tcp  *tcp // nil when not allowed
+	acts []Action
+	made time.Time
+	gone time.Time // when Go came; zero before
+}
+
+// New returns a machine at the time now, which is when the peer's letter with its
+// facts arrived.
+func New(c Config, now time.Time) *Machine {
+	c.Budget = c.Budget.filled()
+	c.RTT, c.Lead = min(max(0, c.RTT), Patience), min(max(0, c.Lead), Patience)
+	m := &Machine{cfg: c, rand: rand.New(rand.NewPCG(c.Seed, 0x70756e6368)), made: now}
+	if c.UDP {
+		m.udp = newUDP(m, now)
+	}
+	if c.TCP {
+		m.tcp = newTCP(m)
+	}
+	return m
+}
+
+// Go says that the peer has sent its openers: from now on everything is sent at
+// full time to live. Only the first call counts.
+func (m *Machine) Go(now time.Time) {
+	if !m.gone.IsZero() {
+		return
+	}
+	m.gone = now
+	if m.udp != nil {
+		m.udp.shoot(now)
+	}
+	if m.tcp != nil {
+		m.tcp.begin(now)
+	}
+}
+
+// Opened says how many sockets an Open brought; they get the numbers 1 to n. Fewer
+// than asked for lower the chances.
+func (m *Machine) Opened(now time.Time, n int) {
+	if m.udp != nil {
+		m.udp.opened(now, n)
+	}
+}
+
+// Probe says that a packet other than an opener came from the peer and proved to
+// be its own and no repetition.
+func (m *Machine) Probe(now time.Time, socket int, from netip.AddrPort, kind Kind) {
+	if m.udp != nil {
+		m.udp.heard(now, socket, netip.AddrPortFrom(from.Addr().Unmap(), from.Port()), kind)
+	}
+}
+
+// Dialled says what came of a Dial. ErrPort has a meaning of its own.
+func (m *Machine) Dialled(now time.Time, id int, err error) {
+	if m.tcp != nil {
+		m.tcp.dialled(now, id, err)
+	}
+}
+
+// Poll returns what to do now and when to ask again; the zero time: only after
+// the next input. The slice is valid until the next call.
+func (m *Machine) Poll(now time.Time) ([]Action, time.Time) {
+	m.acts = m.acts[:0]
+	var next time.Time
+	if m.udp != nil {
+		next = m.udp.poll(now)
+	}
+	if m.tcp != nil {
+		next = sooner(next, m.tcp.poll(now))
+	}
+	return m.acts, next
+}
+
+func (m *Machine) do(a Action) { m.acts = append(m.acts, a) }
+
+// between returns a random duration from low to high.
+func (m *Machine) between(low, high time.Duration) time.Duration {
+	return low + time.Duration(m.rand.Int64N(int64(high-low)+1))
+}
+
+// sooner returns the earlier of two times, of which zero means never.
+func sooner(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// bucket bounds a rate: tokens a second, and some at once.
+type bucket struct {
+	each  time.Duration // between two tokens
+	burst int
+	full  time.Time // when it is full again
+}
+
+func newBucket(rate, burst int) bucket {
+	return bucket{each: time.Second / time.Duration(rate), burst: burst}
+}
+
+// ready returns when the next token is there; not after now: it is.
+func (b *bucket) ready() time.Time { return b.full.Add(-time.Duration(b.burst-1) * b.each) }
+
+// take takes a token that is ready.
+func (b *bucket) take(now time.Time) {
+	if b.full.Before(now) {
+		b.full = now
+	}
+	b.full = b.full.Add(b.each)
+}
+
+// candidates returns the usable endpoints of one transport that the peer listed.
+func candidates(s Side, t endpoint.Transport) []netip.AddrPort {
+	var out []netip.AddrPort
+	for i, e := range s.Candidates {
+		e = endpoint.New(e.Transport, e.Addr)
+		if i >= MaxCandidates {
+			break
+		}
+		if e.Transport == t && reachable(e.Addr) {
+			out = append(out, e.Addr)
+		}
+	}
+	return out
+}
+
+// reachable reports whether a peer elsewhere may be at an address.
+func reachable(a netip.AddrPort) bool {
+	e := endpoint.New(endpoint.TCP, a)
+	return a.Port() != 0 && e.Scope() >= endpoint.LinkLocal
+}
+
+// vouched returns the addresses that are the peer's for certain.
+func (c *Config) vouched() map[netip.Addr]bool {
+	out := map[netip.Addr]bool{}
+	for _, n := range []wire.NAT{c.Theirs.UDP, c.Theirs.TCP} {
+		if reachable(n.External) {
+			out[n.External.Addr().Unmap()] = true
+		}
+	}
+	for _, a := range c.Vouched {
+		out[a.Unmap()] = true
+	}
+	return out
+}
+
+// sameHouse reports whether both sides have one external address, so that
+// between them there may be no NAT, or one that sends packets back.
+func sameHouse(mine, theirs wire.NAT) bool {
+	return mine.External.IsValid() && mine.External.Addr().Unmap() == theirs.External.Addr().Unmap()
+}
+
+// external returns the peer's external endpoint, IPv4 in IPv6 unmapped.
+func external(n wire.NAT) netip.AddrPort {
+	return netip.AddrPortFrom(n.External.Addr().Unmap(), n.External.Port())
+}
