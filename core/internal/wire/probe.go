@@ -1,0 +1,70 @@
+package wire
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// ProbeKind says what a probe is for.
+type ProbeKind uint8
+
+const (
+	ProbeAsk      ProbeKind = 1 // does this pair of endpoints work?
+	ProbeAnswer   ProbeKind = 2 // something of yours came by this pair
+	ProbeNominate ProbeKind = 3 // this pair is chosen; said back as confirmation
+)
+
+// Probe is the content of a datagram by which two peers find out which of their
+// endpoints reach each other. It is sealed under a key that only the two have.
+//
+//	kind    uint8
+//	larger  uint8   1 when the sender's peer id is the larger one
+//	size    uint8   0, 4 or 16
+//	address, port   of the datagram that is answered, as it came here
+//	padding         the rest, ignored
+type Probe struct {
+	Kind   ProbeKind
+	Larger bool
+	Seen   netip.AddrPort // zero unless it answers
+}
+
+// MaxProbe is the largest size of an encoded Probe without padding.
+const MaxProbe = 3 + 16 + 2
+
+// Append appends the probe.
+func (p Probe) Append(b []byte) []byte {
+	larger := byte(0)
+	if p.Larger {
+		larger = 1
+	}
+	b = append(b, byte(p.Kind), larger)
+	if !p.Seen.IsValid() {
+		return append(b, 0)
+	}
+	addr := p.Seen.Addr().Unmap().AsSlice()
+	b = append(append(b, byte(len(addr))), addr...)
+	return append(b, byte(p.Seen.Port()>>8), byte(p.Seen.Port()))
+}
+
+// ParseProbe reads a probe and its padding.
+func ParseProbe(b []byte) (Probe, error) {
+	if len(b) < 3 {
+		return Probe{}, fmt.Errorf("probe: %w", ErrShort)
+	}
+	p := Probe{Kind: ProbeKind(b[0]), Larger: b[1] == 1}
+	size := int(b[2])
+	switch {
+	case p.Kind < ProbeAsk || p.Kind > ProbeNominate:
+		return Probe{}, fmt.Errorf("probe: unknown kind %d", p.Kind)
+	case b[1] > 1:
+		return Probe{}, fmt.Errorf("probe: a side %d", b[1])
+	case size != 0 && size != 4 && size != 16:
+		return Probe{}, fmt.Errorf("probe: an address of %d bytes", size)
+	case size > 0 && len(b) < 3+size+2:
+		return Probe{}, fmt.Errorf("probe: %w", ErrShort)
+	case size > 0:
+		addr, _ := netip.AddrFromSlice(b[3 : 3+size])
+		p.Seen = netip.AddrPortFrom(addr.Unmap(), uint16(b[3+size])<<8|uint16(b[4+size]))
+	}
+	return p, nil
+}

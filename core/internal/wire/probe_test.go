@@ -1,0 +1,41 @@
+package wire
+
+import (
+	"net/netip"
+	"testing"
+)
+
+func TestProbe(t *testing.T) {
+	for text, p := range map[string]Probe{
+		"01 00 00":               {Kind: ProbeAsk},
+		"02 01 04 cb007105 156b": {Kind: ProbeAnswer, Larger: true, Seen: netip.MustParseAddrPort("203.0.113.5:5483")},
+		"03 00 10 20010db8000000000000000000000001 0007": {Kind: ProbeNominate, Seen: netip.MustParseAddrPort("[2001:db8::1]:7")},
+	} {
+		b := p.Append(nil)
+		golden(t, "probe", b, text)
+		if got, err := ParseProbe(append(b, 0, 0, 0)); err != nil || got != p || len(b) > MaxProbe {
+			t.Errorf("%+v, %v", got, err)
+		}
+		for n := range b {
+			if got, err := ParseProbe(b[:n]); err == nil {
+				t.Errorf("cut to %d bytes it still parses: %+v", n, got)
+			}
+		}
+	}
+	for _, text := range []string{"00 00 00", "04 00 00", "01 02 00", "01 00 05 0000000000 0000"} {
+		if got, err := ParseProbe(unhex(t, text)); err == nil {
+			t.Errorf("%s: %+v", text, got)
+		}
+	}
+}
+
+func FuzzProbe(f *testing.F) {
+	f.Add(Probe{Kind: ProbeAnswer, Seen: netip.MustParseAddrPort("203.0.113.5:5483")}.Append(nil))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if p, err := ParseProbe(b); err == nil {
+			if again, err := ParseProbe(p.Append(nil)); err != nil || again != p {
+				t.Fatalf("%+v comes back as %+v, %v", p, again, err)
+			}
+		}
+	})
+}
