@@ -24,6 +24,7 @@ const (
 type datagram struct {
 	from, to netip.AddrPort // as they show on the way
 	data     []byte
+	ttl      int
 	at       time.Time // of arrival
 	number   uint64
 }
@@ -71,11 +72,8 @@ func newAir(l *link, from, to *Host) *air {
 // send lets a datagram leave the host's socket at local, and returns from where
 // it seems to come; the zero AddrPort means that it cannot leave. Called with
 // the lock held. It keeps data.
-func (h *Host) send(local, to netip.AddrPort, data []byte) netip.AddrPort {
-	peer := h.net.behind(to)
-	if to.Addr().IsLoopback() {
-		peer = h
-	}
+func (h *Host) send(local, to netip.AddrPort, data []byte, ttl int) netip.AddrPort {
+	peer := h.next(to)
 	from, ok := h.sourceOf(local, peer, to)
 	if !ok {
 		return netip.AddrPort{}
@@ -84,7 +82,7 @@ func (h *Host) send(local, to netip.AddrPort, data []byte) netip.AddrPort {
 		from = h.seen(from)
 	}
 	if peer != nil {
-		h.net.link(h, peer).air(h, peer).push(datagram{from: from, to: to, data: data})
+		h.net.link(h, peer).air(h, peer).push(datagram{from: from, to: to, data: data, ttl: ttl})
 	}
 	return from
 }
@@ -121,7 +119,8 @@ func (a *air) push(d datagram) {
 	if d.to.Addr().Is6() {
 		size = len(d.data) + headers6
 	}
-	if l.state != up || len(d.data) > netio.MaxRun || l.MTU > 0 && size > l.MTU {
+	d.ttl -= l.Hops
+	if l.state != up || d.ttl <= 0 || len(d.data) > netio.MaxRun || l.MTU > 0 && size > l.MTU {
 		return
 	}
 	if l.Bandwidth > 0 && l.free[a.from].Sub(now).Seconds()*float64(l.Bandwidth)+float64(size) > float64(l.queue()) {
@@ -161,8 +160,8 @@ func (a *air) deliver() {
 	now := time.Now()
 	for len(a.flight) > 0 && !a.flight[0].at.After(now) {
 		d := heap.Pop(&a.flight).(datagram)
-		if c := a.to.reached(d.to, a.from); c != nil && a.link.state == up {
-			c.arrive(d)
+		if a.link.state == up {
+			a.to.receive(d, a.from)
 		}
 	}
 	if a.timer != nil {
@@ -191,8 +190,8 @@ func (h *Host) Forge(from, to netip.AddrPort, data []byte) {
 	n := h.net
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if peer := n.behind(to); peer != nil {
-		n.link(h, peer).air(h, peer).push(datagram{from: from, to: to, data: slices.Clone(data)})
+	if peer := h.next(to); peer != nil {
+		n.link(h, peer).air(h, peer).push(datagram{from: from, to: to, data: slices.Clone(data), ttl: defaultTTL})
 	}
 }
 

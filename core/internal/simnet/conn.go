@@ -3,13 +3,14 @@ package simnet
 import (
 	"io"
 	"net"
-	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/libcrust/libcrust/core/internal/netio"
+	"github.com/libcrust/libcrust/tests/natsim"
 )
 
 // Conn is one end of a TCP connection. Like a kernel's, it sends what was
@@ -60,8 +61,8 @@ func (d *deadline) set(t time.Time, wake func()) {
 func (d *deadline) passed() bool { return !d.at.IsZero() && !time.Now().Before(d.at) }
 
 // newConn makes an end and enters it in its host's table.
-func newConn(h *Host, local, remote netip.AddrPort) *Conn {
-	c := &Conn{host: h, name: tuple{local, remote}, linger: true, changed: sync.NewCond(&h.net.mu)}
+func newConn(h *Host, name tuple) *Conn {
+	c := &Conn{host: h, name: name, linger: true, changed: sync.NewCond(&h.net.mu)}
 	h.conns[c.name] = c
 	return c
 }
@@ -289,7 +290,9 @@ func (c *Conn) setDeadlines(t time.Time, ds ...*deadline) error {
 
 // way carries segments from one end to the other, in order.
 type way struct {
-	link     *link
+	link     *link // the outermost, whose buffers it has
+	path     []leg // all, in order
+	routed   bool  // there is a router before one of the ends
 	from, to *Conn
 	flight   []segment
 	bytes    int // in flight
@@ -299,6 +302,7 @@ type way struct {
 
 type segment struct {
 	kind kind
+	held bool // a NAT drops it: it is sent again
 	data []byte
 	at   time.Time // of arrival
 }
@@ -311,10 +315,27 @@ const (
 	rst       // a reset
 )
 
-func newWay(l *link, from, to *Conn) *way {
-	w := &way{link: l, from: from, to: to}
-	l.ways[w] = struct{}{}
+// flags are how the segments look to a NAT.
+var flags = [...]natsim.Flags{data: natsim.ACK, fin: natsim.FIN | natsim.ACK, rst: natsim.RST}
+
+// resend is after how long a segment is sent again that a NAT has dropped.
+const resend = time.Second
+
+func newWay(path []leg, middle *link, from, to *Conn) *way {
+	w := &way{link: middle, path: path, routed: from.host.router != nil || to.host.router != nil, from: from, to: to}
+	w.enter()
 	return w
+}
+
+func (w *way) enter() {
+	for _, l := range w.path {
+		l.ways[w] = struct{}{}
+	}
+}
+
+// up reports whether all links of the way are.
+func (w *way) up() bool {
+	return !slices.ContainsFunc(w.path, func(l leg) bool { return l.state != up })
 }
 
 // room returns how many bytes may be sent now.
@@ -322,15 +343,64 @@ func (w *way) room() int { return w.link.buffer() - w.bytes - len(w.to.arrived) 
 
 // push sends a segment. Called with the lock held.
 func (w *way) push(s segment) {
-	leaves := w.link.transmit(w.from.host, len(s.data), time.Now())
-	s.at = leaves.Add(w.from.host.net.delay(w.link))
-	if s.at.Before(w.last) {
-		s.at = w.last
+	if !w.send(&s) {
+		return
 	}
-	w.last = s.at
 	w.bytes += len(s.data)
 	w.flight = append(w.flight, s)
-	w.link.ways[w] = struct{}{}
+	w.enter()
+	w.deliver()
+}
+
+// send has the NATs look at a segment and says when it arrives, or that it is held.
+// It reports false when it is lost for good.
+func (w *way) send(s *segment) bool {
+	if s.held = len(w.flight) > 0 && w.flight[len(w.flight)-1].held; s.held {
+		return s.kind != rst
+	}
+	if w.routed {
+		p := natsim.Packet{Protocol: natsim.TCP, From: w.from.name.local, To: w.from.name.remote, Flags: flags[s.kind]}
+		at, p, refused := w.from.host.net.passes(w.from.host, p)
+		there := at != nil && at == w.to.host && p.To == w.to.name.local && p.From == w.to.name.remote
+		switch {
+		case there:
+		case s.kind == rst:
+			return false
+		case refused || at != nil: // nobody there knows the connection
+			w.from.reset()
+			return false
+		default:
+			s.held = true
+			return true
+		}
+	}
+	leaves := time.Now()
+	for _, l := range w.path {
+		leaves = l.transmit(l.from, len(s.data), leaves)
+	}
+	for _, l := range w.path {
+		leaves = leaves.Add(w.from.host.net.delay(l.link))
+	}
+	if leaves.Before(w.last) {
+		leaves = w.last
+	}
+	w.last, s.at = leaves, leaves
+	return true
+}
+
+// again sends what was held.
+func (w *way) again() {
+	held := w.flight
+	w.flight = nil
+	for i := range held {
+		if held[i].held && !w.send(&held[i]) {
+			if w.from.broken {
+				return
+			}
+			continue
+		}
+		w.flight = append(w.flight, held[i])
+	}
 	w.deliver()
 }
 
@@ -348,17 +418,19 @@ func (w *way) stop() {
 	}
 }
 
-// forget takes the way from its link when nothing more will travel.
+// forget takes the way from its links when nothing more will travel.
 func (w *way) forget() {
 	if len(w.flight) == 0 && (w.from.closed || w.from.broken) {
-		delete(w.link.ways, w)
+		for _, l := range w.path {
+			delete(l.ways, w)
+		}
 	}
 }
 
 // deliver hands over what has arrived by now and waits for the next segment. A
 // broken link holds everything. Called with the lock held.
 func (w *way) deliver() {
-	for len(w.flight) > 0 && w.link.state == up && !w.flight[0].at.After(time.Now()) {
+	for len(w.flight) > 0 && !w.flight[0].held && w.up() && !w.flight[0].at.After(time.Now()) {
 		s := w.flight[0]
 		w.flight = w.flight[1:]
 		w.bytes -= len(s.data)
@@ -366,13 +438,18 @@ func (w *way) deliver() {
 	}
 	w.stop()
 	w.forget()
-	if len(w.flight) > 0 && w.link.state == up {
-		w.timer = time.AfterFunc(time.Until(w.flight[0].at), func() {
-			w.from.host.net.mu.Lock()
-			defer w.from.host.net.mu.Unlock()
-			w.deliver()
-		})
+	if len(w.flight) == 0 || !w.up() {
+		return
 	}
+	wait, then := time.Until(w.flight[0].at), w.deliver
+	if w.flight[0].held {
+		wait, then = resend, w.again
+	}
+	w.timer = time.AfterFunc(wait, func() {
+		w.from.host.net.mu.Lock()
+		defer w.from.host.net.mu.Unlock()
+		then()
+	})
 }
 
 // arrive hands one segment to the receiving end.

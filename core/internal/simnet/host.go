@@ -8,7 +8,6 @@ import (
 	"os"
 	"sync"
 	"syscall"
-	"time"
 )
 
 // listener is a listening socket.
@@ -73,6 +72,11 @@ func (h *Host) uses(port uint16) bool {
 			return true
 		}
 	}
+	for t := range h.dialing {
+		if t.local.Port() == port {
+			return true
+		}
+	}
 	return false
 }
 
@@ -122,101 +126,6 @@ func (l *listener) Close() error {
 	return nil
 }
 
-// Dial implements netio.Network.
-func (h *Host) Dial(ctx context.Context, local, remote netip.AddrPort) (net.Conn, error) {
-	remote = netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port())
-	fail := func(err error) (net.Conn, error) {
-		return nil, opError("dial", "tcp", local, remote, err)
-	}
-	if err := ctx.Err(); err != nil {
-		return fail(err)
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, synTimeout, syscall.ETIMEDOUT)
-	defer cancel()
-	for {
-		c, again, err := h.attempt(ctx, local, remote)
-		if err != nil {
-			return fail(err)
-		}
-		if !again {
-			return c, nil
-		}
-		if err := pause(ctx, synRetry); err != nil {
-			return fail(err)
-		}
-	}
-}
-
-// attempt sends one SYN. again means that nobody answered it.
-func (h *Host) attempt(ctx context.Context, local, remote netip.AddrPort) (c *Conn, again bool, err error) {
-	h.net.mu.Lock()
-	peer, from, err := h.resolve(local, remote)
-	if err != nil {
-		h.net.mu.Unlock()
-		return nil, false, err
-	}
-	way := h.net.link(h, peer)
-	state, blocked, there, back := way.state, way.NoTCP, h.net.delay(way), h.net.delay(way)
-	h.net.mu.Unlock()
-	switch {
-	case state == cut:
-		return nil, false, syscall.EHOSTUNREACH
-	case state == silent, blocked:
-		return nil, true, nil
-	}
-	if err := pause(ctx, there); err != nil {
-		return nil, false, err
-	}
-	h.net.mu.Lock()
-	l := peer.listening(remote)
-	switch {
-	case way.state != up || l != nil && len(l.waiting) == backlog:
-		h.net.mu.Unlock()
-		return nil, true, nil
-	case l == nil:
-		err = syscall.ECONNREFUSED
-	default:
-		c, err = h.connect(peer, from, remote)
-	}
-	if err == nil {
-		l.waiting = append(l.waiting, c.peer)
-		l.changed.Signal()
-	}
-	h.net.mu.Unlock()
-	if gaveUp := pause(ctx, back); gaveUp != nil && err == nil {
-		h.net.mu.Lock()
-		defer h.net.mu.Unlock()
-		c.abort()
-		return nil, false, gaveUp
-	}
-	return c, false, err
-}
-
-// resolve finds who has the remote address, and from which address of ours to
-// dial it. Called with the lock held.
-func (h *Host) resolve(local, remote netip.AddrPort) (*Host, netip.AddrPort, error) {
-	to := remote.Addr()
-	peer := h.net.hosts[to]
-	if to.IsLoopback() {
-		peer = h
-	}
-	from := local.Addr().Unmap()
-	if !from.IsValid() || from.IsUnspecified() {
-		from = h.source(peer, to)
-	}
-	switch {
-	case !to.IsValid() || remote.Port() == 0 || to.IsUnspecified():
-		return nil, local, syscall.EADDRNOTAVAIL
-	case !from.IsValid():
-		return nil, local, syscall.ENETUNREACH
-	case !h.has(from) || from.Is4() != to.Is4():
-		return nil, local, syscall.EADDRNOTAVAIL
-	case peer == nil:
-		return nil, local, syscall.EHOSTUNREACH
-	}
-	return peer, netip.AddrPortFrom(from, local.Port()), nil
-}
-
 // source picks the address from which to dial to, or the zero Addr.
 func (h *Host) source(peer *Host, to netip.Addr) netip.Addr {
 	if peer == h {
@@ -230,46 +139,8 @@ func (h *Host) source(peer *Host, to netip.Addr) netip.Addr {
 	return netip.Addr{}
 }
 
-// connect makes both ends. Called with the lock held.
-func (h *Host) connect(peer *Host, from, to netip.AddrPort) (*Conn, error) {
-	if from.Port() == 0 {
-		from = netip.AddrPortFrom(from.Addr(), h.freePort(h.uses))
-	}
-	if h.conns[tuple{from, to}] != nil || peer.conns[tuple{to, from}] != nil {
-		return nil, syscall.EADDRNOTAVAIL // one end of an earlier connection is still there
-	}
-	if from == to {
-		return nil, syscall.ECONNREFUSED
-	}
-	a := newConn(h, from, to)
-	b := newConn(peer, to, from)
-	a.peer, b.peer = b, a
-	l := h.net.link(h, peer)
-	a.out = newWay(l, a, b)
-	b.out = newWay(l, b, a)
-	return a, nil
-}
-
 // calls names the system call behind an operation that differs from it.
 var calls = map[string]string{"dial": "connect", "listen": "bind", "read": "read", "write": "write", "close": "shutdown"}
-
-// pause waits, or returns why ctx ended.
-func pause(ctx context.Context, d time.Duration) error {
-	if d <= 0 && ctx.Err() == nil {
-		return nil
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-	}
-	if cause := context.Cause(ctx); errors.Is(cause, syscall.ETIMEDOUT) {
-		return cause
-	}
-	return ctx.Err()
-}
 
 // opError dresses an error as package net does.
 func opError(op, network string, local, remote netip.AddrPort, err error) error {

@@ -1,7 +1,17 @@
 // Package simnet is an in-memory internet for tests: hosts with addresses,
 // links with latency and bandwidth that can be cut and healed, streams that
-// behave as TCP connections do, and datagrams that get lost, doubled and late. A
-// Host is a netio.Network.
+// behave as TCP connections do, datagrams that get lost, doubled and late, and
+// routers with NATs of every kind. A Host is a netio.Network.
+//
+// A packet goes from link to link: from a host behind a router to that router, from
+// there to the router or host that has the address in the space outside, and so on.
+// Each NAT decides when the packet arrives there. Links between public machines are
+// the default ones; those behind a router take no time unless SetLink says so. Of
+// TCP, the packets of the handshake travel so, one by one: SYN, SYN+ACK and resets,
+// also those that routers send, and a SYN that meets a dial connects both. Later,
+// each piece of a stream asks all NATs of its way when it leaves; while one of them
+// drops it, the stream waits and tries again each second. There is no ICMP but for
+// dials over a cut link. Fragments, IP options and clocks of TCP are not modelled.
 //
 // It uses no sockets, only locks, conditions and timers, so inside a
 // testing/synctest bubble hours of it pass in no time. Everything random comes
@@ -52,6 +62,9 @@ type Link struct {
 	// NoTCP lets dials wait, as Silence does, while datagrams pass and
 	// connections that live go on.
 	NoTCP bool
+	// Hops is how many routers of others are on the way: datagrams whose TTL is not
+	// greater are lost there.
+	Hops int
 }
 
 const (
@@ -87,6 +100,9 @@ type Net struct {
 
 // route is a pair of hosts, the one made first in front.
 type route [2]*Host
+
+// public reports whether the route is between two machines that no router is before.
+func (r route) public() bool { return r[0] != r[1] && r[0].router == nil && r[1].router == nil }
 
 // link is the way between two hosts.
 type link struct {
@@ -124,7 +140,7 @@ func (n *Net) SetDefaultLink(l Link) {
 	defer n.mu.Unlock()
 	n.usual = l
 	for route, made := range n.links {
-		if made.Link == (Link{}) && route[0] != route[1] {
+		if made.Link == (Link{}) && route.public() {
 			made.Link = l
 		}
 	}
@@ -181,7 +197,7 @@ func (n *Net) link(a, b *Host) *link {
 	l := n.links[r]
 	if l == nil {
 		l = &link{free: map[*Host]time.Time{}, ways: map[*way]struct{}{}, airs: map[*Host]*air{}}
-		if a != b {
+		if r.public() {
 			l.Link = n.usual
 		}
 		n.links[r] = l
@@ -226,7 +242,10 @@ type Host struct {
 	listeners map[netip.AddrPort]*listener
 	conns     map[tuple]*Conn
 	sockets   map[netip.AddrPort]*packetConn
+	dialing   map[tuple]*dialing
 	visible   map[family]netip.AddrPort // what NATs make of its addresses
+	router    *Router                   // which it is behind, or nil
+	gate      *Router                   // which it is the outside of, or nil
 }
 
 var _ netio.Network = (*Host)(nil)
@@ -239,17 +258,22 @@ type tuple struct{ local, remote netip.AddrPort }
 func (n *Net) Host(addrs ...string) *Host {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	return n.host(nil, addrs)
+}
+
+// host adds a machine behind a router, or none. Called with the lock held.
+func (n *Net) host(r *Router, addrs []string) *Host {
 	h := &Host{
-		net: n, number: n.count, listeners: map[netip.AddrPort]*listener{}, conns: map[tuple]*Conn{},
-		sockets: map[netip.AddrPort]*packetConn{}, visible: map[family]netip.AddrPort{},
+		net: n, number: n.count, listeners: map[netip.AddrPort]*listener{}, conns: map[tuple]*Conn{}, dialing: map[tuple]*dialing{},
+		sockets: map[netip.AddrPort]*packetConn{}, visible: map[family]netip.AddrPort{}, router: r,
 	}
 	n.count++
 	for _, text := range addrs {
 		a := netip.MustParseAddr(text).Unmap()
-		if n.hosts[a] != nil || a.IsLoopback() {
+		if a.IsLoopback() {
 			panic("simnet: the address " + text + " is taken")
 		}
-		n.hosts[a] = h
+		n.enter(h, a)
 		h.addrs = append(h.addrs, a)
 	}
 	h.addrs = append(h.addrs, localhost4, netip.IPv6Loopback())

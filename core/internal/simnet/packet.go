@@ -155,8 +155,10 @@ func (c *packetConn) take() datagram {
 }
 
 // WriteBatch implements netio.PacketConn.
-func (c *packetConn) WriteBatch(ps []netio.Packets) error {
-	sent, see, err := c.sendAll(ps)
+func (c *packetConn) WriteBatch(ps []netio.Packets) error { return c.write(defaultTTL, ps) }
+
+func (c *packetConn) write(ttl int, ps []netio.Packets) error {
+	sent, see, err := c.sendAll(ttl, ps)
 	if see != nil {
 		for _, d := range sent {
 			see(d.from, d.to, d.data)
@@ -166,7 +168,7 @@ func (c *packetConn) WriteBatch(ps []netio.Packets) error {
 }
 
 // sendAll sends, and returns what somebody watches.
-func (c *packetConn) sendAll(ps []netio.Packets) (sent []datagram, see func(from, to netip.AddrPort, data []byte), err error) {
+func (c *packetConn) sendAll(ttl int, ps []netio.Packets) (sent []datagram, see func(from, to netip.AddrPort, data []byte), err error) {
 	n := c.host.net
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -182,7 +184,7 @@ func (c *packetConn) sendAll(ps []netio.Packets) (sent []datagram, see func(from
 			if more = p.Segment > 0 && len(rest) > p.Segment; more {
 				data, rest = rest[:p.Segment:p.Segment], rest[p.Segment:]
 			}
-			if from := c.host.send(c.addr, to, data); from.IsValid() && n.watch != nil {
+			if from := c.host.send(c.addr, to, data, ttl); from.IsValid() && n.watch != nil {
 				sent = append(sent, datagram{from: from, to: to, data: data})
 			}
 		}
