@@ -39,6 +39,37 @@ func ParseSeen(body []byte) (netip.AddrPort, error) {
 	return netip.AddrPortFrom(addr.Unmap(), binary.BigEndian.Uint16(body[n:])), nil
 }
 
+// Echo is where the sender of the frame answers echoes: a datagram of Tag and a
+// sealed probe that asks, to Port at the address that its link comes from, is
+// answered by one of the receiver's tag and a probe that says from where it came.
+//
+//	tag   uint64   random, not zero
+//	port  uint16   not zero
+type Echo struct {
+	Tag  uint64
+	Port uint16
+}
+
+// EchoTag is the size of the tag before an echo.
+const EchoTag = 8
+
+// Append appends the FrameEcho.
+func (e Echo) Append(b []byte) []byte {
+	return AppendFrame(b, FrameEcho, binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint64(nil, e.Tag), e.Port)...)
+}
+
+// ParseEcho reads the body of a FrameEcho.
+func ParseEcho(body []byte) (Echo, error) {
+	if len(body) < EchoTag+2 {
+		return Echo{}, fmt.Errorf("echo: %w", ErrShort)
+	}
+	e := Echo{binary.BigEndian.Uint64(body), binary.BigEndian.Uint16(body[EchoTag:])}
+	if e.Tag == 0 || e.Port == 0 {
+		return Echo{}, fmt.Errorf("echo: tag %d and port %d", e.Tag, e.Port)
+	}
+	return e, nil
+}
+
 // Seek is a letter that looks for its reader: each peer that gets one gives it to
 // the reader, when that is connected to it, or else to some of its own peers.
 //
@@ -108,6 +139,7 @@ type LetterKind uint8
 const (
 	LetterOffer  LetterKind = 1 // to the one that is sought
 	LetterAnswer LetterKind = 2 // to the one that seeks
+	LetterGo     LetterKind = 3 // to the one that is sought: both are ready
 )
 
 // Letter is the content of a sealed letter: what two peers that want to meet tell
@@ -152,7 +184,7 @@ func ParseLetter(b []byte) (Letter, error) {
 	}
 	l := Letter{Kind: LetterKind(b[0]), ID: [MeetingID]byte(b[1:]), Written: binary.BigEndian.Uint64(b[1+MeetingID:])}
 	n, rest := int(b[fixed-1]), b[fixed:]
-	if l.Kind != LetterOffer && l.Kind != LetterAnswer {
+	if l.Kind < LetterOffer || l.Kind > LetterGo {
 		return Letter{}, fmt.Errorf("letter: unknown kind %d", l.Kind)
 	}
 	if n > MaxLetterEndpoints {

@@ -42,6 +42,26 @@ func TestSeen(t *testing.T) {
 	}
 }
 
+func TestEcho(t *testing.T) {
+	want := Echo{Tag: 0x0102030405060708, Port: 5483}
+	b := want.Append(nil)
+	golden(t, "echo", b, "14 0a 0102030405060708 156b")
+	whole := body(t, b, FrameEcho)
+	if got, err := ParseEcho(whole); err != nil || got != want {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for n := range whole {
+		if got, err := ParseEcho(whole[:n]); err == nil {
+			t.Errorf("cut to %d bytes it still parses: %+v", n, got)
+		}
+	}
+	for _, bad := range []Echo{{Tag: 1}, {Port: 1}} {
+		if got, err := ParseEcho(body(t, bad.Append(nil), FrameEcho)); err == nil {
+			t.Errorf("%+v parses", got)
+		}
+	}
+}
+
 func TestSeekAndReply(t *testing.T) {
 	s := Seek{ID: [MeetingID]byte{1, 2}, To: testKey(t, 1).ID(), Hops: MaxHops, Letter: []byte("letter")}
 	b := s.Append(nil)

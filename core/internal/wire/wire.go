@@ -156,6 +156,7 @@ const (
 	FrameSeen     FrameType = 10 // from where the other end's link comes
 	FrameSeek     FrameType = 11 // Seek: a letter that looks for its reader
 	FrameReply    FrameType = 12 // Reply: a letter back, or on
+	FrameEcho     FrameType = 20 // Echo: where the sender answers echoes over UDP
 )
 
 // In reports whether a frame of this type belongs into a record of type r. Pad
@@ -164,7 +165,7 @@ func (t FrameType) In(r RecordType) bool {
 	switch t {
 	case FrameMessage, FrameClose:
 		return r == TypeFrames
-	case FramePing, FramePong, FrameClaim, FrameChosen, FrameRefused, FrameAck, FrameDatagram, FrameSeen, FrameSeek, FrameReply:
+	case FramePing, FramePong, FrameClaim, FrameChosen, FrameRefused, FrameAck, FrameDatagram, FrameSeen, FrameSeek, FrameReply, FrameEcho:
 		return r == TypeControl
 	}
 	return true
