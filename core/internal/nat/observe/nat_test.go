@@ -27,7 +27,7 @@ type box struct {
 	rate    float64 // mappings of others a second
 	addrs   []netip.Addr
 	next    int
-	at      time.Time
+	at      time.Time // of the next one of others
 	made    map[[2]netip.AddrPort]netip.AddrPort
 	used    map[int]bool
 }
@@ -42,10 +42,10 @@ func newBox(r *rand.Rand, mapping wire.Depends, ports string) *box {
 // send returns the external endpoint of a packet.
 func (b *box) send(local, to netip.AddrPort, now time.Time) netip.AddrPort {
 	for b.rate > 0 && b.at.Before(now) {
-		b.at = b.at.Add(time.Duration(b.r.ExpFloat64() / b.rate * float64(time.Second)))
-		if b.at.Before(now) {
+		if !b.at.Equal(start) {
 			b.allocate(0)
 		}
+		b.at = b.at.Add(time.Duration(b.r.ExpFloat64() / b.rate * float64(time.Second)))
 	}
 	k := [2]netip.AddrPort{local}
 	switch b.mapping {

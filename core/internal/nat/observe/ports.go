@@ -178,10 +178,12 @@ func rises(run sample, sign int) bool {
 }
 
 // sequential reports whether most runs are chains in one direction, and their step:
-// what all steps are multiples of.
+// what all distances within and between them are multiples of. A liar who knows
+// where the others are can make it a divisor of the true one, so that twice as many
+// ports have to be tried, not the wrong ones.
 func sequential(runs []sample) (allocation, bool) {
 	for _, sign := range []int{1, -1} {
-		found, step0 := 0, 0
+		found, size := 0, 0
 		var last record
 		for _, run := range runs {
 			c := chain(run, sign)
@@ -189,13 +191,16 @@ func sequential(runs []sample) (allocation, bool) {
 				continue
 			}
 			found++
-			for n := 1; n < len(c); n++ {
-				step0 = gcd(step0, step(run[c[n-1]], run[c[n]], sign))
+			for _, i := range c {
+				d := sign * (int(run[i].seen.Port()) - int(last.seen.Port()))
+				if last.seen.IsValid() && d > 0 && run[i].at.Sub(last.at) <= maxPause {
+					size = gcd(size, d)
+				}
+				last = run[i]
 			}
-			last = run[c[len(c)-1]]
 		}
-		if found*2 > len(runs) && step0 > 0 && step0 <= maxStep {
-			return allocation{rule: wire.PortsSequential, step: sign * step0, last: last}, true
+		if found*2 > len(runs) && size > 0 && size <= maxStep {
+			return allocation{rule: wire.PortsSequential, step: sign * size, last: last}, true
 		}
 	}
 	return allocation{}, false
@@ -271,7 +276,7 @@ func block(ports []int) (low, high int, ok bool) {
 	// Providers like blocks of a power of two that begin at a multiple of it.
 	for size := 64; size <= maxBlock; size *= 2 {
 		if start := low / size * size; high < start+size && width*2 >= size {
-			return start, start + size - 1, true
+			return max(1, start), start + size - 1, true
 		}
 	}
 	// Elsewhere the block goes on to both sides as far as ports are apart on average,
@@ -281,8 +286,8 @@ func block(ports []int) (low, high int, ok bool) {
 }
 
 // widen takes those that were left out but are near to a block back into it: the
-// nearest first, while it is no wider than blocks are, and eight times what it was: the densest part of a
-// block is a small one.
+// nearest first, while it stays no wider than blocks are and eight times what it was: the
+// densest part of a block is a small one.
 func widen(ports []int, low, high int) (int, int) {
 	limit := min(8*(high-low), maxBlock-1)
 	for {
