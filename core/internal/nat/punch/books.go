@@ -46,7 +46,7 @@ func newBooks(c *Config) books {
 		case part.Ports == Any:
 			most = c.Budget.Sprays
 		case part.Sockets > 1:
-			most = min(part.Sockets, c.Budget.Sockets) * (holdShots + 1)
+			most = min(part.Sockets, c.Budget.Sockets) * holdSends
 		default:
 			most = each
 		}
@@ -84,12 +84,12 @@ func (b *books) charge(a netip.Addr) bool {
 	if x == nil || b.left <= 0 {
 		return false
 	}
-	limit := 1
+	limit := 0
 	switch {
 	case b.vouched[a]:
 		limit = b.base[a] + 3*x.heard
-	case x.heard > 0:
-		limit = x.heard
+	default:
+		limit = 1 + 2*x.heard
 	}
 	if x.proven {
 		limit += provenBase

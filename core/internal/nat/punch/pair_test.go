@@ -33,6 +33,8 @@ type trial struct {
 	loss float64
 	tcp  bool
 	age  time.Duration // of the facts when they are told
+	skew time.Duration // the word to go comes later than the letters let one expect, up to this
+	rtt  time.Duration // what the sides believe it is, when not 0
 
 	success  float64 // share of runs
 	p50, p99 time.Duration
@@ -71,6 +73,10 @@ func (tr trial) meet(seed uint64) result {
 		letters[i] = w.delay + time.Duration(r.IntN(20000))*time.Microsecond
 	}
 	rtt := letters[0] + letters[1]
+	letters[2] += time.Duration(r.Int64N(int64(tr.skew) + 1))
+	if tr.rtt > 0 {
+		rtt = tr.rtt
+	}
 	begin := func(i int) {
 		var lead time.Duration
 		if i == 0 {
@@ -166,22 +172,22 @@ const seeds = 1000
 func TestUDP(t *testing.T) {
 	ms := time.Millisecond
 	for _, tr := range []trial{
-		{"open x open", kind{facts: open}, kind{facts: open}, 0.01, false, 0, 1, 200 * ms, 500 * ms},
-		{"open x home", kind{facts: open}, kind{facts: home}, 0.01, false, 0, 1, 200 * ms, 500 * ms},
-		{"open x sequential", kind{facts: open}, kind{seq, drops, 20}, 0.01, false, 300 * ms, 1, 200 * ms, 500 * ms},
-		{"open x random", kind{facts: open}, kind{facts: rnd}, 0.01, false, 0, 1, 200 * ms, 500 * ms},
-		{"home x home, drop", kind{facts: home}, kind{facts: home}, 0.01, false, 0, 1, 300 * ms, 1500 * ms},
-		{"home x home, refuse", kind{home, refuses, 0}, kind{home, refuses, 0}, 0.01, false, 0, 0.99, 600 * ms, 3000 * ms},
-		{"home x home, pollute", kind{home, pollutes, 0}, kind{home, pollutes, 0}, 0.01, false, 0, 0.99, 600 * ms, 3000 * ms},
-		{"home x home, punish", kind{home, punishes, 0}, kind{home, punishes, 0}, 0.01, false, 0, 0.99, 600 * ms, 3000 * ms},
-		{"home x sequential", kind{facts: home}, kind{seq, drops, 5}, 0.01, false, 300 * ms, 0.98, 500 * ms, 3000 * ms},
-		{"home x busy sequential", kind{facts: home}, kind{seq, drops, 20}, 0.01, false, 500 * ms, 0.98, 500 * ms, 3000 * ms},
-		{"home x sequential, punish", kind{home, punishes, 0}, kind{seq, punishes, 5}, 0.01, false, 300 * ms, 0.98, 500 * ms, 3000 * ms},
-		{"block x home", kind{facts: blk}, kind{facts: home}, 0.01, false, 0, 0.98, 1000 * ms, 5000 * ms},
-		{"home x random", kind{facts: home}, kind{facts: rnd}, 0.01, false, 0, 0.98, 2000 * ms, 12000 * ms},
-		{"home x random, pollute", kind{home, pollutes, 0}, kind{rnd, pollutes, 0}, 0.01, false, 0, 0.98, 2000 * ms, 12000 * ms},
-		{"sequential x sequential", kind{seq, drops, 5}, kind{seq, drops, 5}, 0.01, false, 300 * ms, 0.95, 1000 * ms, 6000 * ms},
-		{"busy sequential x sequential", kind{seq, drops, 20}, kind{seq, drops, 20}, 0.01, false, 300 * ms, 0.95, 1000 * ms, 6000 * ms},
+		{name: "open x open", a: kind{facts: open}, b: kind{facts: open}, loss: 0.01, success: 1, p50: 200 * ms, p99: 500 * ms},
+		{name: "open x home", a: kind{facts: open}, b: kind{facts: home}, loss: 0.01, success: 1, p50: 200 * ms, p99: 500 * ms},
+		{name: "open x sequential", a: kind{facts: open}, b: kind{seq, drops, 20}, loss: 0.01, age: 300 * ms, success: 1, p50: 200 * ms, p99: 500 * ms},
+		{name: "open x random", a: kind{facts: open}, b: kind{facts: rnd}, loss: 0.01, success: 1, p50: 200 * ms, p99: 500 * ms},
+		{name: "home x home, drop", a: kind{facts: home}, b: kind{facts: home}, loss: 0.01, success: 1, p50: 300 * ms, p99: 1500 * ms},
+		{name: "home x home, refuse", a: kind{home, refuses, 0}, b: kind{home, refuses, 0}, loss: 0.01, success: 0.99, p50: 600 * ms, p99: 3000 * ms},
+		{name: "home x home, pollute", a: kind{home, pollutes, 0}, b: kind{home, pollutes, 0}, loss: 0.01, success: 0.99, p50: 600 * ms, p99: 3000 * ms},
+		{name: "home x home, punish", a: kind{home, punishes, 0}, b: kind{home, punishes, 0}, loss: 0.01, success: 0.99, p50: 600 * ms, p99: 3000 * ms},
+		{name: "home x sequential", a: kind{facts: home}, b: kind{seq, drops, 5}, loss: 0.01, age: 300 * ms, success: 0.98, p50: 500 * ms, p99: 3000 * ms},
+		{name: "home x busy sequential", a: kind{facts: home}, b: kind{seq, drops, 20}, loss: 0.01, age: 500 * ms, success: 0.98, p50: 500 * ms, p99: 3000 * ms},
+		{name: "home x sequential, punish", a: kind{home, punishes, 0}, b: kind{seq, punishes, 5}, loss: 0.01, age: 300 * ms, success: 0.98, p50: 500 * ms, p99: 3000 * ms},
+		{name: "block x home", a: kind{facts: blk}, b: kind{facts: home}, loss: 0.01, success: 0.98, p50: 1000 * ms, p99: 5000 * ms},
+		{name: "home x random", a: kind{facts: home}, b: kind{facts: rnd}, loss: 0.01, success: 0.98, p50: 2000 * ms, p99: 12000 * ms},
+		{name: "home x random, pollute", a: kind{home, pollutes, 0}, b: kind{rnd, pollutes, 0}, loss: 0.01, success: 0.98, p50: 2000 * ms, p99: 12000 * ms},
+		{name: "sequential x sequential", a: kind{seq, drops, 5}, b: kind{seq, drops, 5}, loss: 0.01, age: 300 * ms, success: 0.95, p50: 1000 * ms, p99: 6000 * ms},
+		{name: "busy sequential x sequential", a: kind{seq, drops, 20}, b: kind{seq, drops, 20}, loss: 0.01, age: 300 * ms, success: 0.95, p50: 1000 * ms, p99: 6000 * ms},
 	} {
 		t.Run(tr.name, func(t *testing.T) { tr.measure(t, seeds) })
 	}
@@ -190,14 +196,17 @@ func TestUDP(t *testing.T) {
 func TestTCP(t *testing.T) {
 	ms := time.Millisecond
 	for _, tr := range []trial{
-		{"open x home", kind{facts: open}, kind{facts: home}, 0.01, true, 0, 1, 200 * ms, 1500 * ms},
-		{"home x home, drop", kind{facts: home}, kind{facts: home}, 0.01, true, 0, 0.99, 300 * ms, 3000 * ms},
-		{"home x home, refuse", kind{home, refuses, 0}, kind{home, refuses, 0}, 0.01, true, 0, 0.99, 600 * ms, 3000 * ms},
-		{"home x home, pollute", kind{home, pollutes, 0}, kind{home, pollutes, 0}, 0.01, true, 0, 0.99, 600 * ms, 3000 * ms},
-		{"home x sequential", kind{facts: home}, kind{seq, drops, 5}, 0.01, true, 300 * ms, 0.98, 500 * ms, 3000 * ms},
-		{"home x busy sequential", kind{facts: home}, kind{seq, drops, 20}, 0.01, true, 300 * ms, 0.98, 500 * ms, 3000 * ms},
-		{"home x block", kind{facts: home}, kind{facts: blk}, 0.01, true, 0, 0.98, 1000 * ms, 8000 * ms},
-		{"home x random", kind{facts: home}, kind{facts: rnd}, 0.01, true, 0, 0.9, 3000 * ms, 15000 * ms},
+		{name: "open x home", a: kind{facts: open}, b: kind{facts: home}, loss: 0.01, tcp: true, success: 1, p50: 200 * ms, p99: 1500 * ms},
+		{name: "home x home, drop", a: kind{facts: home}, b: kind{facts: home}, loss: 0.01, tcp: true, success: 0.99, p50: 300 * ms, p99: 3000 * ms},
+		{name: "home x home, refuse", a: kind{home, refuses, 0}, b: kind{home, refuses, 0}, loss: 0.01, tcp: true, success: 0.99, p50: 600 * ms, p99: 3000 * ms},
+		{name: "home x home, pollute", a: kind{home, pollutes, 0}, b: kind{home, pollutes, 0}, loss: 0.01, tcp: true, success: 0.99, p50: 600 * ms, p99: 3000 * ms},
+		{name: "home x home, late, drop", a: kind{facts: home}, b: kind{facts: home}, loss: 0.01, tcp: true, skew: 300 * ms, success: 0.99, p50: 500 * ms, p99: 3000 * ms},
+		{name: "home x home, late, refuse", a: kind{home, refuses, 0}, b: kind{home, refuses, 0}, loss: 0.01, tcp: true, skew: 300 * ms, success: 0.99, p50: 600 * ms, p99: 3000 * ms},
+		{name: "home x home, late, pollute", a: kind{home, pollutes, 0}, b: kind{home, pollutes, 0}, loss: 0.01, tcp: true, skew: 300 * ms, success: 0.99, p50: 600 * ms, p99: 3000 * ms},
+		{name: "home x sequential", a: kind{facts: home}, b: kind{seq, drops, 5}, loss: 0.01, tcp: true, age: 300 * ms, success: 0.98, p50: 500 * ms, p99: 3000 * ms},
+		{name: "home x busy sequential", a: kind{facts: home}, b: kind{seq, drops, 20}, loss: 0.01, tcp: true, age: 300 * ms, success: 0.98, p50: 500 * ms, p99: 3000 * ms},
+		{name: "home x block", a: kind{facts: home}, b: kind{facts: blk}, loss: 0.01, tcp: true, success: 0.98, p50: 1000 * ms, p99: 8000 * ms},
+		{name: "home x random", a: kind{facts: home}, b: kind{facts: rnd}, loss: 0.01, tcp: true, success: 0.9, p50: 3000 * ms, p99: 15000 * ms},
 	} {
 		t.Run(tr.name, func(t *testing.T) { tr.measure(t, seeds) })
 	}

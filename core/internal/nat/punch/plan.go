@@ -97,7 +97,8 @@ func lenient(n wire.NAT) bool {
 // Plan tells what the side with the facts mine does to meet the side with the
 // facts theirs. It depends on nothing else, so that both sides find parts that
 // fit from what they told each other: Plan(b, a, false) is the other half of
-// Plan(a, b, true). larger says whether this side's peer id is the larger one,
+// Plan(a, b, true). Each must use the facts as the letters said them, its own too.
+// larger says whether this side's peer id is the larger one,
 // and must differ between them.
 //
 // Sequences meet blocks, and blocks meet blocks, only with as many mappings as
@@ -177,7 +178,7 @@ func sprayed(n wire.NAT, ports Ports, most int, r *rand.Rand) []uint16 {
 
 // between returns the ports from low to high, none when low is greater.
 func between(low, high int) []uint16 {
-	var out []uint16
+	out := make([]uint16, 0, max(0, high-low+1))
 	for p := low; p <= high; p++ {
 		out = append(out, uint16(p))
 	}

@@ -26,8 +26,8 @@
 // and its candidates. An address is vouched for when it is the external address
 // of the facts, which the owner must have checked with those who introduced the
 // peer, when the owner lists it, or when an answer to our own probe came from it.
-// Any other address gets one packet and one dial, and then no more packets than
-// came from it. Config.Most tells the largest number of packets that go to one
+// Any other address gets one packet and one dial, and then two packets for each
+// that came from it. Config.Most tells the largest number of packets that go to one
 // vouched address that stays silent. Budget bounds all together.
 package punch
 
@@ -118,8 +118,8 @@ type Config struct {
 	// RTT is the round trip of the letters between the two; zero: unknown.
 	RTT time.Duration
 	// Lead is how much sooner than the peer this side is told to go: half of RTT
-	// on the side that sends that letter, zero on the other. TCP, which has no
-	// openers, begins so much later.
+	// on the side that sends that letter, zero on the other. TCP begins so much
+	// later, so that SYNs cross even where openers cannot be made.
 	Lead time.Duration
 	// Seed makes the two sides and their tries differ; any number.
 	Seed   uint64
@@ -155,13 +155,16 @@ type Send struct {
 // Opened.
 type Open struct{ Sockets int }
 
-// Dial asks for a TCP connection. The owner replies by Dialled, with nil only
+// Dial asks for a TCP connection. One with a TTL is an opener: it only makes our
+// NAT ready, and is expected to fail; an owner that cannot set it says so by
+// Dialled at once. The owner replies by Dialled, with nil only
 // after the peer has proved that it is the one meant. A connection that the
 // service's listener accepts from the peer in the meantime is as good.
 type Dial struct {
 	ID      int
 	To      netip.AddrPort
 	Fresh   bool          // from a port that the system chooses instead of the listener's
+	TTL     int           // time to live of the SYN, 0 for the system's default
 	Timeout time.Duration // of the connection, without the handshake
 }
 
@@ -342,6 +345,18 @@ func (c *Config) vouched() map[netip.Addr]bool {
 		out[a.Unmap()] = true
 	}
 	return out
+}
+
+// quiet reports an endpoint that no openers go to: there is no NAT on the way, or
+// they would reach the peer.
+func (c *Config) quiet(to netip.AddrPort, theirs, mine wire.NAT) bool {
+	return endpoint.New(endpoint.UTP, to).Scope() < endpoint.CGNAT || c.RTT > 0 && c.RTT < near || sameHouse(mine, theirs)
+}
+
+// guard is how long the side that guesses ports waits for the other's first shot,
+// which finds its filter opened: so its own wrong guesses wake no NAT as a rule.
+func (c *Config) guard() time.Duration {
+	return min(max(c.RTT+50*time.Millisecond, 100*time.Millisecond), 600*time.Millisecond)
 }
 
 // sameHouse reports whether both sides have one external address, so that

@@ -20,6 +20,8 @@ const (
 	pauseLeast = 20 * time.Millisecond
 	pauseMost  = 180 * time.Millisecond
 	portPause  = 50 * time.Millisecond // after ErrPort
+	tryOpener  = 30 * time.Millisecond // an opener, which nobody answers
+	dialLater  = 3 * time.Second       // between openers
 
 	untilSimultaneous = 10 * time.Second
 	untilBirthday     = 15 * time.Second
@@ -28,6 +30,7 @@ const (
 // Bounds of TCP.
 const (
 	portTries = 3  // that end in ErrPort, before an endpoint is given up
+	dialFirst = 4  // openers to one endpoint
 	firstDial = 10 // predicted ports at first
 	moreDials = 5  // added at each widening
 	mostDials = 32 // predicted ports at most
@@ -41,10 +44,13 @@ type callee struct {
 	to      netip.AddrPort
 	fresh   bool
 	timeout time.Duration
+	openers int       // that may still be made
 	left    int       // tries
 	ports   int       // tries that ended in ErrPort
-	next    time.Time // of the next try; zero: none
-	id      int       // of the try under way, 0: none
+	next    time.Time // of the next dial; zero: none
+	from    time.Time // when dials are no openers any more; zero: at Go, which has not come
+	id      int       // of the dial under way, 0: none
+	opening bool      // that is an opener
 }
 
 // tcp is the TCP part of a Machine.
@@ -59,6 +65,7 @@ type tcp struct {
 	callees []callee
 	ids     int
 	dials   int          // made
+	atOnce  int          // under way
 	sprayed map[int]bool // dials to sprayed ports under way
 	ports   []uint16     // to spray
 	rate    bucket
@@ -73,20 +80,47 @@ func newTCP(m *Machine) *tcp {
 	}
 	t.theirs.External = external(t.theirs)
 	t.part = planTCP(c)
+	switch {
+	case t.part.Ports == Predicted:
+		least, _ := foreign(t.theirs, t.age(), t.age())
+		t.guess(m.made, least+1, firstDial)
+	case t.part.Strategy == Direct, t.part.Strategy == Predict:
+		t.add(m.made, t.theirs.External, maxTries)
+	}
+	vouched, strangers := c.vouched(), map[netip.Addr]bool{}
+	for _, to := range candidates(c.Theirs, endpoint.TCP) {
+		switch {
+		case to == t.theirs.External, strangers[to.Addr()]:
+		case vouched[to.Addr()]:
+			t.add(m.made, to, maxTries)
+		default:
+			t.add(m.made, to, 1)
+			strangers[to.Addr()] = true
+		}
+	}
 	return t
+}
+
+// add adds an endpoint to dial, with openers unless nobody vouches for it.
+func (t *tcp) add(now time.Time, to netip.AddrPort, tries int) {
+	c := callee{to: to, timeout: min(max(3*t.m.cfg.RTT, tryLeast), tryMost), left: tries, next: now, openers: dialFirst}
+	if tries == 1 || t.m.cfg.quiet(to, t.theirs, t.m.cfg.Mine.TCP) {
+		c.openers, c.next = 0, time.Time{}
+	}
+	t.callees = append(t.callees, c)
 }
 
 // planTCP is Plan without what takes hundreds of packets in seconds from one port.
 func planTCP(c *Config) Part {
 	p := Plan(c.Mine.TCP, c.Theirs.TCP, c.Larger)
-	if p.Strategy == Cross || !reachable(c.Theirs.TCP.External) || sameHouse(c.Mine.TCP, c.Theirs.TCP) && !c.Theirs.TCP.Hairpin && !c.Mine.TCP.Hairpin {
+	if p.Strategy == Cross || !reachable(c.Theirs.TCP.External) {
 		return Part{Strategy: None, Sockets: 1}
 	}
 	p.Sockets = min(p.Sockets, c.Budget.AtOnce)
 	return p
 }
 
-// begin makes the callees, at Go.
+// begin lets what was opened be dialled, at Go.
 func (t *tcp) begin(now time.Time) {
 	if t.over {
 		return
@@ -94,13 +128,14 @@ func (t *tcp) begin(now time.Time) {
 	c := &t.m.cfg
 	t.begun, t.until = true, now.Add(untilSimultaneous)
 	first := now.Add(c.Lead)
-	try := min(max(3*c.RTT, tryLeast), tryMost)
+	if t.part.Ports == Predicted {
+		t.widenAt = first.Add(c.guard() + widen)
+		first = first.Add(c.guard())
+	}
+	for i := range t.callees {
+		t.callees[i].release(first)
+	}
 	switch {
-	case t.part.Strategy == None:
-	case t.part.Ports == Predicted:
-		least, _ := foreign(t.theirs, t.age(now), t.age(now))
-		t.guess(first, least+1, firstDial)
-		t.widenAt = first.Add(widen)
 	case t.part.Ports == Block, t.part.Ports == Any:
 		t.until = now.Add(untilBirthday)
 		t.ports = sprayed(t.theirs, t.part.Ports, c.Budget.Sprayed, t.m.rand)
@@ -108,39 +143,32 @@ func (t *tcp) begin(now time.Time) {
 		t.until = now.Add(untilBirthday)
 		for i := range t.part.Sockets {
 			at := now.Add(holdStagger * time.Duration(i) / time.Duration(t.part.Sockets))
-			t.callees = append(t.callees, callee{to: t.theirs.External, fresh: i > 0, timeout: tryHeld, left: heldTries, next: at})
+			t.callees = append(t.callees, callee{to: t.theirs.External, fresh: i > 0, timeout: tryHeld, left: heldTries, next: at, from: at})
 		}
-	default:
-		t.callees = append(t.callees, callee{to: t.theirs.External, timeout: try, left: maxTries, next: first})
 	}
-	vouched := c.vouched()
-	strangers := map[netip.Addr]bool{}
-	for _, to := range candidates(c.Theirs, endpoint.TCP) {
-		left := maxTries
-		if !vouched[to.Addr()] {
-			if left = 1; strangers[to.Addr()] {
-				continue
-			}
-			strangers[to.Addr()] = true
-		}
-		if to != t.theirs.External {
-			t.callees = append(t.callees, callee{to: to, timeout: try, left: left, next: first})
-		}
+	if len(t.callees) == 0 && len(t.ports) == 0 && len(candidates(c.Mine, endpoint.TCP)) > 0 {
+		t.until = now.Add(untilSimultaneous) // the peer may come to us
 	}
 }
 
-// age is how long ago the peer's facts were true.
-func (t *tcp) age(now time.Time) time.Duration {
-	return time.Duration(t.theirs.Age)*time.Millisecond + t.m.cfg.RTT/2 + now.Sub(t.m.made)
+// release lets a callee be dialled for good from a time on.
+func (c *callee) release(from time.Time) {
+	c.from = from
+	if c.id == 0 && (c.next.IsZero() || c.next.After(from)) {
+		c.next = from
+	}
+}
+
+// age is how long ago the peer's facts were true when the machine was made.
+func (t *tcp) age() time.Duration {
+	return time.Duration(t.theirs.Age)*time.Millisecond + t.m.cfg.RTT/2
 }
 
 // guess adds n predicted ports from k steps ahead on.
-func (t *tcp) guess(at time.Time, k, n int) {
-	c := &t.m.cfg
+func (t *tcp) guess(now time.Time, k, n int) {
 	for ; n > 0; n, k = n-1, k+1 {
 		if p := ahead(t.theirs, k); p != 0 {
-			to := netip.AddrPortFrom(t.theirs.External.Addr(), p)
-			t.callees = append(t.callees, callee{to: to, timeout: min(max(3*c.RTT, tryLeast), tryMost), left: moreTries, next: at})
+			t.add(now, netip.AddrPortFrom(t.theirs.External.Addr(), p), moreTries)
 		}
 		t.window = k
 	}
@@ -156,18 +184,32 @@ func (t *tcp) dialled(now time.Time, id int, err error) {
 		return
 	}
 	delete(t.sprayed, id)
+	t.atOnce--
 	if i >= 0 {
-		c := &t.callees[i]
-		c.id, c.next = 0, now.Add(t.m.between(pauseLeast, pauseMost))
-		if errors.Is(err, ErrPort) {
-			c.ports++
-			c.next = now.Add(portPause)
-		}
-		if c.left <= 0 || c.ports >= portTries {
-			c.next = time.Time{}
-		}
+		t.again(&t.callees[i], now, err)
 	}
 	t.won = t.won || err == nil
+}
+
+// again sets when an endpoint is dialled again.
+func (t *tcp) again(c *callee, now time.Time, err error) {
+	opening := c.opening
+	c.id, c.opening = 0, false
+	if errors.Is(err, ErrPort) {
+		c.ports++
+	}
+	switch {
+	case opening && !c.from.IsZero():
+		c.next = c.from
+	case opening && c.openers > 0:
+		c.next = now.Add(dialLater)
+	case opening, c.left <= 0, c.ports >= portTries:
+		c.next = time.Time{} // after openers, Go wakes it
+	case errors.Is(err, ErrPort):
+		c.next = now.Add(portPause)
+	default:
+		c.next = now.Add(t.m.between(pauseLeast, pauseMost))
+	}
 }
 
 // poll dials what is due.
@@ -179,16 +221,17 @@ func (t *tcp) poll(now time.Time) time.Time {
 		t.end(reason)
 		return time.Time{}
 	}
-	if !t.begun {
-		return t.until
-	}
 	next := sooner(t.until, t.pollCallees(now))
 	if !t.widenAt.IsZero() && !t.widenAt.After(now) {
 		t.widenAt = now.Add(widen)
 		if len(t.callees) >= mostDials {
 			t.widenAt = time.Time{}
 		} else {
+			from := len(t.callees)
 			t.guess(now, t.window+1, moreDials)
+			for i := from; i < len(t.callees); i++ {
+				t.callees[i].release(now.Add(openerAgain))
+			}
 			return now
 		}
 	}
@@ -198,10 +241,7 @@ func (t *tcp) poll(now time.Time) time.Time {
 			return sooner(next, at)
 		}
 		t.rate.take(now)
-		t.ids++
-		t.dials++
-		t.sprayed[t.ids] = true
-		t.m.do(Dial{ID: t.ids, To: netip.AddrPortFrom(t.theirs.External.Addr(), t.ports[0]), Timeout: tryGuessed})
+		t.sprayed[t.dial(netip.AddrPortFrom(t.theirs.External.Addr(), t.ports[0]), false, 0, tryGuessed)] = true
 		t.ports = t.ports[1:]
 	}
 	return next
@@ -251,16 +291,16 @@ func (t *tcp) end(reason error) {
 // free reports whether the budget has room for one more dial.
 func (t *tcp) free() bool {
 	b := &t.m.cfg.Budget
-	if t.dials >= b.Dials {
-		return false
-	}
-	atOnce := len(t.sprayed)
-	for _, c := range t.callees {
-		if c.id != 0 {
-			atOnce++
-		}
-	}
-	return atOnce < b.AtOnce
+	return t.dials < b.Dials && t.atOnce < b.AtOnce
+}
+
+// dial asks for one, and returns its id.
+func (t *tcp) dial(to netip.AddrPort, fresh bool, ttl int, timeout time.Duration) int {
+	t.ids++
+	t.dials++
+	t.atOnce++
+	t.m.do(Dial{ID: t.ids, To: to, Fresh: fresh, TTL: ttl, Timeout: timeout})
+	return t.ids
 }
 
 func (t *tcp) pollCallees(now time.Time) (next time.Time) {
@@ -279,11 +319,15 @@ func (t *tcp) pollCallees(now time.Time) (next time.Time) {
 			}
 			continue
 		}
-		t.ids++
-		t.dials++
-		c.id, c.next = t.ids, time.Time{}
+		c.next = time.Time{}
+		if c.from.IsZero() || c.from.After(now) {
+			c.opening = true
+			c.openers--
+			c.id = t.dial(c.to, c.fresh, OpenerTTL, tryOpener)
+			continue
+		}
 		c.left--
-		t.m.do(Dial{ID: c.id, To: c.to, Fresh: c.fresh, Timeout: c.timeout})
+		c.id = t.dial(c.to, c.fresh, 0, c.timeout)
 	}
 	return next
 }
@@ -298,13 +342,13 @@ func (c Config) MostDials() (addr netip.Addr, dials int) {
 	to := external(c.Theirs.TCP)
 	for _, other := range candidates(c.Theirs, endpoint.TCP) {
 		if vouched[other.Addr()] && other != to {
-			most[other.Addr()] += maxTries
+			most[other.Addr()] += dialFirst + maxTries
 		}
 	}
 	switch part := planTCP(&c); {
 	case part.Strategy == None:
 	case part.Ports == Predicted:
-		most[to.Addr()] += mostDials * moreTries
+		most[to.Addr()] += mostDials * (dialFirst + moreTries)
 	case part.Ports == Block:
 		most[to.Addr()] += min(c.Budget.Sprayed, int(c.Theirs.TCP.High)-int(c.Theirs.TCP.Low)+1)
 	case part.Ports == Any:
@@ -312,7 +356,7 @@ func (c Config) MostDials() (addr netip.Addr, dials int) {
 	case part.Sockets > 1:
 		most[to.Addr()] += part.Sockets * heldTries
 	default:
-		most[to.Addr()] += maxTries
+		most[to.Addr()] += dialFirst + maxTries
 	}
 	for a, n := range most {
 		if n > dials || n == dials && a.Less(addr) {

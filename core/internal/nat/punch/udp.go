@@ -14,7 +14,8 @@ const (
 	shotLater   = 200 * time.Millisecond // between shots after the first six, half more or less
 	guessLater  = 300 * time.Millisecond // the same for guessed ports
 	openerAgain = 100 * time.Millisecond // the second opener
-	openerLater = time.Second            // those after it, and what holds many sockets open
+	openerLater = time.Second            // those after it
+	holdLater   = 2 * time.Second        // between packets that hold one of many sockets open
 	holdStagger = 200 * time.Millisecond // in which all of many sockets send once
 	holdLow     = 6 * time.Second        // after Go: until then only openers hold them
 	holdMid     = 2 * time.Second        // after Go: from then on these live twice as long
@@ -33,7 +34,7 @@ const (
 	maxOpeners  = 12  // to one target
 	maxShots    = 40  // to one target
 	guessShots  = 10  // to one guessed target
-	holdShots   = 14  // from each of many sockets
+	holdSends   = 8   // openers and shots from each of many sockets
 	firstWindow = 20  // guessed ports at first
 	nextWindow  = 20  // added at each widening
 	maxWindow   = 100 // guessed ports at most
@@ -126,8 +127,7 @@ func newUDP(m *Machine, now time.Time) *udp {
 		books: newBooks(c),
 	}
 	u.part.Sockets = min(u.part.Sockets, c.Budget.Sockets)
-	main := reachable(theirs.External) && !(sameHouse(c.Mine.UDP, theirs) && !theirs.Hairpin && !c.Mine.UDP.Hairpin)
-	if !main {
+	if !reachable(theirs.External) {
 		u.part = Part{Strategy: None, Sockets: 1}
 	}
 	switch {
@@ -162,18 +162,11 @@ func (u *udp) age() time.Duration {
 // aim adds a target. Its first packet goes at once, when openers may go to it.
 func (u *udp) aim(now time.Time, socket int, to netip.AddrPort, m mode) *target {
 	t := target{socket: socket, to: to, mode: m, next: now}
-	if u.quiet(to) || m == once {
+	if u.m.cfg.quiet(to, u.theirs, u.m.cfg.Mine.UDP) || m == once {
 		t.openers, t.next = maxOpeners, time.Time{}
 	}
 	u.targets = append(u.targets, t)
 	return &u.targets[len(u.targets)-1]
-}
-
-// quiet reports a target that no openers go to: there is no NAT on the way, or
-// they would reach it.
-func (u *udp) quiet(to netip.AddrPort) bool {
-	c := &u.m.cfg
-	return endpoint.New(endpoint.UTP, to).Scope() < endpoint.CGNAT || c.RTT > 0 && c.RTT < near || sameHouse(c.Mine.UDP, u.theirs)
 }
 
 // guess adds n predicted ports from k steps ahead on.
@@ -205,10 +198,13 @@ func (u *udp) shoot(now time.Time) {
 	case Predict:
 		u.until = now.Add(untilDirect)
 		if u.part.Ports == Predicted {
-			u.widenAt = now.Add(u.guard() + widen)
+			u.widenAt = now.Add(u.m.cfg.guard() + widen)
 		}
 	default:
 		u.until = now.Add(untilDirect)
+		if len(u.targets) == 0 && len(u.pairs) == 0 && len(candidates(u.m.cfg.Mine, endpoint.UTP)) == 0 {
+			u.until = now // neither side has anywhere to go
+		}
 	}
 }
 
@@ -216,7 +212,7 @@ func (u *udp) shoot(now time.Time) {
 func (u *udp) release(t *target, now time.Time) {
 	switch t.mode {
 	case guessed:
-		t.base = now.Add(u.guard())
+		t.base = now.Add(u.m.cfg.guard())
 	case held:
 		t.base = now.Add(holdLow)
 		if t.openers >= maxOpeners { // no openers to it
@@ -228,11 +224,6 @@ func (u *udp) release(t *target, now time.Time) {
 	if t.next.IsZero() || t.next.After(t.base) {
 		t.next = t.base
 	}
-}
-
-// guard is how long the one who guesses waits for the other's shot.
-func (u *udp) guard() time.Duration {
-	return min(max(u.m.cfg.RTT+50*time.Millisecond, 100*time.Millisecond), 600*time.Millisecond)
 }
 
 func (u *udp) opened(now time.Time, n int) {
@@ -371,14 +362,19 @@ func (u *udp) pollTargets(now time.Time) (next time.Time) {
 func (u *udp) advance(t *target, now time.Time, kind Kind) {
 	if kind == Opener {
 		t.openers++
-		t.next = now.Add(openerLater)
-		if t.openers == 1 && t.mode != held {
+		most := maxOpeners
+		switch {
+		case t.mode == held:
+			most, t.next = holdSends-2, now.Add(holdLater)
+		case t.openers == 1:
 			t.next = now.Add(openerAgain)
+		default:
+			t.next = now.Add(openerLater)
 		}
 		if !t.base.IsZero() && t.base.Before(t.next) {
 			t.next = t.base
 		}
-		if t.openers >= maxOpeners {
+		if t.openers >= most {
 			t.next = t.base // zero: Go wakes it
 		}
 		return
@@ -390,7 +386,7 @@ func (u *udp) advance(t *target, now time.Time, kind Kind) {
 	case t.mode == guessed:
 		most, gap = guessShots, u.m.between(guessLater/2, guessLater*3/2)
 	case t.mode == held:
-		most, gap = holdShots-min(t.openers, holdShots-1), openerLater
+		most, gap = holdSends-min(t.openers, holdSends-2), holdLater
 	case t.shots < len(gaps):
 		gap = gaps[t.shots]
 	}

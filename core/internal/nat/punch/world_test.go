@@ -336,7 +336,7 @@ func (p *peer) dial(a Dial) {
 		if again*time.Second < a.Timeout {
 			p.w.after(again*time.Second, func() {
 				if p.links[t] == c && !c.done {
-					p.segment(t, "syn")
+					p.segment(t, "syn", a.TTL)
 				}
 			})
 		}
@@ -370,8 +370,8 @@ func (p *peer) stop(id int) {
 }
 
 // segment sends a TCP segment.
-func (p *peer) segment(t tuple, what string) {
-	p.carry(p.tcp, t.local, t.remote, 0, func(o *peer, port uint16, from netip.AddrPort) {
+func (p *peer) segment(t tuple, what string, ttl int) {
+	p.carry(p.tcp, t.local, t.remote, ttl, func(o *peer, port uint16, from netip.AddrPort) {
 		o.receive(tuple{port, from}, what)
 	}, func() {
 		if what == "syn" {
@@ -389,16 +389,19 @@ func (p *peer) receive(t tuple, what string) {
 	case what == "rst":
 	case what == "syn" && c != nil:
 		c.asked = true
-		p.segment(t, "syn+ack")
+		p.segment(t, "syn+ack", 0)
 	case what == "syn" && t.local == listen:
 		p.links[t] = &conn{id: -1, asked: true}
-		p.segment(t, "syn+ack")
+		p.segment(t, "syn+ack", 0)
+	case c == nil && what != "ack":
+		p.segment(t, "rst", 0)
 	case c == nil:
-		p.segment(t, "rst")
 	case !c.done && (what == "syn+ack" || c.asked):
 		c.done = true
 		if what == "syn+ack" {
-			p.segment(t, "ack")
+			for _, again := range []time.Duration{0, 250, 750} { // what is sent first, and repeated, acknowledges too
+				p.w.after(again*time.Millisecond, func() { p.segment(t, "ack", 0) })
+			}
 		}
 		p.linked = true
 		if c.id >= 0 {
