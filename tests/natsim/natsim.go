@@ -74,12 +74,12 @@ const (
 type IPv6 uint8
 
 const (
+	// IPv6Off drops everything.
+	IPv6Off IPv6 = iota
 	// IPv6Firewall lets in what Filter lets in.
-	IPv6Firewall IPv6 = iota
+	IPv6Firewall
 	// IPv6Open lets everything through.
 	IPv6Open
-	// IPv6Off drops everything.
-	IPv6Off
 )
 
 // Config describes a NAT. The zero value is a "full cone" with random ports.
@@ -129,6 +129,9 @@ type Config struct {
 	Firewall bool
 	// IPv6 is what happens to IPv6.
 	IPv6 IPv6
+	// Addresses is how many external addresses the NAT gets from laboratories that
+	// choose them. Zero means 2. At most 200.
+	Addresses int
 }
 
 const (
@@ -137,6 +140,8 @@ const (
 	defaultTCPTimeout   = 2*time.Hour + 4*time.Minute
 	defaultTCPOpening   = 2 * time.Minute
 	defaultPunishment   = 30 * time.Second
+	defaultAddresses    = 2
+	mostAddresses       = 200
 	// afterReset is how long a connection stays known that was reset (Linux's
 	// nf_conntrack_tcp_timeout_close).
 	afterReset = 10 * time.Second
@@ -145,6 +150,14 @@ const (
 	mostSessions = 1 << 12 // of one mapping
 	mostMarks    = 1 << 14 // of strangers, each of punished and of polluting ones
 )
+
+// Count returns how many external addresses the NAT gets.
+func (c *Config) Count() int {
+	if c.Addresses == 0 {
+		return defaultAddresses
+	}
+	return c.Addresses
+}
 
 // Check tells what is wrong with a configuration.
 func (c *Config) Check() error {
@@ -157,7 +170,9 @@ func (c *Config) Check() error {
 	switch {
 	case !(c.Noise >= 0 && c.Noise <= 1e6):
 		return errors.New("noise is between 0 and 1000000 mappings a second")
-	case c.Strangers > Punish || c.IPv6 > IPv6Off:
+	case c.Addresses < 0 || c.Addresses > mostAddresses:
+		return fmt.Errorf("a NAT has at most %d addresses", mostAddresses)
+	case c.Strangers > Punish || c.IPv6 > IPv6Open:
 		return errors.New("there is no such way with strangers or with IPv6")
 	}
 	return errors.Join(c.checkRules(), c.TCP.checkRules())

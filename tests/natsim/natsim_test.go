@@ -429,7 +429,7 @@ func TestReboot(t *testing.T) {
 func TestIPv6AndBlockedUDP(t *testing.T) {
 	in, out, stranger := at("[2001:db8:1::2]:4000"), at("[2001:db8:2::1]:1000"), at("[2001:db8:3::1]:1000")
 	for words, want := range map[string][3]bool{ // out, the answer in, a stranger in
-		"home": {true, true, false}, "symmetric ipv6=open": {true, true, true}, "home ipv6=off": {}, "home udp=off": {},
+		"home ipv6=firewall": {true, true, false}, "symmetric ipv6=open": {true, true, true}, "home": {}, "home udp=off ipv6=open": {},
 	} {
 		l := newLab(t, words, 1)
 		seen := l.send(UDP, in, out)
@@ -493,11 +493,11 @@ func TestTablesAreBounded(t *testing.T) {
 
 func TestWords(t *testing.T) {
 	got := MustParse("sequential,step=-3 low=2000 high=3000 parity=on noise=2.5 timeout=5s tcp-timeout=1h tcp-opening=4m strangers=punish " +
-		"punishment=9s hairpin=on arbitrary=on refresh=on ipv6=off udp=off firewall=on tcp-filter=independent")
+		"punishment=9s hairpin=on arbitrary=on refresh=on ipv6=open addresses=3 udp=off firewall=on tcp-filter=independent")
 	want := Config{
 		Mapping: OnAddressPort, Filter: OnAddressPort, Ports: Sequential, Step: -3, Low: 2000, High: 3000, Parity: true, Noise: 2.5,
 		UDPTimeout: 5 * time.Second, TCPTimeout: time.Hour, TCPOpening: 4 * time.Minute, Strangers: Punish, Punishment: 9 * time.Second,
-		Hairpin: true, Arbitrary: true, InboundRefresh: true, IPv6: IPv6Off, NoUDP: true, Firewall: true,
+		Hairpin: true, Arbitrary: true, InboundRefresh: true, IPv6: IPv6Open, Addresses: 3, NoUDP: true, Firewall: true,
 	}
 	tcp := want
 	tcp.Filter = Independent
@@ -512,7 +512,7 @@ func TestWords(t *testing.T) {
 	}
 	for _, word := range []string{
 		"round", "mapping=x", "filter", "timeout=1", "parity=1", "low=70000", "high=1000", "timeout=-1s", "noise=-1", "noise=NaN",
-		"step=99999", "strangers=kiss", "ipv6=8", "tcp-mapping=x", "tcp-high=1", "udp=maybe", "ports=all",
+		"step=99999", "strangers=kiss", "ipv6=8", "tcp-mapping=x", "tcp-high=1", "addresses=999", "udp=maybe", "ports=all",
 	} {
 		if _, err := Parse(word); err == nil {
 			t.Errorf("%q was taken", word)

@@ -17,7 +17,7 @@ var kinds = map[string]string{
 	"symmetric":  "mapping=address-port filter=address-port ports=random",
 	"sequential": "mapping=address-port filter=address-port ports=sequential",
 	"block":      "mapping=address-port filter=address-port ports=random low=40000 high=40511",
-	"firewall":   "firewall=on filter=address-port",
+	"firewall":   "firewall=on filter=address-port ipv6=firewall",
 }
 
 // names are the values that words take.
@@ -40,7 +40,8 @@ var names = struct {
 //
 //	mapping, filter   independent, address or address-port
 //	ports             random, preserve or sequential
-//	step, low, high   numbers
+//	step, low, high, addresses
+//	                  numbers
 //	tcp-mapping, tcp-filter, tcp-ports, tcp-step, tcp-low, tcp-high, tcp-parity
 //	                  the same for TCP, where it differs
 //	noise             mappings of others per second
@@ -120,6 +121,8 @@ func (c *Config) set(key, value string) (err error) {
 		return choose(&c.IPv6, names.ipv6, value)
 	case "step":
 		c.Step, err = strconv.Atoi(value)
+	case "addresses":
+		c.Addresses, err = strconv.Atoi(value)
 	case "low":
 		err = port(&c.Low, value)
 	case "high":
@@ -148,8 +151,8 @@ func (c *Config) set(key, value string) (err error) {
 		err = choose(&c.NoUDP, names.switches, value)
 		c.NoUDP = !c.NoUDP
 	default:
-		return errors.New("a NAT knows full-cone, cone, home, restricted, symmetric, sequential, block, mapping, filter, ports, step, low, " +
-			"high, parity, noise, timeout, tcp-timeout, tcp-opening, punishment, strangers, refresh, hairpin, arbitrary, firewall, ipv6, udp, and " +
+		return errors.New("a NAT knows full-cone, cone, home, restricted, symmetric, sequential, block, mapping, filter, ports, step, low, high, " +
+			"addresses, parity, noise, timeout, tcp-timeout, tcp-opening, punishment, strangers, refresh, hairpin, arbitrary, firewall, ipv6, udp, and " +
 			"mapping to parity with tcp- in front")
 	}
 	return err

@@ -34,7 +34,7 @@ func inVillage(t *testing.T, natA, natB string, test func(t *testing.T, v *villa
 		n := New(7)
 		n.SetDefaultLink(Link{Latency: oneWay, Hops: 8})
 		v := &village{net: n, one: n.Host("198.51.100.1", "2001:db8:1::1"), other: n.Host("198.51.100.2", "2001:db8:2::1")}
-		v.ra = n.NAT(natsim.MustParse(natA), "203.0.113.1", "203.0.113.2")
+		v.ra = n.NAT(natsim.MustParse(natA+" ipv6=firewall"), "203.0.113.1", "203.0.113.2")
 		v.rb = n.NAT(natsim.MustParse(natB), "203.0.113.9")
 		v.a, v.b = v.ra.Host("192.168.1.2", "2001:db8:a::2"), v.rb.Host("192.168.1.2", "2001:db8:b::2")
 		test(t, v)
