@@ -1,0 +1,78 @@
+package portmap
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+)
+
+// listen hears announcements of the router: of PCP (RFC 6887, section 14.1), of
+// NAT-PMP (RFC 6886, section 3.2.1) and of SSDP. It returns what ends that. Where a
+// port cannot be listened at there is nothing to hear, which costs time only.
+func (s *site) listen() (stop func()) {
+	groups := []netip.AddrPort{
+		netip.AddrPortFrom(netip.AddrFrom4([4]byte{224, 0, 0, 1}), s.c.cfg.announce),
+		netip.AddrPortFrom(netip.AddrFrom4([4]byte{239, 255, 255, 250}), s.c.cfg.ssdp),
+	}
+	network := "udp4"
+	if s.iface.Prefix.Addr().Is6() {
+		network = "udp6"
+		groups = []netip.AddrPort{
+			netip.AddrPortFrom(netip.IPv6LinkLocalAllNodes(), s.c.cfg.announce),
+			netip.AddrPortFrom(netip.MustParseAddr("ff02::c"), s.c.cfg.ssdp),
+		}
+	}
+	var conns []*net.UDPConn
+	for _, g := range groups {
+		i, err := net.InterfaceByIndex(s.iface.Index)
+		if err != nil {
+			continue
+		}
+		conn, err := net.ListenMulticastUDP(network, i, net.UDPAddrFromAddrPort(g))
+		if err != nil {
+			continue
+		}
+		conns = append(conns, conn)
+		s.c.spawn(func() { s.hear(conn) })
+	}
+	return func() {
+		for _, conn := range conns {
+			_ = conn.Close()
+		}
+	}
+}
+
+// hear makes the site ask the router when an announcement seems to come from it.
+// More is not believed of it.
+func (s *site) hear(conn *net.UDPConn) {
+	buf := make([]byte, maxSSDP+1)
+	for {
+		n, from, err := conn.ReadFromUDPAddrPort(buf)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			if s.ctx.Err() != nil {
+				return
+			}
+			continue
+		}
+		if believed(s.iface, from.Addr()) && announces(buf[:n]) {
+			s.alarm.Store(true)
+			poke(s.wake)
+		}
+	}
+}
+
+// announces reports whether a datagram says that a router has started, or has
+// changed its address.
+func announces(b []byte) bool {
+	if m, err := parsePCPAnswer(b); err == nil {
+		return m.Announce
+	}
+	if m, err := parsePMPAnswer(b); err == nil {
+		return m.Port == 0 && m.Protocol == 0
+	}
+	m, err := parseSSDP(b)
+	return err == nil && m.Notify && m.Alive
+}
