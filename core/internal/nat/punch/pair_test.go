@@ -26,15 +26,30 @@ var (
 	open = wire.NAT{Mapping: wire.EndpointIndependent, Filtering: wire.EndpointIndependent, Ports: wire.PortsPreserving}
 )
 
+// small is a block of 256 ports.
+var small = wire.NAT{Mapping: wire.AddressDependent, Filtering: wire.AddressPortDependent, Ports: wire.PortsBlock, Low: 2048, High: 2303}
+
+// stepping returns a sequential NAT of another step.
+func stepping(step int16) wire.NAT {
+	n := seq
+	n.Step = step
+	return n
+}
+
+var v6 = [2]string{"2001:db8:1::1", "2001:db8:2::2"}
+
 // trial is a pair of NATs and what must come of it.
 type trial struct {
-	name string
-	a, b kind
-	loss float64
-	tcp  bool
-	age  time.Duration // of the facts when they are told
-	skew time.Duration // the word to go comes later than the letters let one expect, up to this
-	rtt  time.Duration // what the sides believe it is, when not 0
+	name  string
+	a, b  kind
+	loss  float64
+	tcp   bool
+	age   time.Duration // of the facts when they are told
+	skew  time.Duration // the word to go comes later than the letters let one expect, up to this
+	rtt   time.Duration // what the sides believe it is, when not 0
+	lies  bool          // the sides say that they have home NATs
+	ips   [2]string     // when not those of IPv4
+	blunt bool          // SYNs cannot be sent with a low time to live
 
 	success  float64 // share of runs
 	p50, p99 time.Duration
@@ -53,13 +68,22 @@ type result struct {
 func (tr trial) meet(seed uint64) result {
 	r := rand.New(rand.NewPCG(seed, 7))
 	w := &world{r: r, delay: 20 * time.Millisecond, loss: tr.loss, ttl: 9, now: time.Minute}
-	boxes := [2]*box{newBox(r, "203.0.113.1", tr.a.facts, tr.a.manner, tr.a.rate), newBox(r, "198.51.100.2", tr.b.facts, tr.b.manner, tr.b.rate)}
+	ips := tr.ips
+	if ips[0] == "" {
+		ips = [2]string{"203.0.113.1", "198.51.100.2"}
+	}
+	boxes := [2]*box{newBox(r, ips[0], tr.a.facts, tr.a.manner, tr.a.rate), newBox(r, ips[1], tr.b.facts, tr.b.manner, tr.b.rate)}
 	var sides [2]Side
 	for i := range w.peers {
-		p := &peer{w: w, sent: map[netip.Addr]int{}, links: map[tuple]*conn{}}
+		p := &peer{w: w, blunt: tr.blunt, sent: map[netip.Addr]int{}, links: map[tuple]*conn{}}
 		w.peers[i] = p
 		facts := boxes[i].observe(w.now)
 		facts.Age = uint32(tr.age.Milliseconds())
+		if tr.lies {
+			said := home
+			said.External = facts.External
+			facts = said
+		}
 		if tr.tcp {
 			p.tcp, sides[i].TCP = boxes[i], facts
 		} else {
@@ -167,7 +191,13 @@ func (tr trial) measure(t *testing.T, seeds int) {
 	t.Logf("%.1f %%, %v / %v, %d sent by both on average", 100*share, p50, p99, sent/seeds)
 }
 
-const seeds = 1000
+// seeds are the runs of each pair.
+func seeds() int {
+	if !thorough {
+		return 60
+	}
+	return 1000
+}
 
 func TestUDP(t *testing.T) {
 	ms := time.Millisecond
@@ -180,6 +210,12 @@ func TestUDP(t *testing.T) {
 		{name: "home x home, refuse", a: kind{home, refuses, 0}, b: kind{home, refuses, 0}, loss: 0.01, success: 0.99, p50: 600 * ms, p99: 3000 * ms},
 		{name: "home x home, pollute", a: kind{home, pollutes, 0}, b: kind{home, pollutes, 0}, loss: 0.01, success: 0.99, p50: 600 * ms, p99: 3000 * ms},
 		{name: "home x home, punish", a: kind{home, punishes, 0}, b: kind{home, punishes, 0}, loss: 0.01, success: 0.99, p50: 600 * ms, p99: 3000 * ms},
+		{name: "home x home, late, punish", a: kind{home, punishes, 0}, b: kind{home, punishes, 0}, skew: 300 * ms, loss: 0.01, success: 0.99, p50: 600 * ms, p99: 3000 * ms},
+		{name: "home x home, lossy", a: kind{facts: home}, b: kind{facts: home}, loss: 0.25, success: 1, p50: 300 * ms, p99: 1500 * ms},
+		{name: "two IPv6 firewalls", a: kind{facts: home}, b: kind{facts: home}, ips: v6, loss: 0.01, success: 1, p50: 300 * ms, p99: 1500 * ms},
+		{name: "home x decreasing sequence", a: kind{facts: home}, b: kind{stepping(-2), drops, 5}, loss: 0.01, age: 300 * ms, success: 0.98, p50: 500 * ms, p99: 3000 * ms},
+		{name: "home x small block", a: kind{facts: home}, b: kind{facts: small}, loss: 0.01, success: 0.98, p50: 1000 * ms, p99: 5000 * ms},
+		{name: "sequence of 4 x decreasing sequence", a: kind{stepping(4), drops, 10}, b: kind{stepping(-1), drops, 10}, loss: 0.01, age: 300 * ms, success: 0.95, p50: 1000 * ms, p99: 6000 * ms},
 		{name: "home x sequential", a: kind{facts: home}, b: kind{seq, drops, 5}, loss: 0.01, age: 300 * ms, success: 0.98, p50: 500 * ms, p99: 3000 * ms},
 		{name: "home x busy sequential", a: kind{facts: home}, b: kind{seq, drops, 20}, loss: 0.01, age: 500 * ms, success: 0.98, p50: 500 * ms, p99: 3000 * ms},
 		{name: "home x sequential, punish", a: kind{home, punishes, 0}, b: kind{seq, punishes, 5}, loss: 0.01, age: 300 * ms, success: 0.98, p50: 500 * ms, p99: 3000 * ms},
@@ -189,7 +225,7 @@ func TestUDP(t *testing.T) {
 		{name: "sequential x sequential", a: kind{seq, drops, 5}, b: kind{seq, drops, 5}, loss: 0.01, age: 300 * ms, success: 0.95, p50: 1000 * ms, p99: 6000 * ms},
 		{name: "busy sequential x sequential", a: kind{seq, drops, 20}, b: kind{seq, drops, 20}, loss: 0.01, age: 300 * ms, success: 0.95, p50: 1000 * ms, p99: 6000 * ms},
 	} {
-		t.Run(tr.name, func(t *testing.T) { tr.measure(t, seeds) })
+		t.Run(tr.name, func(t *testing.T) { tr.measure(t, seeds()) })
 	}
 }
 
@@ -200,6 +236,10 @@ func TestTCP(t *testing.T) {
 		{name: "home x home, drop", a: kind{facts: home}, b: kind{facts: home}, loss: 0.01, tcp: true, success: 0.99, p50: 300 * ms, p99: 3000 * ms},
 		{name: "home x home, refuse", a: kind{home, refuses, 0}, b: kind{home, refuses, 0}, loss: 0.01, tcp: true, success: 0.99, p50: 600 * ms, p99: 3000 * ms},
 		{name: "home x home, pollute", a: kind{home, pollutes, 0}, b: kind{home, pollutes, 0}, loss: 0.01, tcp: true, success: 0.99, p50: 600 * ms, p99: 3000 * ms},
+		{name: "two IPv6 firewalls", a: kind{facts: home}, b: kind{facts: home}, ips: v6, loss: 0.01, tcp: true, skew: 100 * ms, success: 1, p50: 300 * ms, p99: 1500 * ms},
+		{name: "home x home, blunt, drop", a: kind{facts: home}, b: kind{facts: home}, blunt: true, loss: 0.01, tcp: true, skew: 300 * ms, success: 0.99, p50: 500 * ms, p99: 3000 * ms},
+		{name: "home x home, blunt, refuse", a: kind{home, refuses, 0}, b: kind{home, refuses, 0}, blunt: true, loss: 0.01, tcp: true, skew: 300 * ms, success: 0.99, p50: 600 * ms, p99: 3000 * ms},
+		{name: "home x home, late, punish", a: kind{home, punishes, 0}, b: kind{home, punishes, 0}, loss: 0.01, tcp: true, skew: 300 * ms, success: 0.99, p50: 600 * ms, p99: 3000 * ms},
 		{name: "home x home, late, drop", a: kind{facts: home}, b: kind{facts: home}, loss: 0.01, tcp: true, skew: 300 * ms, success: 0.99, p50: 500 * ms, p99: 3000 * ms},
 		{name: "home x home, late, refuse", a: kind{home, refuses, 0}, b: kind{home, refuses, 0}, loss: 0.01, tcp: true, skew: 300 * ms, success: 0.99, p50: 600 * ms, p99: 3000 * ms},
 		{name: "home x home, late, pollute", a: kind{home, pollutes, 0}, b: kind{home, pollutes, 0}, loss: 0.01, tcp: true, skew: 300 * ms, success: 0.99, p50: 600 * ms, p99: 3000 * ms},
@@ -208,6 +248,34 @@ func TestTCP(t *testing.T) {
 		{name: "home x block", a: kind{facts: home}, b: kind{facts: blk}, loss: 0.01, tcp: true, success: 0.98, p50: 1000 * ms, p99: 8000 * ms},
 		{name: "home x random", a: kind{facts: home}, b: kind{facts: rnd}, loss: 0.01, tcp: true, success: 0.9, p50: 3000 * ms, p99: 15000 * ms},
 	} {
-		t.Run(tr.name, func(t *testing.T) { tr.measure(t, seeds) })
+		t.Run(tr.name, func(t *testing.T) { tr.measure(t, seeds()) })
 	}
+}
+
+// TestHow shows that pairs meet by what the machine does about them: without it,
+// these NATs do not let them.
+func TestHow(t *testing.T) {
+	none := func(tr trial, most float64) func(*testing.T) {
+		return func(t *testing.T) {
+			met := 0
+			for seed := range 100 {
+				if tr.meet(uint64(seed)).ok {
+					met++
+				}
+			}
+			if float64(met) > 100*most {
+				t.Errorf("%d of 100 met", met)
+			}
+		}
+	}
+	// A round trip that seems too short for openers: the first shot comes too early.
+	early := trial{a: kind{home, pollutes, 0}, b: kind{home, pollutes, 0}, skew: 100 * time.Millisecond, rtt: time.Millisecond}
+	t.Run("openers against pollution", none(early, 0.3))
+	early.a.manner, early.b.manner = punishes, punishes
+	t.Run("openers against punishment", none(early, 0.3))
+	t.Run("prediction", none(trial{a: kind{facts: home}, b: kind{seq, drops, 5}, lies: true}, 0))
+	t.Run("cross", none(trial{a: kind{seq, drops, 5}, b: kind{seq, drops, 5}, lies: true}, 0))
+	t.Run("birthday", none(trial{a: kind{facts: home}, b: kind{facts: rnd}, lies: true}, 0))
+	t.Run("prediction by TCP", none(trial{a: kind{facts: home}, b: kind{seq, drops, 5}, lies: true, tcp: true}, 0))
+	t.Run("birthday by TCP", none(trial{a: kind{facts: home}, b: kind{facts: rnd}, lies: true, tcp: true}, 0))
 }

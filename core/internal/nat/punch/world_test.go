@@ -210,7 +210,8 @@ type peer struct {
 	atOnce  int // dials
 	most    int // of them
 	linked  bool
-	openFew int // sockets that Open gets, when not 0
+	openFew int  // sockets that Open gets, when not 0
+	blunt   bool // dials with a time to live fail at once
 }
 
 // pump polls the machine and does what it says.
@@ -323,6 +324,10 @@ func (p *peer) dial(a Dial) {
 	}
 	p.dials++
 	p.sent[a.To.Addr()]++
+	if p.blunt && a.TTL != 0 {
+		p.w.after(0, func() { p.dialled(a.ID, errRefused) })
+		return
+	}
 	t := tuple{local, a.To}
 	if p.links[t] != nil {
 		p.w.after(0, func() { p.dialled(a.ID, errExists) })
