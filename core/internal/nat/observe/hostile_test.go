@@ -41,7 +41,10 @@ var lies = map[string]func(r *rand.Rand, i int, seen netip.AddrPort) netip.AddrP
 // TestLiars has every fourth observer lie, in votes and samples, newest or not: the
 // verdict is confirmed and what it is without them.
 func TestLiars(t *testing.T) {
-	const seeds = 60
+	seeds := 60
+	if !thorough {
+		seeds = 10
+	}
 	for _, kind := range []struct {
 		name    string
 		mapping wire.Depends
@@ -341,7 +344,7 @@ func seeds() (out [][]byte) {
 
 // TestAnything does many random things, and looks at all verdicts now and then.
 func TestAnything(t *testing.T) {
-	for seed := range uint64(300) {
+	for seed := range uint64(100) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 4))
 			m := Machine{}

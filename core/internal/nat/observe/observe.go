@@ -124,9 +124,10 @@ func (m *Machine) Observe(v Vote, now time.Time) bool {
 }
 
 // Sample takes votes about packets that were sent one right after another, in that
-// order, each to an observer that the socket had not sent to before, or each from
-// a new socket. Each is observed as well. The order shows how the NAT chooses
-// ports. A gap of more than MaxGap divides the sample; what follows MaxSample votes
+// order, each to an observer that the socket had not sent to before, so that each
+// made a mapping: the order shows how the NAT chooses ports. A new socket has
+// sent to nobody. A vote about a mapping that an earlier vote has shown says nothing
+// of that and is only observed, as each of them is. A gap of more than MaxGap divides the sample; what follows MaxSample votes
 // is not looked at. It reports how many of the votes count in a sample: those that
 // we dialled, that Observe would keep and that are of the first one's flow and realm.
 func (m *Machine) Sample(votes []Vote, now time.Time) int {
@@ -138,7 +139,7 @@ func (m *Machine) Sample(votes []Vote, now time.Time) int {
 		if !ok || !r.dialled {
 			continue
 		}
-		m.view(k).add(r, now)
+		r = m.view(k).add(r, now)
 		if count > 0 && k != of {
 			continue
 		}

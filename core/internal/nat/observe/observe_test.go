@@ -454,3 +454,99 @@ func TestWishes(t *testing.T) {
 		t.Errorf("wishes for a protocol that is not: %v", w)
 	}
 }
+
+// TestOlder checks that an older word of an observer does not replace a newer one.
+func TestOlder(t *testing.T) {
+	m := Machine{}
+	older := udp("5.9.1.1:8", "20.1.1.1:1")
+	older.At = start.Add(-time.Second)
+	observeAll(t, &m, udp("5.9.1.1:7", "20.1.1.1:1"), older)
+	if d := m.Verdict(udp4, start); d.NAT.External != ep("5.9.1.1:7") || len(d.External) != 1 {
+		t.Errorf("%+v", d)
+	}
+	later := udp("5.9.1.1:9", "20.1.1.1:1")
+	later.At = start.Add(time.Hour)
+	observeAll(t, &m, later)
+	if d := m.Verdict(udp4, start); d.NAT.External != ep("5.9.1.1:9") || d.NAT.Age != 0 {
+		t.Errorf("with one from the future: %+v", d)
+	}
+	if d := m.Verdict(udp4, start.Add(VoteLife)); d.NAT.External.IsValid() {
+		t.Errorf("one from the future counts for longer: %+v", d)
+	}
+}
+
+// TestRemappedTwice checks that the newer of two large lots is believed, although
+// others differ from both.
+func TestRemappedTwice(t *testing.T) {
+	m := Machine{}
+	for i, seen := range []string{"5.9.1.1:5", "5.9.1.1:6", "5.9.1.1:6", "5.9.1.1:6", "5.9.1.1:7", "5.9.1.1:7"} {
+		m.Observe(udp(seen, observer(i).String()), start.Add(time.Duration(i)*time.Second))
+	}
+	if d := m.Verdict(udp4, start.Add(time.Minute)); d.NAT.Mapping != wire.EndpointIndependent || d.NAT.External != ep("5.9.1.1:7") {
+		t.Errorf("%+v", d)
+	}
+}
+
+// TestExternal checks the list of endpoints.
+func TestExternal(t *testing.T) {
+	m := Machine{}
+	observeAll(t, &m, inbound(udp("6.9.1.1:80", "20.4.1.1:1")), udp("5.9.1.1:7", "20.1.1.1:1"), udp("5.9.1.1:7", "20.2.1.1:1"),
+		inbound(udp("5.9.1.1:80", "20.3.1.1:1")), inbound(udp("5.9.1.1:80", "20.5.1.1:1")), inbound(udp("5.9.1.1:80", "20.6.1.1:1")))
+	m.SetMapped(UDP, ep("5.9.1.1:80"), start)
+	want := []External{{ep("5.9.1.1:80"), 5, true}, {ep("5.9.1.1:7"), 4, false}, {ep("6.9.1.1:80"), 1, false}}
+	got := m.Verdict(udp4, start).External
+	if !slices.Equal(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	for i := range 40 {
+		m.Observe(udp(fmt.Sprintf("5.9.1.1:%d", 1000+i), observer(100+i).String()), start)
+	}
+	if got := m.Verdict(udp4, start).External; len(got) != MaxExternal || got[0] != want[0] {
+		t.Errorf("%d, first %+v", len(got), got[0])
+	}
+}
+
+// TestNames checks what people read.
+func TestNames(t *testing.T) {
+	got := fmt.Sprint(UDP, TCP, None, Tentative, Confirmed, Confidence(9), AskVotes, AskSample, AskPort, AskStranger, AskNeighbour, AskHairpin, Probe(9))
+	if want := "udp tcp none tentative confirmed confirmed votes sample port stranger neighbour hairpin hairpin"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
+// TestSamples checks which votes of a sample count.
+func TestSamples(t *testing.T) {
+	m := Machine{}
+	other := udp("5.9.1.1:2003", "20.4.1.1:1")
+	other.Proto = TCP
+	n := m.Sample([]Vote{
+		inbound(udp("5.9.1.1:99", "20.9.1.1:1")), udp("5.9.1.1:2001", "20.1.1.1:1"), udp("192.168.1.1:1", "20.2.1.1:1"),
+		udp("5.9.1.1:2002", "20.3.1.1:1"), other, server(udp("5.9.1.1:2003", "20.5.1.1:1")),
+	}, start)
+	if d := m.Verdict(udp4, start); n != 3 || d.NAT.Ports != wire.PortsSequential || d.NAT.External != ep("5.9.1.1:2003") {
+		t.Errorf("%d count: %+v", n, d)
+	}
+	if d := m.Verdict(Flow{TCP, false}, start); len(d.External) != 1 {
+		t.Errorf("the one of another protocol was not observed: %+v", d)
+	}
+	if n := m.Sample(nil, start); n != 0 {
+		t.Errorf("%d of none", n)
+	}
+	many := make([]Vote, MaxSample+10)
+	for i := range many {
+		many[i] = udp(fmt.Sprintf("5.9.1.1:%d", 3000+i), observer(i).String())
+	}
+	if n := m.Sample(many, start); n != MaxSample {
+		t.Errorf("%d count of %d", n, len(many))
+	}
+	// Old samples make room for new ones: the NAT has been replaced.
+	for i := range MaxSamples {
+		h := host{local: ep("0.0.0.0:50001"), now: start.Add(time.Duration(i) * time.Second), fresh: 100 + 10*i}
+		h.m = m
+		h.told(0, uint16(10000+3000*i), uint16(20000+5000*i), uint16(60000-1000*i))
+	}
+	if d := m.Verdict(udp4, start.Add(10*time.Second)); d.NAT.Ports != wire.PortsRandom {
+		t.Errorf("after %d samples of another kind: %+v", MaxSamples, d.NAT)
+	}
+	bounded(t, &m)
+}

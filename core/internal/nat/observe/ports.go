@@ -67,7 +67,7 @@ func (v *view) allocation(mapping wire.Depends, accept func(netip.Addr) bool) al
 	}
 	var runs []sample
 	for _, s := range v.samples {
-		if p := points(s, mapping, accept); len(p) >= 3 {
+		if p := points(s, accept); len(p) >= 3 {
 			runs = append(runs, p)
 		}
 	}
@@ -98,27 +98,14 @@ func (v *view) allocation(mapping wire.Depends, accept func(netip.Addr) bool) al
 	return allocation{}
 }
 
-// points returns the mappings that a sample made, in order, without ports that the
-// NAT only kept.
-func points(s sample, mapping wire.Depends, accept func(netip.Addr) bool) (out sample) {
-	type made struct {
-		local    netip.AddrPort
-		observer netip.AddrPort
-	}
-	done := map[made]bool{}
+// points returns the mappings that a sample made, in order, without those that stood
+// before and without ports that the NAT only kept.
+func points(s sample, accept func(netip.Addr) bool) (out sample) {
 	for _, r := range s {
-		m := made{r.local, r.observer}
-		switch mapping {
-		case wire.EndpointIndependent:
-			m.observer = netip.AddrPort{}
-		case wire.AddressDependent:
-			m.observer = netip.AddrPortFrom(r.observer.Addr(), 0)
+		again := slices.ContainsFunc(out, func(o record) bool { return o.local == r.local && o.seen == r.seen })
+		if r.made.Equal(r.at) && !again && accept(r.seen.Addr()) && r.seen.Port() != r.local.Port() {
+			out = append(out, r)
 		}
-		if done[m] || !accept(r.seen.Addr()) || r.seen.Port() == r.local.Port() {
-			continue
-		}
-		done[m] = true
-		out = append(out, r)
 	}
 	return out
 }
@@ -291,11 +278,8 @@ func block(ports []int) (low, high int, ok bool) {
 func widen(ports []int, low, high int) (int, int) {
 	limit := min(8*(high-low), maxBlock-1)
 	for {
-		below, found := slices.BinarySearch(ports, low)
+		below, _ := slices.BinarySearch(ports, low)
 		above, _ := slices.BinarySearch(ports, high+1)
-		if !found {
-			return low, high
-		}
 		down, up := math.MaxInt, math.MaxInt
 		if below > 0 {
 			down = low - ports[below-1]

@@ -141,6 +141,8 @@ func TestPorts(t *testing.T) {
 		{"the first one kept", 0, []uint16{50001, 2002, 2003, 2004}, wire.PortsSequential, 1},
 		{"two of four elsewhere", 0, []uint16{2000, 40000, 2002, 9000}, wire.PortsRandom, 0},
 		{"many others", 0, []uint16{2000, 2050, 2120, 2130, 2260, 2300, 2377}, wire.PortsSequential, 1},
+		{"one mapping for all", 0, []uint16{2000, 2000, 2000, 2000}, wire.PortsUnknown, 0},
+		{"one mapping for all, in turn", 1, []uint16{2000, 2000, 2000, 2000}, wire.PortsUnknown, 0},
 		{"only two", 0, []uint16{2000, 2001}, wire.PortsUnknown, 0},
 		{"too slowly", MaxGap + 1, []uint16{2000, 2001, 2002, 2003}, wire.PortsBlock, 0},
 		{"just in time", MaxGap, []uint16{2000, 2001, 2002, 2003}, wire.PortsSequential, 1},
@@ -214,5 +216,43 @@ func TestManySockets(t *testing.T) {
 	d := h.verdict()
 	if d.Confidence != Confirmed || d.NAT.Mapping != wire.DependsUnknown || d.NAT.Ports != wire.PortsPreserving || d.NAT.External.Addr() != h.b.addrs[0] {
 		t.Errorf("%+v", d)
+	}
+}
+
+// TestOldMappings checks that observers that are asked again, while their mappings
+// stand, spoil nothing of what a sample has shown, and show nothing of their own.
+func TestOldMappings(t *testing.T) {
+	for _, again := range []func(h *host){
+		func(h *host) { h.fresh = 0; h.sample(4, time.Millisecond) },
+		func(h *host) {
+			for _, i := range []int{2, 0, 3, 1} {
+				h.m.Observe(h.vote(i, observer(i)), h.now)
+			}
+		},
+	} {
+		b := newBox(rand.New(rand.NewPCG(2, 11)), wire.AddressPortDependent, "sequential")
+		h := newHost(b)
+		h.sample(4, time.Millisecond)
+		want := h.verdict()
+		if want.NAT.Ports != wire.PortsSequential {
+			t.Fatalf("%+v", want)
+		}
+		h.now = h.now.Add(5 * time.Second)
+		again(h)
+		d := h.verdict()
+		if d.NAT.Ports != want.NAT.Ports || d.NAT.Step != want.NAT.Step || d.NAT.External != want.NAT.External || d.NAT.Age < 5000 {
+			t.Errorf("%+v, before %+v", d.NAT, want.NAT)
+		}
+	}
+	b := newBox(rand.New(rand.NewPCG(2, 12)), wire.AddressPortDependent, "sequential")
+	b.rate = 20
+	h := newHost(b)
+	for i := range 5 {
+		h.m.Observe(h.vote(i, observer(i)), h.now)
+		h.now = h.now.Add(7 * time.Second)
+	}
+	h.sample(5, 0)
+	if d := h.verdict(); d.NAT.Ports == wire.PortsRandom || d.NAT.Ports == wire.PortsSequential {
+		t.Errorf("a rule by mappings that were made seven seconds apart: %+v", d.NAT)
 	}
 }

@@ -75,7 +75,7 @@ func (m *Machine) judge(k key, v *view, now time.Time) judgement {
 	mapperVotes := realmOf(mapped.Addr()) == k.realm
 	winner, accept, weight := m.elect(&j, electors, voters, mapped, mapperVotes)
 	socket := v.socket()
-	last := slices.IndexFunc(dialled, func(r record) bool { return accept(r.seen.Addr()) })
+	last := newestMade(dialled, accept)
 	j.NAT.Mapping = wire.DependsUnknown
 	external := winner
 	switch {
@@ -110,6 +110,18 @@ func (m *Machine) judge(k key, v *view, now time.Time) judgement {
 		j.NAT.Double = true
 	}
 	return j
+}
+
+// newestMade returns which record is of the mapping that was made last, -1 for none
+// at an address that accept holds for.
+func newestMade(list []record, accept func(netip.Addr) bool) int {
+	best := -1
+	for i, r := range list {
+		if accept(r.seen.Addr()) && (best < 0 || r.made.After(list[best].made)) {
+			best = i
+		}
+	}
+	return best
 }
 
 // fill writes down what the NAT is like.

@@ -13,6 +13,7 @@ type record struct {
 	group                 netip.Prefix
 	dialled               bool
 	at                    time.Time
+	made                  time.Time // when the mapping was first seen; never after at
 }
 
 func (r record) weight() int {
@@ -33,16 +34,23 @@ type view struct {
 }
 
 // add keeps a record in place of what the same observer said of the same socket,
-// and of the oldest one where there are too many.
-func (v *view) add(r record, now time.Time) {
+// and of the oldest one where there are too many. It returns it with the time at
+// which its mapping was made.
+func (v *view) add(r record, now time.Time) record {
 	v.expire(now)
+	r.made = r.at
+	for _, old := range v.dialled {
+		if old.local == r.local && old.seen == r.seen && old.made.Before(r.made) {
+			r.made = old.made
+		}
+	}
 	list, limit := &v.dialled, MaxDialled
 	if !r.dialled {
 		list, limit = &v.inbound, MaxInbound
 	}
 	for _, old := range *list {
 		if old.local == r.local && old.observer == r.observer && old.at.After(r.at) {
-			return
+			return r
 		}
 	}
 	*list = slices.DeleteFunc(*list, func(old record) bool { return old.local == r.local && old.observer == r.observer })
@@ -66,6 +74,7 @@ func (v *view) add(r record, now time.Time) {
 		*list = slices.Delete(*list, oldest, oldest+1)
 	}
 	*list = append(*list, r)
+	return r
 }
 
 func (v *view) addSample(s sample, now time.Time) {

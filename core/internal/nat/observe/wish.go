@@ -13,7 +13,8 @@ type Probe uint8
 const (
 	// AskVotes: ask observers of different networks what they see (Observe).
 	AskVotes Probe = iota
-	// AskSample: send to three or more observers at once from one socket (Sample).
+	// AskSample: send to three or more observers at once from a new socket, or from one
+	// that has not sent to them before (Sample).
 	AskSample
 	// AskPort: ask an observer from which we have a vote, at another port of the same
 	// address (Observe).
