@@ -242,6 +242,7 @@ type Host struct {
 	listeners map[netip.AddrPort]*listener
 	conns     map[tuple]*Conn
 	sockets   map[netip.AddrPort]*packetConn
+	watchers  []*watcher
 	dialing   map[tuple]*dialing
 	visible   map[family]netip.AddrPort // what NATs make of its addresses
 	router    *Router                   // which it is behind, or nil
