@@ -100,7 +100,7 @@ func (s *Session) await(old *line) *line {
 			s.mu.Unlock()
 			return nil
 		}
-		l, cause, left := s.line, s.cause, s.since+int64(s.window)-s.clock()
+		l, cause, grace, left := s.line, s.cause, s.alive.grace, s.since+int64(s.window)+s.alive.grace-s.clock()
 		resumed := s.resumed > 0 // the first line may be gone before it was read from
 		s.reading = l
 		s.mu.Unlock()
@@ -111,9 +111,9 @@ func (s *Session) await(old *line) *line {
 			}
 			return l
 		case left <= 0:
-			s.end(fmt.Errorf("%w; no other link came within %v", cause, s.window))
+			s.end(fmt.Errorf("%w; no other link came within %v", cause, s.window+time.Duration(grace)))
 			continue
-		case !told && s.owner.Moving(s) && left > int64(s.window-moveGrace):
+		case !told && s.owner.Moving(s) && left > int64(s.window-moveGrace)+grace:
 			left = min(left, int64(moveGrace/4))
 		case !told:
 			told = true
@@ -146,7 +146,7 @@ func (s *Session) Suspended() (time.Duration, bool) {
 	if s.line != nil || s.state == ended {
 		return 0, false
 	}
-	return max(0, s.window-time.Duration(s.clock()-s.since)), true
+	return max(0, s.window-time.Duration(s.clock()-s.since-s.alive.grace)), true
 }
 
 // Doubt tells whether the peer may have chosen another link for the session
@@ -190,6 +190,7 @@ func (s *Session) Resume(link *secure.Link, first []byte, told, theirs uint64) (
 	s.lastHeard.Store(now)
 	s.rtt.Store(0)
 	s.trip = 0
+	s.revived()
 	if s.timer != nil && s.state == live {
 		s.nextTick = min(s.nextTick, now+int64(s.soon()))
 		s.timer.Reset(time.Duration(s.nextTick - now))

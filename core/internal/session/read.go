@@ -57,6 +57,7 @@ type inbox struct {
 	bytes    int    // of messages that lie in buf
 	total    uint64 // bytes of all messages, when packed
 	used     bool   // some message lies in buf
+	pulse    int64  // session clock when Session.pulse was called
 	packed   bool   // messages and buffers are ready to be delivered
 	closed   error
 	failed   error // the link is useless
@@ -197,7 +198,12 @@ func (in *inbox) got(n int) {
 		return
 	}
 	in.end += n
-	in.s.lastHeard.Store(in.s.clock())
+	now := in.s.clock()
+	in.s.lastHeard.Store(now)
+	if now-in.pulse > int64(padEvery) {
+		in.pulse = now
+		in.s.pulse(now)
+	}
 	in.s.wireIn.Add(uint64(n))
 	switch {
 	case in.end == len(in.buf.B):

@@ -200,9 +200,10 @@ type Session struct {
 	withheld  bool   // nothing is acknowledged until Settle
 	overdrawn int    // bytes delivered since then
 	pingSent  uint64 // value of the outstanding ping, 0 when there is none
-	trip      int64  // the shortest round trip on the line in nanoseconds, 0 when none was measured
-	queued    int    // bytes in queues and in out
-	open      int    // messages of which some pieces are out
+	alive     alive
+	trip      int64 // the shortest round trip on the line in nanoseconds, 0 when none was measured
+	queued    int   // bytes in queues and in out
+	open      int   // messages of which some pieces are out
 	writing   bool
 	started   bool
 	ticking   int  // ticks that report drops
@@ -467,6 +468,7 @@ func (s *Session) tick() {
 	if s.paused.Load() {
 		s.lastHeard.Store(now) // we do not listen, so we cannot say that the peer is silent
 	}
+	s.look(now)
 	s.mu.Lock()
 	if l := s.line; s.state == live && l != nil && now-s.lastHeard.Load() >= int64(s.cfg.LostAfter) {
 		s.mu.Unlock()
@@ -515,6 +517,7 @@ func (s *Session) schedule(now int64) {
 	if s.line != nil {
 		next = min(s.lastSent.Load()+int64(s.hb), s.lastHeard.Load()+int64(s.cfg.LostAfter))
 	}
+	next = s.dueAlive(next, now)
 	for _, q := range s.queues {
 		if age, ok := q.oldest(); ok && q.priority > mustArrive {
 			next = min(next, age+int64(s.cfg.MaxAge))

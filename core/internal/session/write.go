@@ -346,6 +346,9 @@ func (s *Session) writeNow(l *line, b []byte, queued int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.written = now
+	if queued > 0 {
+		s.wrote(now)
+	}
 	if err == nil && n == len(b) {
 		s.queued -= queued
 		s.tell = s.owed()
@@ -480,6 +483,7 @@ func (s *Session) take(b *batch, mem []byte) bool {
 		return false
 	}
 	s.using = l
+	asks, next := s.pingSent != 0 && len(s.control) > 0, s.kept.next
 	if l.first != nil { // Chosen: it must end its record
 		b.out = sealControl(l.link.Seal, b.out, l.first)
 		l.first = nil
@@ -517,6 +521,9 @@ func (s *Session) take(b *batch, mem []byte) bool {
 		b.out = sealControl(l.link.Seal, b.out, wire.AppendPing(nil, wire.FramePing, s.pingSent))
 	}
 	s.takeEnd(b)
+	if asks || s.kept.next != next {
+		s.wrote(s.clock())
+	}
 	return true
 }
 
