@@ -524,6 +524,7 @@ func (s *Service) insert(link *secure.Link, a adoption, claim uint64, id wire.Se
 	s.lookup.Lock()
 	s.peers[p.id] = p
 	s.lookup.Unlock()
+	s.attendNetwork()
 	s.sessions++
 	d := &detail{
 		appID: link.Remote.AppID, endpoint: a.endpoint, how: a.how, role: Role(link.Remote.Role), took: time.Since(a.began),

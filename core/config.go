@@ -103,6 +103,10 @@ type Config struct {
 	// NoAccept refuses sessions that peers begin, after authentication, with
 	// CodeNotAllowed. It may be changed later by SetAccept.
 	NoAccept bool
+	// NoNetworkWatch means that the service does not watch this machine's
+	// addresses, interfaces and routes, nor whether it has slept: NetworkChanged
+	// says when they change. Zero watches, where the system lets it.
+	NoNetworkWatch bool
 	// Contacts are the fallback endpoints of Bootstrap.
 	Contacts []Contact
 	// Cipher restricts the record cipher. Zero means CipherAuto.

@@ -64,15 +64,16 @@ type configText struct {
 
 // configKeys says how each key is read. The table is the whole vocabulary.
 var configKeys = map[string]func(*configText, json.RawMessage) error{
-	"network":       func(t *configText, v json.RawMessage) error { return readString(v, MaxNetworkName, &t.cfg.NetworkName) },
-	"identity_file": func(t *configText, v json.RawMessage) error { return readPath(v, &t.identityFile) },
-	"app_id":        func(t *configText, v json.RawMessage) error { return readAppID(v, &t.cfg.AppID) },
-	"role":          func(t *configText, v json.RawMessage) error { return readRole(v, &t.cfg.Role) },
-	"cipher":        func(t *configText, v json.RawMessage) error { return readCipher(v, &t.cfg.Cipher) },
-	"listen":        func(t *configText, v json.RawMessage) error { return readList(v, ParseEndpoint, &t.cfg.Listen) },
-	"contacts":      func(t *configText, v json.RawMessage) error { return readList(v, ParseContact, &t.cfg.Contacts) },
-	"no_listen":     func(t *configText, v json.RawMessage) error { return readBool(v, &t.cfg.NoListen) },
-	"no_accept":     func(t *configText, v json.RawMessage) error { return readBool(v, &t.cfg.NoAccept) },
+	"network":          func(t *configText, v json.RawMessage) error { return readString(v, MaxNetworkName, &t.cfg.NetworkName) },
+	"identity_file":    func(t *configText, v json.RawMessage) error { return readPath(v, &t.identityFile) },
+	"app_id":           func(t *configText, v json.RawMessage) error { return readAppID(v, &t.cfg.AppID) },
+	"role":             func(t *configText, v json.RawMessage) error { return readRole(v, &t.cfg.Role) },
+	"cipher":           func(t *configText, v json.RawMessage) error { return readCipher(v, &t.cfg.Cipher) },
+	"listen":           func(t *configText, v json.RawMessage) error { return readList(v, ParseEndpoint, &t.cfg.Listen) },
+	"contacts":         func(t *configText, v json.RawMessage) error { return readList(v, ParseContact, &t.cfg.Contacts) },
+	"no_listen":        func(t *configText, v json.RawMessage) error { return readBool(v, &t.cfg.NoListen) },
+	"no_network_watch": func(t *configText, v json.RawMessage) error { return readBool(v, &t.cfg.NoNetworkWatch) },
+	"no_accept":        func(t *configText, v json.RawMessage) error { return readBool(v, &t.cfg.NoAccept) },
 
 	"live_port":        func(t *configText, v json.RawMessage) error { return readPort(v, &t.cfg.LivePort) },
 	"port_rotation_ms": func(t *configText, v json.RawMessage) error { return readMillis(v, &t.cfg.PortRotation) },

@@ -70,6 +70,10 @@ const (
 	// EventListenerStopped says that a listener was given up for a new one, by
 	// Config.PortRotation: Endpoint. Sessions live on.
 	EventListenerStopped EventType = 18
+	// EventNetworkChanged says that addresses, interfaces or routes of this machine
+	// have changed, that it has slept, or that NetworkChanged was called: in Count
+	// how many addresses came or went. Several changes may be told as one.
+	EventNetworkChanged EventType = 19
 )
 
 var eventNames = [...]string{
@@ -79,6 +83,7 @@ var eventNames = [...]string{
 	EventBootstrapFailed: "bootstrap_failed", EventLost: "lost", EventMessagesDropped: "messages_dropped",
 	EventStopped: "stopped", EventSuspended: "suspended", EventResumed: "resumed", EventDelivered: "delivered",
 	EventDatagram: "datagram", EventListenerStopped: "listener_stopped",
+	EventNetworkChanged: "network_changed",
 }
 
 // String returns the name in snake_case.

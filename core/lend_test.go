@@ -341,7 +341,7 @@ func TestLentEnds(t *testing.T) {
 // TestLentSilence: the heartbeat works while the program reads: an idle session
 // lives, and a silent one is lost in time.
 func TestLentSilence(t *testing.T) {
-	lent(t, crust.Config{Heartbeat: time.Second, LostAfter: 5 * time.Second}, func(t *testing.T, net *simnet.Net, ha, hb *simnet.Host, a *node, b *consumer) {
+	lent(t, crust.Config{Heartbeat: time.Second, LostAfter: 5 * time.Second, NoResume: true}, func(t *testing.T, net *simnet.Net, ha, hb *simnet.Host, a *node, b *consumer) {
 		time.Sleep(10 * time.Minute)
 		if !b.n.ReadsItself() || a.EventsPending() {
 			t.Fatal("ten idle minutes have changed something")

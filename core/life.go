@@ -90,6 +90,7 @@ func (s *Service) panicked(r any, stack []byte) {
 // shutdown is what Stop starts.
 func (s *Service) shutdown() {
 	s.cancel()
+	s.unwatchNetwork()
 	s.events.close()
 	s.mu.Lock()
 	for ep, l := range s.listeners {
@@ -192,6 +193,7 @@ func (s *Service) lose(p *peer, why *Error) {
 	s.lookup.Lock()
 	delete(s.peers, p.id)
 	s.lookup.Unlock()
+	s.attendNetwork()
 	for _, end := range []context.CancelFunc{p.giveUp, p.upgrade.stop} {
 		if end != nil {
 			end()

@@ -105,13 +105,19 @@ func (s *Service) redial(p *peer) {
 			s.mu.Unlock()
 			return
 		}
+		if p.hurried {
+			p.hurried, tries = false, 0
+		}
 		ctx, cancel := context.WithTimeout(context.Background(), window+time.Millisecond)
-		p.giveUp = cancel
+		p.giveUp, p.resting = cancel, true
 		eps := slices.Clone(p.endpoints)
 		s.mu.Unlock()
 		slices.Reverse(eps) // the newest first
-		pause := redialPause(tries)
-		if s.rest(ctx, pause) {
+		rested := s.rest(ctx, redialPause(tries))
+		s.mu.Lock()
+		p.resting = false
+		s.mu.Unlock()
+		if rested {
 			s.redialOnce(ctx, p, eps)
 		}
 		cancel()

@@ -56,6 +56,8 @@ type Service struct {
 	stack   *utp.Stack
 	post    post // letters
 
+	net changes // of this machine's network
+
 	// guarded by udpMu, which is taken with no other lock held
 	udpMu   sync.Mutex
 	sockets []*udpSocket // those of listeners first
@@ -97,6 +99,8 @@ type peer struct {
 	endpoints []Endpoint         // where the peer may be dialled, the newest last
 	redialing bool               // a goroutine dials it
 	giveUp    context.CancelFunc // ends a try of that
+	resting   bool               // which waits for its time
+	hurried   bool               // the next try is due at once
 	upgrade   upgrade            // the search for a better link
 	naming    []uint64           // seqs of our claims that name the session, and may have been granted without us knowing
 }
@@ -147,6 +151,7 @@ func New(cfg Config) (*Service, error) {
 	if cfg.PortRotation > 0 {
 		s.spawn(s.rotate)
 	}
+	s.watchNetwork()
 	return s, nil
 }
 

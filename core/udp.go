@@ -25,6 +25,7 @@ type udpSocket struct {
 	s       *Service
 	mux     *udpmux.Mux
 	ep      Endpoint
+	lost    atomic.Bool // the address it is bound to is gone
 	accept  atomic.Bool
 	retired atomic.Bool // it listened, and was told to stop
 }
@@ -93,7 +94,7 @@ func (s *Service) udpFor(addr netip.Addr) (*udpSocket, error) {
 	defer s.udpMu.Unlock()
 	var found *udpSocket
 	for _, u := range s.sockets {
-		if !u.retired.Load() && u.mux.Reaches(addr) && (found == nil || u.accept.Load() && !found.accept.Load()) {
+		if !u.retired.Load() && !u.lost.Load() && u.mux.Reaches(addr) && (found == nil || u.accept.Load() && !found.accept.Load()) {
 			found = u
 		}
 	}
