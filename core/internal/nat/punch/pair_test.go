@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/libcrust/libcrust/core/internal/endpoint"
 	"github.com/libcrust/libcrust/core/internal/wire"
 )
 
@@ -49,6 +50,7 @@ type trial struct {
 	rtt   time.Duration // what the sides believe it is, when not 0
 	lies  bool          // the sides say that they have home NATs
 	ips   [2]string     // when not those of IPv4
+	lan   bool          // both are in one network too
 	blunt bool          // SYNs cannot be sent with a low time to live
 
 	success  float64 // share of runs
@@ -79,6 +81,11 @@ func (tr trial) meet(seed uint64) result {
 		w.peers[i] = p
 		facts := boxes[i].observe(w.now)
 		facts.Age = uint32(tr.age.Milliseconds())
+		if tr.lan {
+			p.lan = netip.AddrFrom4([4]byte{192, 168, 1, byte(1 + i)})
+			here := netip.AddrPortFrom(p.lan, listen)
+			sides[i].Candidates = []endpoint.Endpoint{endpoint.New(endpoint.UTP, here), endpoint.New(endpoint.TCP, here)}
+		}
 		if tr.lies {
 			said := home
 			said.External = facts.External
@@ -150,6 +157,12 @@ func (p *peer) box() *box {
 func agree(w *world) error {
 	for i, p := range w.peers {
 		o := w.peers[1-i]
+		if p.chosen.Remote.Addr() == o.lan {
+			if p.chosen.Remote.Port() != internal(o.chosen.Socket) {
+				return fmt.Errorf("side %d goes to %v, which is not what the other chose", i, p.chosen.Remote)
+			}
+			continue
+		}
 		ext := p.udp.leave(w.now, internal(p.chosen.Socket), p.chosen.Remote)
 		port, _ := o.udp.enter(w.now, p.chosen.Remote.Port(), ext)
 		if port != internal(o.chosen.Socket) || o.chosen.Remote != ext {
@@ -213,6 +226,7 @@ func TestUDP(t *testing.T) {
 		{name: "home x home, late, punish", a: kind{home, punishes, 0}, b: kind{home, punishes, 0}, skew: 300 * ms, loss: 0.01, success: 0.99, p50: 600 * ms, p99: 3000 * ms},
 		{name: "home x home, lossy", a: kind{facts: home}, b: kind{facts: home}, loss: 0.25, success: 1, p50: 300 * ms, p99: 1500 * ms},
 		{name: "two IPv6 firewalls", a: kind{facts: home}, b: kind{facts: home}, ips: v6, loss: 0.01, success: 1, p50: 300 * ms, p99: 1500 * ms},
+		{name: "random x random in one network", a: kind{facts: rnd}, b: kind{facts: rnd}, lan: true, skew: 100 * ms, success: 1, p50: 300 * ms, p99: 3000 * ms},
 		{name: "home x decreasing sequence", a: kind{facts: home}, b: kind{stepping(-2), drops, 5}, loss: 0.01, age: 300 * ms, success: 0.98, p50: 500 * ms, p99: 3000 * ms},
 		{name: "home x small block", a: kind{facts: home}, b: kind{facts: small}, loss: 0.01, success: 0.98, p50: 1000 * ms, p99: 5000 * ms},
 		{name: "sequence of 4 x decreasing sequence", a: kind{stepping(4), drops, 10}, b: kind{stepping(-1), drops, 10}, loss: 0.01, age: 300 * ms, success: 0.95, p50: 1000 * ms, p99: 6000 * ms},
@@ -237,6 +251,7 @@ func TestTCP(t *testing.T) {
 		{name: "home x home, refuse", a: kind{home, refuses, 0}, b: kind{home, refuses, 0}, loss: 0.01, tcp: true, success: 0.99, p50: 600 * ms, p99: 3000 * ms},
 		{name: "home x home, pollute", a: kind{home, pollutes, 0}, b: kind{home, pollutes, 0}, loss: 0.01, tcp: true, success: 0.99, p50: 600 * ms, p99: 3000 * ms},
 		{name: "two IPv6 firewalls", a: kind{facts: home}, b: kind{facts: home}, ips: v6, loss: 0.01, tcp: true, skew: 100 * ms, success: 1, p50: 300 * ms, p99: 1500 * ms},
+		{name: "random x random in one network", a: kind{facts: rnd}, b: kind{facts: rnd}, lan: true, tcp: true, skew: 100 * ms, success: 1, p50: 300 * ms, p99: 3000 * ms},
 		{name: "home x home, blunt, drop", a: kind{facts: home}, b: kind{facts: home}, blunt: true, loss: 0.01, tcp: true, skew: 300 * ms, success: 0.99, p50: 500 * ms, p99: 3000 * ms},
 		{name: "home x home, blunt, refuse", a: kind{home, refuses, 0}, b: kind{home, refuses, 0}, blunt: true, loss: 0.01, tcp: true, skew: 300 * ms, success: 0.99, p50: 600 * ms, p99: 3000 * ms},
 		{name: "home x home, late, punish", a: kind{home, punishes, 0}, b: kind{home, punishes, 0}, loss: 0.01, tcp: true, skew: 300 * ms, success: 0.99, p50: 600 * ms, p99: 3000 * ms},

@@ -11,7 +11,7 @@ import (
 	"github.com/libcrust/libcrust/core/internal/wire"
 )
 
-// log is what a machine did that nobody answered.
+// record is what a machine did that nobody answered.
 type record struct {
 	packets, dials map[netip.Addr]int
 	at             []time.Duration // of packets

@@ -99,7 +99,7 @@ type udp struct {
 	state   state
 	until   time.Time // when it gives up
 	sockets int       // that can be used
-	asked   int       // sockets that Open asks for; -1: it was asked
+	asked   int       // sockets that Open asks for, or one of the two below
 	books   books
 	rate    bucket
 	targets []target
@@ -116,6 +116,11 @@ type udp struct {
 	told    bool // Nominated has been returned
 	oneWay  bool
 }
+
+const (
+	asked   = -1 // Open has been returned, or is not needed
+	granted = -2 // Opened has been called
+)
 
 func newUDP(m *Machine, now time.Time) *udp {
 	c := &m.cfg
@@ -227,9 +232,10 @@ func (u *udp) release(t *target, now time.Time) {
 }
 
 func (u *udp) opened(now time.Time, n int) {
-	if u.sockets > 1 || u.state != trying || u.asked >= 0 {
+	if u.state != trying || u.asked != asked {
 		return
 	}
+	u.asked = granted
 	n = min(max(0, n), u.part.Sockets-1)
 	for i := 1; i <= n; i++ {
 		t := u.aim(now, i, u.theirs.External, held)
@@ -243,10 +249,12 @@ func (u *udp) opened(now time.Time, n int) {
 
 // poll sends what is due.
 func (u *udp) poll(now time.Time) time.Time {
-	if u.asked > 0 && u.state == trying {
-		u.m.do(Open{u.asked})
+	if u.asked >= 0 {
+		if u.asked > 0 && u.state == trying {
+			u.m.do(Open{u.asked})
+		}
+		u.asked = asked
 	}
-	u.asked = -1
 	if u.choice.to.IsValid() && !u.told {
 		u.told = true
 		u.m.do(Nominated{u.choice.socket, u.choice.to})

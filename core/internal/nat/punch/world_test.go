@@ -210,8 +210,9 @@ type peer struct {
 	atOnce  int // dials
 	most    int // of them
 	linked  bool
-	openFew int  // sockets that Open gets, when not 0
-	blunt   bool // dials with a time to live fail at once
+	openFew int        // sockets that Open gets, when not 0
+	lan     netip.Addr // in one network with the other, without a box between; zero: none
+	blunt   bool       // dials with a time to live fail at once
 }
 
 // pump polls the machine and does what it says.
@@ -276,6 +277,10 @@ func (p *peer) send(a Send) {
 // called when a box refuses it.
 func (p *peer) carry(b *box, from uint16, to netip.AddrPort, ttl int, arrive func(o *peer, port uint16, from netip.AddrPort), told func()) {
 	w, o := p.w, p.other
+	if p.lan.IsValid() && to.Addr() == o.lan {
+		w.after(time.Millisecond, func() { arrive(o, to.Port(), netip.AddrPortFrom(p.lan, from)) })
+		return
+	}
 	ext := b.leave(w.now, from, to)
 	if w.r.Float64() < w.loss || ttl != 0 && ttl < w.ttl {
 		return
