@@ -7,10 +7,13 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/libcrust/libcrust/tests/natsim"
 )
 
 // HostConfig describes a host and its link to the middle, where all links meet.
@@ -19,12 +22,19 @@ import (
 type HostConfig struct {
 	Name     string // unique, not empty
 	Up, Down Shape
-	NAT      *NAT // nil for none
+	NAT      *NAT // between the host and its link; nil for none
+	// Behind names the router that the link goes to, in place of the middle. With a
+	// NAT as well there are two in a row.
+	Behind string
 }
 
 // Config describes a laboratory.
 type Config struct {
-	Hosts []HostConfig // 1 to 250
+	Hosts   []HostConfig // 1 to 250, together with the routers
+	Routers []RouterConfig
+	// Hops is how many routers of others each packet passes in the middle, which
+	// takes as much off its TTL. At most 200.
+	Hops int
 	// Seed makes the fates of packets repeatable, as far as packets come the same
 	// way again.
 	Seed uint64
@@ -39,13 +49,16 @@ const (
 	leastMTU      = 1280 // of IPv6
 	defaultMemory = 512 << 20
 	mostHosts     = 250
+	mostHops      = 200
 )
 
 // Lab is a laboratory at work. Its methods may be called by any goroutine.
 type Lab struct {
-	hosts  []*Host
-	byAddr map[netip.Addr]*Host
-	start  time.Time
+	hosts   []*Host
+	routers []*Router
+	byAddr  map[netip.Addr]*node
+	hops    int
+	start   time.Time
 
 	// Of the loop alone:
 	timeline timeline
@@ -68,11 +81,8 @@ type Host struct {
 	ns   *namespace
 	tun  int
 	addr netip.Addr
-	v6   netip.Addr // not valid behind a NAT
-
-	// Of the loop alone:
-	up, down pipe
-	nat      *translator
+	v6   netip.Addr // not valid where the NAT drops IPv6
+	node *node
 }
 
 var (
@@ -88,7 +98,14 @@ func public6(i int) netip.Addr {
 	return netip.AddrFrom16([16]byte{0: 0x2a, 2: 0x77, 13: byte(i + 1), 15: 1})
 }
 
-func private4(i int) netip.Addr { return netip.AddrFrom4([4]byte{192, 168, byte(i + 1), 2}) }
+// private4 returns the address of the n-th host behind the i-th NAT, carrier4 the
+// n-th of the i-th router behind another one (RFC 6598).
+func private4(i, n int) netip.Addr {
+	return netip.AddrFrom4([4]byte{192, 168, byte(i + 1), byte(n + 2)})
+}
+func carrier4(i, n int) netip.Addr {
+	return netip.AddrFrom4([4]byte{100, 64, byte(i + 1), byte(n + 1)})
+}
 
 // New builds a laboratory and starts it. The error is ErrUnavailable where the
 // machine forbids what it needs. Close ends it.
@@ -102,14 +119,22 @@ func New(config Config) (*Lab, error) {
 	if config.Memory <= 0 {
 		config.Memory = defaultMemory
 	}
-	if len(config.Hosts) == 0 || len(config.Hosts) > mostHosts {
-		return nil, fmt.Errorf("a laboratory has 1 to %d hosts, not %d", mostHosts, len(config.Hosts))
+	if len(config.Hosts) == 0 || len(config.Hosts)+len(config.Routers) > mostHosts {
+		return nil, fmt.Errorf("a laboratory has 1 to %d hosts and routers, not %d", mostHosts, len(config.Hosts)+len(config.Routers))
+	}
+	if config.Hops < 0 || config.Hops > mostHops {
+		return nil, fmt.Errorf("%d hops are not between 0 and %d", config.Hops, mostHops)
 	}
 	l := &Lab{
-		byAddr: map[netip.Addr]*Host{}, start: time.Now(), stopped: make(chan struct{}), wake: -1,
+		byAddr: map[netip.Addr]*node{}, hops: config.Hops, start: time.Now(), stopped: make(chan struct{}), wake: -1,
 		buffers: buffers{size: config.MTU, limit: max(64, config.Memory/config.MTU)},
 	}
 	l.close = sync.OnceValue(l.closeOnce)
+	for i, r := range config.Routers {
+		if err := l.addRouter(i, r, config); err != nil {
+			return nil, fmt.Errorf("router %q: %w", r.Name, err)
+		}
+	}
 	for i, h := range config.Hosts {
 		if err := l.add(i, h, config); err != nil {
 			l.release()
@@ -136,27 +161,15 @@ func (l *Lab) add(i int, c HostConfig, config Config) error {
 	if err := errors.Join(c.Up.check(), c.Down.check()); err != nil {
 		return err
 	}
-	h := &Host{
-		lab: l, name: c.Name, tun: -1, addr: public4(i, 0), v6: public6(i),
-		up: newPipe(c.Up, config.Seed, uint64(4*i)), down: newPipe(c.Down, config.Seed, uint64(4*i+1)),
+	n := &node{lab: l, name: c.Name, up: newPipe(c.Up, config.Seed, uint64(4*i)), down: newPipe(c.Down, config.Seed, uint64(4*i+1))}
+	h := &Host{lab: l, name: c.Name, tun: -1, node: n}
+	n.host = h
+	if err := l.place(i, h, c, config); err != nil {
+		return err
 	}
-	addrs := []netip.Addr{h.addr, h.v6}
-	if c.NAT != nil {
-		if err := c.NAT.check(); err != nil {
-			return err
-		}
-		var public []netip.Addr
-		for n := range c.NAT.withDefaults().Addresses {
-			public = append(public, public4(i, n))
-		}
-		h.nat = newTranslator(*c.NAT, public, config.Seed, uint64(4*i+2))
-		h.addr, h.v6 = private4(i), netip.Addr{}
-		addrs = []netip.Addr{h.addr}
-		for _, a := range public {
-			l.byAddr[a] = h
-		}
-	} else {
-		l.byAddr[h.addr], l.byAddr[h.v6] = h, h
+	addrs := []netip.Addr{h.addr}
+	if h.v6.IsValid() {
+		addrs = append(addrs, h.v6)
 	}
 	var err error
 	if h.ns, err = newNamespace(); err != nil {
@@ -165,6 +178,48 @@ func (l *Lab) add(i int, c HostConfig, config Config) error {
 	l.hosts = append(l.hosts, h)
 	h.tun, err = h.ns.open(config.MTU, addrs)
 	return err
+}
+
+// place gives a host its addresses, and the NAT that it has for itself.
+func (l *Lab) place(i int, h *Host, c HostConfig, config Config) error {
+	n := h.node
+	outside := func(k int) netip.Addr { return public4(i, k) }
+	if c.Behind != "" {
+		at := slices.IndexFunc(l.routers, func(r *Router) bool { return r.node.name == c.Behind })
+		if at < 0 {
+			return fmt.Errorf("there is no router %q", c.Behind)
+		}
+		if n.router = l.routers[at].node; translates(n.router.config, public4(i, 0)) {
+			outside = func(int) netip.Addr { return private4(len(config.Hosts)+at, len(n.router.inside)) }
+		}
+	}
+	h.addr, h.v6 = outside(0), public6(i)
+	l.enter(n, h.addr)
+	if c.NAT != nil {
+		if err := c.NAT.Check(); err != nil {
+			return err
+		}
+		n.config, n.external = c.NAT, []netip.Addr{h.addr}
+		for k := 1; k < c.NAT.Count(); k++ {
+			n.external = append(n.external, outside(k))
+			l.enter(n, n.external[k])
+		}
+		if translates(c.NAT, h.addr) {
+			h.addr = private4(i, 0)
+		}
+		var err error
+		if n.nat, err = natsim.New(*c.NAT, n.external, config.Seed^uint64(i)<<32); err != nil {
+			return err
+		}
+	}
+	for r := n; r != nil; r = r.router {
+		if r.config != nil && r.config.IPv6 == natsim.IPv6Off {
+			h.v6 = netip.Addr{}
+			return nil
+		}
+	}
+	l.enter(n, h.v6)
+	return nil
 }
 
 // release gives back what New has made.
@@ -230,15 +285,18 @@ func (h *Host) Name() string { return h.name }
 // Addr is the IPv4 address of the host's interface: behind a NAT a private one.
 func (h *Host) Addr() netip.Addr { return h.addr }
 
-// Addr6 is the IPv6 address of the host's interface. It is not valid behind a NAT.
+// Addr6 is the IPv6 address of the host's interface. It is not valid behind a NAT
+// that drops IPv6.
 func (h *Host) Addr6() netip.Addr { return h.v6 }
 
 // Public is the IPv4 address under which others see the host now.
 func (h *Host) Public() netip.Addr {
 	a := h.addr
 	h.lab.order(func() {
-		if h.nat != nil {
-			a = h.nat.public[h.nat.current]
+		for n := h.node; n != nil; n = n.router {
+			if translates(n.config, a) {
+				a = n.nat.External()
+			}
 		}
 	})
 	return a
@@ -269,43 +327,34 @@ func (h *Host) Run(command *exec.Cmd) error {
 
 // ChangeUp changes what the host's link does to packets from the host, by words
 // as Shape.Set has them.
-func (h *Host) ChangeUp(words ...string) error { return h.change(&h.up, words) }
+func (h *Host) ChangeUp(words ...string) error { return h.node.change(&h.node.up, words) }
 
 // ChangeDown is ChangeUp for packets to the host.
-func (h *Host) ChangeDown(words ...string) error { return h.change(&h.down, words) }
+func (h *Host) ChangeDown(words ...string) error { return h.node.change(&h.node.down, words) }
 
 // Change is ChangeUp and ChangeDown.
 func (h *Host) Change(words ...string) error {
 	return errors.Join(h.ChangeUp(words...), h.ChangeDown(words...))
 }
 
-func (h *Host) change(p *pipe, words []string) (err error) {
-	h.lab.order(func() {
-		shape := p.shape
-		if err = shape.Set(words...); err == nil {
-			p.reshape(shape)
-		}
-	})
-	return err
-}
-
 // Rebind has the host's NAT forget all mappings, as one that restarts: what the
 // host sends next comes from another port, and with address from another address.
-// It fails without a NAT.
+// It fails without a NAT of the
+// host's own.
 func (h *Host) Rebind(address bool) (err error) {
 	h.lab.order(func() {
-		if h.nat == nil {
-			err = fmt.Errorf("%s is not behind a NAT", h.name)
+		if h.node.nat == nil {
+			err = fmt.Errorf("%s has no NAT", h.name)
 			return
 		}
-		h.nat.rebind(address)
+		h.node.nat.Reboot(address)
 	})
 	return err
 }
 
 // Counters returns those of both directions of the host's link.
 func (h *Host) Counters() (up, down Counters) {
-	h.lab.order(func() { up, down = h.up.count, h.down.count })
+	h.lab.order(func() { up, down = h.node.up.count, h.node.down.count })
 	return up, down
 }
 
@@ -363,9 +412,9 @@ func (l *Lab) releaseDue() {
 	for now := l.now(); l.timeline.len() > 0 && l.timeline.first() <= now; {
 		p := l.timeline.pop()
 		if p.up {
-			l.cross(p.data, p.due)
+			l.cross(p.node, p.data, p.due)
 		} else {
-			l.deliver(p.host, p.data)
+			l.deliver(p.node, p.data, l.now())
 		}
 	}
 }
@@ -375,7 +424,7 @@ func (l *Lab) read(h *Host) {
 	for range readTogether {
 		buffer := l.buffers.take()
 		if buffer == nil {
-			h.up.count.Refused++
+			h.node.up.count.Refused++
 			var discard [1]byte
 			if _, err := unix.Read(h.tun, discard[:]); err != nil {
 				return
@@ -387,49 +436,12 @@ func (l *Lab) read(h *Host) {
 			l.buffers.give(buffer)
 			return
 		}
-		l.leave(h, buffer[:n])
+		l.leave(h.node, buffer[:n], l.now())
 	}
-}
-
-// leave puts a packet of h on its link.
-func (l *Lab) leave(h *Host, data []byte) {
-	_, to, ok := addresses(data)
-	if !ok || l.byAddr[to] == nil {
-		l.buffers.give(data) // multicast, or nobody's
-		return
-	}
-	if !h.up.fits(len(data)) {
-		if h.up.shape.ICMP && !h.up.shape.Cut {
-			l.tell(h, data, h.up.shape.MTU)
-		}
-		l.buffers.give(data)
-		return
-	}
-	now := l.now()
-	if h.nat != nil && !h.nat.out(now, data) {
-		h.up.count.NATDrops++
-		l.buffers.give(data)
-		return
-	}
-	l.schedule(&h.up, h, true, data, now)
-}
-
-// cross takes a packet from the middle to the link of the host that it is for.
-func (l *Lab) cross(data []byte, now int64) {
-	from, to, _ := addresses(data)
-	h := l.byAddr[to]
-	if !h.down.fits(len(data)) {
-		if sender := l.byAddr[from]; h.down.shape.ICMP && !h.down.shape.Cut && sender != nil && sender.nat == nil {
-			l.tell(sender, data, h.down.shape.MTU)
-		}
-		l.buffers.give(data)
-		return
-	}
-	l.schedule(&h.down, h, false, data, now)
 }
 
 // schedule has a pipe decide about a packet.
-func (l *Lab) schedule(p *pipe, h *Host, up bool, data []byte, now int64) {
+func (l *Lab) schedule(p *pipe, n *node, up bool, data []byte, now int64) {
 	due, copies := p.admit(now, len(data))
 	if copies == 0 {
 		l.buffers.give(data)
@@ -438,27 +450,17 @@ func (l *Lab) schedule(p *pipe, h *Host, up bool, data []byte, now int64) {
 	if copies == 2 {
 		if second := l.buffers.take(); second != nil {
 			second = second[:copy(second, data)]
-			l.timeline.push(packet{due: due[1], data: second, up: up, host: h})
+			l.timeline.push(packet{due: due[1], data: second, up: up, node: n})
 		}
 	}
 	p.count.Delivered += uint64(copies)
 	if due[0] > now || (l.timeline.len() > 0 && l.timeline.first() <= due[0]) {
-		l.timeline.push(packet{due: due[0], data: data, up: up, host: h})
+		l.timeline.push(packet{due: due[0], data: data, up: up, node: n})
 	} else if up {
-		l.cross(data, now)
+		l.cross(n, data, now)
 	} else {
-		l.deliver(h, data)
+		l.deliver(n, data, now)
 	}
-}
-
-// deliver gives a packet to the host's kernel.
-func (l *Lab) deliver(h *Host, data []byte) {
-	if h.nat != nil && !h.nat.in(l.now(), data) {
-		h.down.count.NATDrops++
-	} else if _, err := unix.Write(h.tun, data); err != nil {
-		h.down.count.Refused++
-	}
-	l.buffers.give(data)
 }
 
 // tell tells a host at once that its packet is too large.

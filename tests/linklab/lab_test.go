@@ -420,7 +420,7 @@ func TestNATMapsAndFilters(t *testing.T) {
 }
 
 func TestNATForgetsAndRebinds(t *testing.T) {
-	_, a, b := newLab(t, linklab.Shape{}, linklab.Shape{}, behind(linklab.NAT{Timeout: time.Second}))
+	_, a, b := newLab(t, linklab.Shape{}, linklab.Shape{}, behind(linklab.NAT{UDPTimeout: time.Second}))
 	from, to := udp(t, a), udp(t, b)
 	first := source(t, from, to)
 	if again := source(t, from, to); again != first {

@@ -2,291 +2,87 @@ package linklab
 
 import (
 	"encoding/binary"
-	"errors"
-	"fmt"
-	"math/rand/v2"
 	"net/netip"
-	"strings"
 	"time"
+
+	"github.com/libcrust/libcrust/tests/natsim"
 )
 
-// Depends says on what of the other end a mapping or a filter depends, in the
-// words of RFC 4787 sections 4.1 and 5.
-type Depends byte
+// NAT describes one. It looks at UDP and TCP; all else, fragments and ICMP too, it
+// drops.
+type NAT = natsim.Config
 
+// Depends says on what of the other end a mapping or a filter depends.
+type Depends = natsim.Depends
+
+// The ways of Depends.
 const (
-	// Independent: one mapping for everybody; anybody may answer.
-	Independent Depends = iota
-	// OnAddress: by the other end's address.
-	OnAddress
-	// OnAddressPort: by the other end's address and port.
-	OnAddressPort
+	Independent   = natsim.Independent
+	OnAddress     = natsim.OnAddress
+	OnAddressPort = natsim.OnAddressPort
 )
 
-// ParseDepends reads "independent", "address" or "address-port".
-func ParseDepends(text string) (Depends, error) {
-	switch text {
-	case "independent":
-		return Independent, nil
-	case "address":
-		return OnAddress, nil
-	case "address-port":
-		return OnAddressPort, nil
-	}
-	return 0, fmt.Errorf("%q is none of independent, address and address-port", text)
-}
-
-// of returns the part of the other end on which it depends.
-func (d Depends) of(remote netip.AddrPort) netip.AddrPort {
-	switch d {
-	case OnAddress:
-		return netip.AddrPortFrom(remote.Addr(), 0)
-	case OnAddressPort:
-		return remote
-	}
-	return netip.AddrPort{}
-}
-
-// NAT describes one between a host and its link. It translates UDP and TCP over
-// IPv4; all else, fragments too, it drops, and so it does with IPv6.
-type NAT struct {
-	// Mapping and Filter: the zero values make a "full cone".
-	Mapping, Filter Depends
-	// Timeout ends a UDP mapping after which nothing went out for so long. Zero
-	// means 30 s. What comes in does not prolong it.
-	Timeout time.Duration
-	// TCPTimeout is the same for TCP. Zero means 2 h 4 min (RFC 5382 REQ-5).
-	TCPTimeout time.Duration
-	// KeepPort maps to the same port outside where that is free.
-	KeepPort bool
-	// Addresses is the number of public addresses, of which Rebind takes the next.
-	// Zero means 2. At most 200.
-	Addresses int
-}
-
-const (
-	defaultUDPTimeout = 30 * time.Second
-	defaultTCPTimeout = 2*time.Hour + 4*time.Minute
-	defaultPublic     = 2
-	mostPublic        = 200
-	mostMappings      = 1 << 14
-	mostPeers         = 1 << 12 // of one mapping's filter
-	firstPort         = 1024
-)
-
-// ParseNAT reads words of the form key=value: "mapping=address-port",
-// "filter=address", "timeout=30s", "tcp-timeout=1h", "keep-port=on", "addresses=4".
-// The words "cone" and "symmetric" stand for the two usual kinds.
+// ParseNAT reads words as natsim.Parse has them: "home", "symmetric",
+// "mapping=address", "strangers=refuse".
 func ParseNAT(words ...string) (*NAT, error) {
-	n := &NAT{}
-	for _, word := range words {
-		key, value, _ := strings.Cut(word, "=")
-		var err error
-		switch key {
-		case "cone":
-			n.Mapping, n.Filter = Independent, OnAddressPort
-		case "symmetric":
-			n.Mapping, n.Filter = OnAddressPort, OnAddressPort
-		case "mapping":
-			n.Mapping, err = ParseDepends(value)
-		case "filter":
-			n.Filter, err = ParseDepends(value)
-		case "timeout":
-			n.Timeout, err = time.ParseDuration(value)
-		case "tcp-timeout":
-			n.TCPTimeout, err = time.ParseDuration(value)
-		case "keep-port":
-			n.KeepPort, err = parseSwitch(value)
-		case "addresses":
-			n.Addresses, err = parseSize(value)
-		default:
-			err = errors.New("there are cone, symmetric, mapping, filter, timeout, tcp-timeout, keep-port and addresses")
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%q: %w", word, err)
-		}
+	n, err := natsim.Parse(words...)
+	if err != nil {
+		return nil, err
 	}
-	return n, n.check()
+	return &n, nil
 }
 
-func (n *NAT) check() error {
-	if n.Timeout < 0 || n.TCPTimeout < 0 {
-		return errors.New("a NAT's timeouts are at least 0")
-	}
-	if n.Addresses < 0 || n.Addresses > mostPublic {
-		return fmt.Errorf("a NAT has at most %d addresses", mostPublic)
-	}
-	return nil
-}
-
-func (n NAT) withDefaults() NAT {
-	if n.Timeout == 0 {
-		n.Timeout = defaultUDPTimeout
-	}
-	if n.TCPTimeout == 0 {
-		n.TCPTimeout = defaultTCPTimeout
-	}
-	if n.Addresses == 0 {
-		n.Addresses = defaultPublic
-	}
-	return n
-}
-
-// inner is what a mapping is found by from inside, outer from outside.
-type inner struct {
-	protocol byte
-	local    netip.AddrPort
-	remote   netip.AddrPort // as far as the mapping depends on it
-}
-
-type outer struct {
-	protocol byte
-	public   netip.AddrPort
-}
-
-type mapping struct {
-	inner  inner
-	public netip.AddrPort
-	until  int64
-	peers  map[netip.AddrPort]int64 // until when they may answer, as far as the filter depends on them
-}
-
-// translator is a NAT at work. Times are in nanoseconds.
-type translator struct {
-	nat      NAT
-	public   []netip.Addr
-	current  int // of public
-	random   *rand.Rand
-	inside   map[inner]*mapping
-	outside  map[outer]*mapping
-	previous map[uint16]bool // ports that mappings had before a rebinding
-}
-
-func newTranslator(n NAT, public []netip.Addr, seed, stream uint64) *translator {
-	return &translator{
-		nat: n.withDefaults(), public: public, random: rand.New(rand.NewPCG(seed, stream)),
-		inside: map[inner]*mapping{}, outside: map[outer]*mapping{}, previous: map[uint16]bool{},
-	}
-}
-
-// ports returns protocol and both ends of a packet that the NAT can translate.
+// ports returns protocol and both ends of a packet that a NAT can look at.
 func ports(p []byte) (protocol byte, from, to netip.AddrPort, segment []byte, ok bool) {
-	if len(p) < ipv4Header || p[0]>>4 != 4 {
+	source, destination, ok := addresses(p)
+	if !ok {
 		return
 	}
-	header := int(p[0]&15) * 4
-	if header < ipv4Header || len(p) < header+8 || binary.BigEndian.Uint16(p[6:])&0x3fff != 0 {
-		return // a fragment, or no packet at all
+	header := ipv6Header
+	if p[0]>>4 == 4 {
+		if header = int(p[0]&15) * 4; header < ipv4Header || binary.BigEndian.Uint16(p[6:])&0x3fff != 0 {
+			return 0, from, to, nil, false // a fragment, or no packet at all
+		}
+		protocol = p[9]
+	} else {
+		protocol = p[6]
 	}
-	protocol, segment = p[9], p[header:]
-	if protocol != protocolUDP && (protocol != protocolTCP || len(segment) < 20) {
-		return
+	if len(p) < header+8 || protocol != protocolUDP && (protocol != protocolTCP || len(p) < header+20) {
+		return 0, from, to, nil, false
 	}
-	from = netip.AddrPortFrom(netip.AddrFrom4([4]byte(p[12:16])), binary.BigEndian.Uint16(segment))
-	to = netip.AddrPortFrom(netip.AddrFrom4([4]byte(p[16:20])), binary.BigEndian.Uint16(segment[2:]))
+	segment = p[header:]
+	from = netip.AddrPortFrom(source, binary.BigEndian.Uint16(segment))
+	to = netip.AddrPortFrom(destination, binary.BigEndian.Uint16(segment[2:]))
 	return protocol, from, to, segment, true
 }
 
-// out translates a packet that leaves; false means to drop it.
-func (t *translator) out(now int64, p []byte) bool {
+// translate has a NAT decide about a packet from inside or outside, and changes the
+// packet if it passes.
+func translate(n *natsim.NAT, now time.Time, p []byte, out bool) natsim.Result {
 	protocol, from, to, segment, ok := ports(p)
 	if !ok {
-		return false
+		return natsim.Result{}
 	}
-	key := inner{protocol, from, t.nat.Mapping.of(to)}
-	m := t.inside[key]
-	if m != nil && m.until <= now {
-		t.remove(m)
-		m = nil
-	}
-	if m == nil {
-		if m = t.add(now, key); m == nil {
-			return false
-		}
-	}
-	timeout := t.nat.Timeout
+	packet := natsim.Packet{Protocol: natsim.Protocol(protocol), From: from, To: to}
 	if protocol == protocolTCP {
-		timeout = t.nat.TCPTimeout
+		packet.Flags = natsim.Flags(segment[13])
 	}
-	m.until = now + int64(timeout)
-	if t.nat.Filter != Independent {
-		peer := t.nat.Filter.of(to)
-		if _, known := m.peers[peer]; !known && len(m.peers) >= mostPeers {
-			return false
-		}
-		m.peers[peer] = m.until
+	decide := n.In
+	if out {
+		decide = n.Out
 	}
-	rewrite(p, segment, protocol, 12, 0, m.public)
-	return true
+	r := decide(now, packet)
+	if r.Pass && r.Packet.From != from {
+		rewrite(p, segment, protocol, 12, 0, r.Packet.From)
+	}
+	if r.Pass && r.Packet.To != to {
+		rewrite(p, segment, protocol, 16, 2, r.Packet.To)
+	}
+	return r
 }
 
-// in translates a packet that arrives; false means to drop it.
-func (t *translator) in(now int64, p []byte) bool {
-	protocol, from, to, segment, ok := ports(p)
-	if !ok {
-		return false
-	}
-	m := t.outside[outer{protocol, to}]
-	if m == nil || m.until <= now {
-		return false
-	}
-	if t.nat.Filter != Independent && m.peers[t.nat.Filter.of(from)] <= now {
-		return false
-	}
-	rewrite(p, segment, protocol, 16, 2, m.inner.local)
-	return true
-}
-
-// add makes a mapping, or returns nil when there are too many.
-func (t *translator) add(now int64, key inner) *mapping {
-	if len(t.inside) >= mostMappings {
-		for _, m := range t.inside {
-			if m.until <= now {
-				t.remove(m)
-			}
-		}
-	}
-	if len(t.inside) >= mostMappings {
-		return nil
-	}
-	m := &mapping{inner: key, peers: map[netip.AddrPort]int64{}}
-	for try := 0; ; try++ {
-		port := uint16(firstPort + t.random.IntN(1<<16-firstPort))
-		if t.nat.KeepPort && try == 0 {
-			port = key.local.Port()
-		}
-		m.public = netip.AddrPortFrom(t.public[t.current], port)
-		if _, taken := t.outside[outer{key.protocol, m.public}]; !taken && !t.previous[port] {
-			break
-		}
-	}
-	t.inside[key] = m
-	t.outside[outer{key.protocol, m.public}] = m
-	return m
-}
-
-func (t *translator) remove(m *mapping) {
-	delete(t.inside, m.inner)
-	delete(t.outside, outer{m.inner.protocol, m.public})
-}
-
-// rebind forgets all mappings, so that what goes out next gets another port, and
-// with address another address as well.
-func (t *translator) rebind(address bool) {
-	clear(t.previous)
-	for _, m := range t.inside {
-		t.previous[m.public.Port()] = true
-	}
-	clear(t.inside)
-	clear(t.outside)
-	if address {
-		t.current = (t.current + 1) % len(t.public)
-		clear(t.previous) // the address differs already
-	}
-}
-
-// rewrite puts address and port at their places in packet and segment, and mends
-// the checksums by the difference (RFC 1624).
+// rewrite puts an IPv4 address and port at their places in packet and segment, and
+// mends the checksums by the difference (RFC 1624).
 func rewrite(p, segment []byte, protocol byte, addressAt, portAt int, to netip.AddrPort) {
 	a := to.Addr().As4()
 	// Equation 3: HC' = ~(~HC + ~m + m').
@@ -310,4 +106,110 @@ func rewrite(p, segment []byte, protocol byte, addressAt, portAt int, to netip.A
 
 func mend(checksum []byte, difference uint32) {
 	binary.BigEndian.PutUint16(checksum, fold(uint32(^binary.BigEndian.Uint16(checksum))+difference))
+}
+
+// age lets a packet pass some routers, and reports whether its TTL allowed it.
+func age(p []byte, routers int) bool {
+	at := 7 // hop limit
+	if p[0]>>4 == 4 {
+		at = 8
+	}
+	if int(p[at]) <= routers {
+		return false
+	}
+	if at == 8 {
+		// The TTL is the upper half of a word of the header.
+		mend(p[10:], uint32(^binary.BigEndian.Uint16(p[8:]))+uint32(binary.BigEndian.Uint16(p[8:])-uint16(routers)<<8))
+	}
+	p[at] -= byte(routers)
+	return true
+}
+
+// refuse writes into b the router's answer to packet p, as from p's destination, and
+// returns it. It returns nil when there is none, or no room for it.
+func refuse(b, p []byte, answer natsim.Answer) []byte {
+	protocol, _, _, segment, ok := ports(p)
+	switch {
+	case !ok || len(b) < 128:
+		return nil
+	case answer == natsim.Reset && protocol == protocolTCP:
+		return reset(b, p, segment)
+	case answer == natsim.Unreachable:
+		return unreachable(b, p)
+	}
+	return nil
+}
+
+// header writes an IP header of an answer to p and returns where the rest begins.
+func header(b, p []byte, protocol byte, size int) []byte {
+	if p[0]>>4 == 6 {
+		clear(b[:ipv6Header])
+		b[0] = 0x60
+		binary.BigEndian.PutUint16(b[4:], uint16(size))
+		b[6], b[7] = protocol, 64
+		copy(b[8:], p[24:40])
+		copy(b[24:], p[8:24])
+		return b[:ipv6Header+size]
+	}
+	clear(b[:ipv4Header])
+	b[0], b[8], b[9] = 0x45, 64, protocol
+	binary.BigEndian.PutUint16(b[2:], uint16(ipv4Header+size))
+	copy(b[12:], p[16:20])
+	copy(b[16:], p[12:16])
+	binary.BigEndian.PutUint16(b[10:], fold(sum(0, b[:ipv4Header])))
+	return b[:ipv4Header+size]
+}
+
+// reset makes the segment that a closed port sends (RFC 9293 section 3.10.7.1).
+func reset(b, p, segment []byte) []byte {
+	out := header(b, p, protocolTCP, 20)
+	s := out[len(out)-20:]
+	clear(s)
+	copy(s, segment[2:4])
+	copy(s[2:], segment[:2])
+	s[12] = 5 << 4
+	if flags := natsim.Flags(segment[13]); flags&natsim.ACK != 0 {
+		copy(s[4:8], segment[8:12])
+		s[13] = byte(natsim.RST)
+	} else {
+		length := uint32(max(0, len(segment)-int(segment[12]>>4)*4))
+		if flags&natsim.SYN != 0 {
+			length++
+		}
+		if flags&natsim.FIN != 0 {
+			length++
+		}
+		binary.BigEndian.PutUint32(s[8:], binary.BigEndian.Uint32(segment[4:])+length)
+		s[13] = byte(natsim.RST | natsim.ACK)
+	}
+	binary.BigEndian.PutUint16(s[16:], fold(sum(pseudoHeader(out, protocolTCP, 20), s)))
+	return out
+}
+
+// unreachable makes "port unreachable" (RFC 792, RFC 4443) with the beginning of p.
+func unreachable(b, p []byte) []byte {
+	quoted := min(len(p), 64)
+	protocol, kind, code := byte(protocolICMP), byte(3), byte(3)
+	if p[0]>>4 == 6 {
+		protocol, kind, code = protocol6, 1, 4
+	}
+	out := header(b, p, protocol, 8+quoted)
+	m := out[len(out)-8-quoted:]
+	clear(m)
+	m[0], m[1] = kind, code
+	copy(m[8:], p[:quoted])
+	start := uint32(0)
+	if protocol == protocol6 {
+		start = pseudoHeader(out, protocol, len(m))
+	}
+	binary.BigEndian.PutUint16(m[2:], fold(sum(start, m)))
+	return out
+}
+
+// pseudoHeader sums what goes before a segment into its checksum.
+func pseudoHeader(p []byte, protocol byte, size int) uint32 {
+	if p[0]>>4 == 6 {
+		return sum(uint32(protocol)+uint32(size), p[8:40])
+	}
+	return sum(uint32(protocol)+uint32(size), p[12:20])
 }

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	"github.com/libcrust/libcrust/tests/natsim"
 )
 
 func TestShapeReadsWords(t *testing.T) {
@@ -152,20 +154,30 @@ func valid(p []byte) bool {
 	return fold(sum(0, p[:ipv4Header])) == 0 && fold(sum(pseudo(p), p[ipv4Header:])) == 0
 }
 
+var begin = time.Unix(1, 0)
+
+func newNAT(t testing.TB, words string) *natsim.NAT {
+	t.Helper()
+	n, err := natsim.New(natsim.MustParse(words), []netip.Addr{netip.MustParseAddr("11.77.1.1")}, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
 func TestTranslationKeepsChecksums(t *testing.T) {
-	public := []netip.Addr{netip.MustParseAddr("11.77.1.1")}
 	local, remote := netip.MustParseAddrPort("192.168.1.2:4000"), netip.MustParseAddrPort("11.77.2.1:80")
 	for _, protocol := range []byte{protocolUDP, protocolTCP} {
-		n := newTranslator(NAT{}, public, 1, 1)
+		n := newNAT(t, "full-cone")
 		for i := range 1000 {
 			payload := string(binary.BigEndian.AppendUint32(nil, uint32(i*77777))) + "odd"
 			p := segment(protocol, netip.AddrPortFrom(local.Addr(), uint16(4000+i)), remote, payload)
-			if !valid(p) || !n.out(0, p) || !valid(p) {
+			if !valid(p) || !translate(n, begin, p, true).Pass || !valid(p) || !age(p, i%64) || !valid(p) || int(p[8]) != 64-i%64 {
 				t.Fatalf("packet %d of protocol %d is not valid outside", i, protocol)
 			}
 			_, mapped, _, _, _ := ports(p)
 			back := segment(protocol, remote, mapped, payload)
-			if !n.in(0, back) || !valid(back) {
+			if !translate(n, begin, back, false).Pass || !valid(back) {
 				t.Fatalf("packet %d of protocol %d is not valid inside", i, protocol)
 			}
 			if _, _, to, _, _ := ports(back); to != netip.AddrPortFrom(local.Addr(), uint16(4000+i)) {
@@ -176,60 +188,37 @@ func TestTranslationKeepsChecksums(t *testing.T) {
 	// A UDP packet without a checksum stays without.
 	p := segment(protocolUDP, local, remote, "x")
 	p[26], p[27] = 0, 0
-	if n := newTranslator(NAT{}, public, 1, 1); !n.out(0, p) || p[26] != 0 || p[27] != 0 {
+	if !translate(newNAT(t, "full-cone"), begin, p, true).Pass || p[26] != 0 || p[27] != 0 {
 		t.Error("a checksum appeared")
 	}
-}
-
-func TestNATTableIsBounded(t *testing.T) {
-	n := newTranslator(NAT{Timeout: time.Second}, []netip.Addr{netip.MustParseAddr("11.77.1.1")}, 1, 1)
-	remote := netip.MustParseAddrPort("11.77.2.1:80")
-	packet := func(i int) []byte {
-		from := netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 168, 1, byte(i >> 14)}), uint16(i))
-		return segment(protocolUDP, from, remote, "x")
-	}
-	for i := range mostMappings {
-		if !n.out(0, packet(i)) {
-			t.Fatalf("mapping %d was refused", i)
-		}
-	}
-	if n.out(0, packet(mostMappings)) {
-		t.Error("the table grows beyond its bound")
-	}
-	n.rebind(false)
-	for i := range mostMappings {
-		if !n.out(0, packet(i)) {
-			t.Fatalf("mapping %d was refused after a rebinding", i)
-		}
-	}
-	if !n.out(int64(time.Second), packet(mostMappings)) || len(n.inside) != 1 || len(n.outside) != 1 {
-		t.Errorf("old mappings do not make room: %d and %d", len(n.inside), len(n.outside))
+	if age(p, 64) || !age(p, 63) || p[8] != 1 {
+		t.Errorf("a TTL of 64 became %d", p[8])
 	}
 }
 
-func TestKeptPortAndWords(t *testing.T) {
-	n, err := ParseNAT("symmetric", "timeout=5s", "tcp-timeout=1m", "keep-port=on", "addresses=3")
-	if err != nil {
-		t.Fatal(err)
+func TestAnswers(t *testing.T) {
+	from, to := netip.MustParseAddrPort("192.168.1.2:4000"), netip.MustParseAddrPort("11.77.1.1:80")
+	p := segment(protocolTCP, from, to, "data")
+	binary.BigEndian.PutUint32(p[24:], 1000)
+	p[33] = byte(natsim.SYN)
+	buffer := make([]byte, 200)
+	answer := refuse(buffer, p, natsim.Reset)
+	_, source, destination, s, ok := ports(answer)
+	if !ok || source != to || destination != from || !valid(answer) || s[13] != byte(natsim.RST|natsim.ACK) || binary.BigEndian.Uint32(s[8:]) != 1005 {
+		t.Errorf("a SYN of 4 bytes and number 1000 is answered by %x", answer)
 	}
-	if want := (NAT{OnAddressPort, OnAddressPort, 5 * time.Second, time.Minute, true, 3}); *n != want {
-		t.Errorf("got %+v, want %+v", *n, want)
+	p[33] = byte(natsim.ACK)
+	binary.BigEndian.PutUint32(p[28:], 7)
+	if answer := refuse(buffer, p, natsim.Reset); answer[33] != byte(natsim.RST) || binary.BigEndian.Uint32(answer[24:]) != 7 {
+		t.Errorf("an acknowledgement is answered by %x", answer)
 	}
-	for _, word := range []string{"round", "mapping=x", "filter", "timeout=1", "keep-port=1", "addresses=999", "timeout=-1s"} {
-		if _, err := ParseNAT(word); err == nil {
-			t.Errorf("%q was taken", word)
-		}
+	p = segment(protocolUDP, from, to, "data")
+	answer = refuse(buffer, p, natsim.Unreachable)
+	if answer[20] != 3 || answer[21] != 3 || string(answer[28:]) != string(p) || fold(sum(0, answer[:20])) != 0 || fold(sum(0, answer[20:])) != 0 {
+		t.Errorf("a datagram is answered by %x", answer)
 	}
-	tr := newTranslator(*n, []netip.Addr{netip.MustParseAddr("11.77.1.1")}, 1, 1)
-	from := netip.MustParseAddrPort("192.168.1.2:4000")
-	for i, to := range []string{"11.77.2.1:80", "11.77.2.1:81"} {
-		p := segment(protocolUDP, from, netip.MustParseAddrPort(to), "x")
-		if !tr.out(0, p) {
-			t.Fatal("refused")
-		}
-		if _, mapped, _, _, _ := ports(p); (mapped.Port() == 4000) != (i == 0) {
-			t.Errorf("mapping %d has port %d", i, mapped.Port())
-		}
+	if refuse(buffer, p, natsim.NoAnswer) != nil || refuse(buffer[:40], p, natsim.Unreachable) != nil {
+		t.Error("there is an answer where none may be")
 	}
 }
 
@@ -238,17 +227,30 @@ func FuzzPacket(f *testing.F) {
 	from, to := netip.MustParseAddrPort("192.168.1.2:4000"), netip.MustParseAddrPort("11.77.1.1:80")
 	f.Add(segment(protocolUDP, from, to, "hello"))
 	f.Add(segment(protocolTCP, from, to, "hello"))
+	six := append([]byte{0x60, 0, 0, 0, 0, 12, protocolUDP, 64}, make([]byte, 44)...)
+	six[8], six[24], six[41], six[43] = 0x20, 0x2a, 1, 2
+	f.Add(six)
 	f.Add(append([]byte{0x60}, make([]byte, 60)...))
 	f.Fuzz(func(t *testing.T, p []byte) {
 		if len(p) > 65535 {
 			return
 		}
-		n := newTranslator(NAT{Filter: OnAddressPort}, []netip.Addr{to.Addr()}, 1, 1)
+		n := newNAT(t, "home ipv6=firewall strangers=refuse hairpin=on")
 		before := string(p)
-		if !n.out(0, p) && string(p) != before {
+		if !translate(n, begin, p, true).Pass && string(p) != before {
 			t.Error("a packet was refused and changed")
 		}
-		n.in(0, p)
+		translate(n, begin, p, false)
+		if _, _, ok := addresses(p); ok {
+			age(p, 3)
+		}
+		for _, a := range []natsim.Answer{natsim.Reset, natsim.Unreachable} {
+			if answer := refuse(make([]byte, 200), p, a); answer != nil {
+				if from, _, ok := addresses(answer); !ok || len(answer) > 128 {
+					t.Errorf("an answer of %d bytes from %v", len(answer), from)
+				}
+			}
+		}
 		if _, _, ok := addresses(p); !ok {
 			return
 		}

@@ -5,8 +5,8 @@ type packet struct {
 	due    int64
 	number uint64 // keeps the order of packets that are due together
 	data   []byte
-	up     bool // it comes from its host, and does not go to it
-	host   *Host
+	up     bool // it leaves the node, and does not come to it
+	node   *node
 }
 
 func (p *packet) before(q *packet) bool {

@@ -46,10 +46,19 @@ Settings of both directions, each also with --up-... (a to b) and --down-... (b 
                      if not given); --burst 64kb: bytes that pass at once after a pause
   --mtu 1280         largest IP packet; --icmp on: tell the sender, not swallow it
 Settings of the laboratory:
-  --nat-a KIND       put a NAT between a and its link; --nat-b KIND. KIND is cone,
-                     symmetric, or words with commas between: mapping=independent|
-                     address|address-port, filter=(the same), timeout=30s,
-                     tcp-timeout=2h4m, keep-port=on, addresses=2
+  --nat-a KIND       put a NAT between a and its link; --nat-b KIND
+  --carrier-a KIND   and another one behind that link; --carrier-b KIND
+  --nat KIND         put a and b behind one NAT together
+                     KIND is full-cone, cone, home, restricted, symmetric, sequential,
+                     block or firewall, and words with commas between:
+                     mapping=independent|address|address-port, filter=(the same),
+                     ports=random|preserve|sequential, step=1, low=1024, high=65535,
+                     parity=on, noise=20 (mappings of others per second); each of these
+                     but noise also with tcp- in front; timeout=30s, tcp-timeout=2h4m,
+                     tcp-opening=2m, refresh=on (by what comes in), strangers=drop|
+                     refuse|accept|punish, punishment=30s, hairpin=on, arbitrary=on
+                     (any of its addresses), addresses=2, udp=off, ipv6=off|firewall|open
+  --hops 8           routers of others on the way, which lower the TTL
   --seed 7           repeat the fates of packets; --interface-mtu 1500: of the hosts
 
 tell, or lines on the socket that LINKLAB_CONTROL names; each is answered by one line:
@@ -116,12 +125,15 @@ func parse(args []string) (*settings, error) {
 			})
 		}
 	}
-	for i, name := range []string{"nat-a", "nat-b"} {
-		flags.Func(name, "", func(value string) (err error) {
+	for i, name := range []string{"a", "b"} {
+		flags.Func("nat-"+name, "", func(value string) (err error) {
 			s.config.Hosts[i].NAT, err = linklab.ParseNAT(strings.Split(value, ",")...)
 			return err
 		})
+		flags.Func("carrier-"+name, "", func(value string) error { return s.router(value, i) })
 	}
+	flags.Func("nat", "", func(value string) error { return s.router(value, 0, 1) })
+	flags.IntVar(&s.config.Hops, "hops", 0, "")
 	flags.Uint64Var(&s.config.Seed, "seed", 1, "")
 	flags.IntVar(&s.config.MTU, "interface-mtu", 0, "")
 	if err := flags.Parse(args); err != nil {
@@ -140,6 +152,23 @@ func parse(args []string) (*settings, error) {
 		return nil, errors.New("one or two commands must follow, each behind --; see linklab --help")
 	}
 	return s, nil
+}
+
+// router puts a router of a kind before hosts.
+func (s *settings) router(kind string, hosts ...int) error {
+	nat, err := linklab.ParseNAT(strings.Split(kind, ",")...)
+	if err != nil {
+		return err
+	}
+	name := fmt.Sprintf("router%d", len(s.config.Routers))
+	s.config.Routers = append(s.config.Routers, linklab.RouterConfig{Name: name, NAT: *nat})
+	for _, i := range hosts {
+		if s.config.Hosts[i].Behind != "" {
+			return errors.New("a host is behind one carrier or one common NAT")
+		}
+		s.config.Hosts[i].Behind = name
+	}
+	return nil
 }
 
 // split cuts words at "--".

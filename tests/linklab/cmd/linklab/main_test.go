@@ -158,7 +158,7 @@ func TestWrongUse(t *testing.T) {
 		"run --loss 2 -- true":        "no share",
 		"run --speed 2 -- true":       "not defined: -speed",
 		"run -- a -- b -- c":          "one or two commands",
-		"run --nat-a round -- true":   "there are cone",
+		"run --nat-a round -- true":   "a NAT knows",
 		"run -- /no/such/program":     "no such file",
 		"run --icmp perhaps -- true":  "on or off",
 		"enter":                       "say enter HOST",
