@@ -130,9 +130,15 @@ func TestLiarsInVotes(t *testing.T) {
 // TestFlood checks that peers that come to us neither push out nor outvote those that
 // we dialled, however many they are.
 func TestFlood(t *testing.T) {
+	t.Run("home", func(t *testing.T) { flood(t, 0) })
+	t.Run("symmetric", func(t *testing.T) { flood(t, 1000) })
+}
+
+// flood has three observers see ports that are so far apart.
+func flood(t *testing.T, apart int) {
 	m := Machine{}
 	for i := range 3 {
-		observeAll(t, &m, udp("5.9.1.1:7", observer(i).String()))
+		observeAll(t, &m, udp(fmt.Sprintf("5.9.1.1:%d", 3000+i*apart), observer(i).String()))
 	}
 	want := m.Verdict(udp4, start)
 	for i := range 20_000 {

@@ -185,7 +185,7 @@ func TestExpiry(t *testing.T) {
 // TestRemapped checks that a mapping that was made anew, with another port or
 // address, is not taken for a symmetric NAT, and that the new one wins.
 func TestRemapped(t *testing.T) {
-	for _, next := range []string{"5.9.1.1:8", "6.7.8.9:8"} {
+	for _, next := range []string{"5.9.1.1:8", "5.9.1.9:8", "6.7.8.9:8"} {
 		m := Machine{}
 		now := start
 		for i := range 6 {
@@ -373,6 +373,11 @@ func TestReachable(t *testing.T) {
 			m.Arrived(TCP, ep("20.1.1.1:2"), Stranger, now)
 			m.ClearMapped(Flow{TCP, false})
 		}, ""},
+		"a mapping to another endpoint": {func(m *Machine) {
+			m.SetMapped(TCP, ep("5.9.1.1:80"), now)
+			m.Arrived(TCP, ep("20.1.1.1:2"), Stranger, now)
+			m.SetMapped(TCP, ep("5.9.1.1:81"), now.Add(time.Second))
+		}, ""},
 		"a mapping renewed": {func(m *Machine) {
 			m.SetMapped(TCP, ep("5.9.1.1:80"), now)
 			m.Arrived(TCP, ep("20.1.1.1:2"), Stranger, now)
@@ -549,4 +554,49 @@ func TestSamples(t *testing.T) {
 		t.Errorf("after %d samples of another kind: %+v", MaxSamples, d.NAT)
 	}
 	bounded(t, &m)
+}
+
+// TestLots checks that a few observers who happen to see the same do not hide that
+// a mapping depends on the other end.
+func TestLots(t *testing.T) {
+	m := Machine{}
+	for i, port := range []int{5, 5, 6, 6, 7, 8, 9} {
+		m.Observe(udp(fmt.Sprintf("5.9.1.1:%d", port), observer(i).String()), start)
+	}
+	if d := m.Verdict(udp4, start); d.NAT.Mapping != wire.AddressPortDependent || d.Confidence != Confirmed {
+		t.Errorf("%+v", d)
+	}
+}
+
+// TestSockets checks that the mapping is judged by one socket, the one that most
+// have seen or the newest, and that no more is confirmed than that socket's votes do.
+func TestSockets(t *testing.T) {
+	other := func(port uint16, seen, observer string) Vote {
+		v := udp(seen, observer)
+		v.Local = netip.AddrPortFrom(v.Local.Addr(), port)
+		return v
+	}
+	for _, ports := range [][2]int{{7, 7}, {7, 9}} {
+		m := Machine{}
+		observeAll(t, &m, udp(fmt.Sprintf("5.9.1.1:%d", ports[0]), "20.1.1.1:1"), udp(fmt.Sprintf("5.9.1.1:%d", ports[1]), "20.2.1.1:1"),
+			other(50002, "5.9.1.1:17", "20.3.1.1:1"), other(50003, "5.9.1.1:18", "20.4.1.1:1"), other(50004, "5.9.1.1:19", "20.5.1.1:1"))
+		d := m.Verdict(udp4, start)
+		if d.Confidence != Tentative || (d.NAT.Mapping == wire.EndpointIndependent) != (ports[0] == ports[1]) {
+			t.Errorf("%v: %+v", ports, d)
+		}
+	}
+	for _, first := range []time.Duration{0, 2 * time.Second} {
+		m := Machine{}
+		for i := range 2 {
+			m.Observe(udp("5.9.1.1:7", observer(i).String()), start.Add(first))
+			m.Observe(other(50002, "5.9.1.1:8", observer(10+i).String()), start.Add(time.Second))
+		}
+		want := ep("5.9.1.1:8")
+		if first > time.Second {
+			want = ep("5.9.1.1:7")
+		}
+		if d := m.Verdict(udp4, start.Add(3*time.Second)); d.NAT.External != want {
+			t.Errorf("%+v, want %v", d, want)
+		}
+	}
 }

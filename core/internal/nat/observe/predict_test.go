@@ -173,6 +173,19 @@ func TestNewestSequential(t *testing.T) {
 	if next := h.m.Next(udp4, h.now); !slices.Equal(next[:5], []uint16{2018, 2019, 2017, 2020, 2016}) {
 		t.Errorf("next are %v; 2.5 of others' are expected", next[:5])
 	}
+	busy := newHost(nil)
+	busy.told(0, 2000, 2001, 2002)
+	busy.now = busy.now.Add(500 * time.Millisecond)
+	for i := range uint16(10) {
+		v := udp("5.9.1.1:1", observer(50+int(i)).String())
+		v.Seen = netip.AddrPortFrom(v.Seen.Addr(), 2003+i)
+		busy.m.Observe(v, busy.now)
+	}
+	busy.now = busy.now.Add(500 * time.Millisecond)
+	busy.told(0, 2013, 2014, 2015)
+	if d := busy.verdict(); d.NAT.Ports != wire.PortsSequential || d.NAT.Rate != 0 {
+		t.Errorf("our own mappings are taken for others': %+v", d.NAT)
+	}
 	last := newHost(nil)
 	last.told(0, 65530, 65532, 65534)
 	if next := last.m.Next(udp4, last.now); !slices.Equal(next[:3], []uint16{1024, 1026, 1028}) {
