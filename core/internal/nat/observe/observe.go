@@ -42,7 +42,7 @@ type Flow struct {
 }
 
 // Limits. A Machine holds at most 4 flows of 6 realms of views, each of these sizes:
-// some 600 KiB when hostile peers fill every one, a few KiB in life.
+// some 2 MiB when hostile peers fill every one, a few KiB in life.
 const (
 	// VoteLife is how long a vote counts.
 	VoteLife = 10 * time.Minute

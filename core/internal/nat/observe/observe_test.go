@@ -166,6 +166,28 @@ func TestNone(t *testing.T) {
 	}
 }
 
+// TestNoneOfSeveral checks that a host which sends from several addresses of its own
+// is not taken for one behind a NAT, and that a liar is not believed.
+func TestNoneOfSeveral(t *testing.T) {
+	m := Machine{}
+	m.SetAddrs([]netip.Addr{netip.MustParseAddr("2a00::5"), netip.MustParseAddr("2a00::6"), netip.MustParseAddr("2a00:1::7")})
+	f := Flow{UDP, true}
+	observeAll(t, &m, udp("[2a00::5]:50001", "[2a01::1]:1"), udp("[2a00::6]:50001", "[2a02::1]:1"), udp("[2a00:1::7]:50001", "[2a03::1]:1"))
+	d := m.Verdict(f, start)
+	if !d.None || d.NAT.Mapping != wire.EndpointIndependent || d.NAT.Ports != wire.PortsPreserving || d.Confidence != Confirmed || len(d.External) != 3 {
+		t.Errorf("%+v", d)
+	}
+	m.Observe(udp("[2a04::5]:666", "[2a05::1]:1"), start.Add(time.Second))
+	if d := m.Verdict(f, start.Add(time.Second)); !d.None || d.Pooled || d.Confidence != Confirmed || !m.own(d.NAT.External.Addr()) {
+		t.Errorf("with one liar: %+v", d)
+	}
+	m = Machine{}
+	observeAll(t, &m, udp("[2a00::5]:50001", "[2a01::1]:1"), udp("[2a00::5]:50001", "[2a02::1]:1"))
+	if d := m.Verdict(f, start); d.None {
+		t.Errorf("without addresses of our own: %+v", d)
+	}
+}
+
 // TestExpiry checks that votes do not count for longer than VoteLife.
 func TestExpiry(t *testing.T) {
 	m := Machine{}

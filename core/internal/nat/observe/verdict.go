@@ -74,6 +74,14 @@ func (m *Machine) judge(k key, v *view, now time.Time) judgement {
 	}
 	mapperVotes := realmOf(mapped.Addr()) == k.realm
 	winner, accept, weight := m.elect(&j, electors, voters, mapped, mapperVotes)
+	if own := slices.IndexFunc(electors, m.unchanged); m.untranslated(electors)*2 > weigh(electors) {
+		winner = electors[own]
+		j.None, j.Pooled = true, false
+		j.NAT.Mapping = wire.EndpointIndependent
+		j.ports.rule = wire.PortsPreserving
+		j.conclude(winner, m.untranslated(voters), now)
+		return j
+	}
 	socket := v.socket()
 	last := newestMade(dialled, accept)
 	j.NAT.Mapping = wire.DependsUnknown
@@ -99,13 +107,7 @@ func (m *Machine) judge(k key, v *view, now time.Time) judgement {
 	if j.ports.rule == wire.PortsSequential && j.NAT.Mapping != wire.EndpointIndependent {
 		external = j.ports.last
 	}
-	m.fill(&j, external, now)
-	switch {
-	case weight >= confirmedWeight:
-		j.Confidence = Confirmed
-	case weight >= tentativeWeight:
-		j.Confidence = Tentative
-	}
+	j.conclude(external, weight, now)
 	if mapped.IsValid() && (!realmOf(mapped.Addr()).wide() || mapperVotes && j.Confidence > None && !accept(mapped.Addr())) {
 		j.NAT.Double = true
 	}
@@ -124,18 +126,45 @@ func newestMade(list []record, accept func(netip.Addr) bool) int {
 	return best
 }
 
-// fill writes down what the NAT is like.
-func (m *Machine) fill(j *judgement, external record, now time.Time) {
+// conclude writes down what the NAT is like, by the mapping that peers are told
+// of and the weight of those that agree.
+func (j *judgement) conclude(external record, weight int, now time.Time) {
 	j.NAT.Ports = j.ports.rule
 	j.NAT.Step = int16(j.ports.step)
 	j.NAT.Rate = uint16(math.Round(j.ports.rate * 10))
 	j.NAT.Low, j.NAT.High = uint16(j.ports.low), uint16(j.ports.high)
 	j.NAT.External = external.seen
 	j.NAT.Age = uint32(min(max(now.Sub(external.at).Milliseconds(), 0), math.MaxUint32))
-	if m.own(external.seen.Addr()) && external.seen.Port() == external.local.Port() && j.NAT.Mapping < wire.AddressDependent {
-		j.None = true
-		j.NAT.Mapping, j.NAT.Ports = wire.EndpointIndependent, wire.PortsPreserving
+	switch {
+	case weight >= confirmedWeight:
+		j.Confidence = Confirmed
+	case weight >= tentativeWeight:
+		j.Confidence = Tentative
 	}
+}
+
+// unchanged reports whether a record shows one of our own addresses and the socket's
+// own port.
+func (m *Machine) unchanged(r record) bool {
+	return m.own(r.seen.Addr()) && r.seen.Port() == r.local.Port()
+}
+
+// untranslated returns the weight of those that see us unchanged, at any of our
+// addresses: IPv6 hosts choose one by where they send to.
+func (m *Machine) untranslated(list []record) (weight int) {
+	for _, r := range list {
+		if m.unchanged(r) {
+			weight += r.weight()
+		}
+	}
+	return weight
+}
+
+func weigh(list []record) (weight int) {
+	for _, r := range list {
+		weight += r.weight()
+	}
+	return weight
 }
 
 // elect finds the external address: the newest record of the one that has most
