@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"os/exec"
 	"runtime"
 	"slices"
@@ -78,7 +77,7 @@ type Lab struct {
 type Host struct {
 	lab  *Lab
 	name string
-	ns   *namespace
+	ns   *Namespace
 	tun  int
 	addr netip.Addr
 	v6   netip.Addr // not valid where the NAT drops IPv6
@@ -172,7 +171,7 @@ func (l *Lab) add(i int, c HostConfig, config Config) error {
 		addrs = append(addrs, h.v6)
 	}
 	var err error
-	if h.ns, err = newNamespace(); err != nil {
+	if h.ns, err = NewNamespace(); err != nil {
 		return err
 	}
 	l.hosts = append(l.hosts, h)
@@ -225,7 +224,7 @@ func (l *Lab) place(i int, h *Host, c HostConfig, config Config) error {
 // release gives back what New has made.
 func (l *Lab) release() {
 	for _, h := range l.hosts {
-		h.ns.close()
+		h.ns.Close()
 		if h.tun >= 0 {
 			_ = unix.Close(h.tun)
 		}
@@ -302,28 +301,13 @@ func (h *Host) Public() netip.Addr {
 	return a
 }
 
-// Namespace is the path of the host's network namespace, as other processes of
-// the same user may open it. It is good until Close.
-func (h *Host) Namespace() string {
-	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), h.ns.file.Fd())
-}
+// Namespace is the host's network namespace. It ends with the laboratory.
+func (h *Host) Namespace() *Namespace { return h.ns }
 
-// Do runs f on a thread in the host's namespace and waits for it: sockets that f
-// itself opens are the host's, wherever they are used. f should not wait for long:
-// the next Do or Start waits for it.
-func (h *Host) Do(f func()) { h.ns.do(f) }
-
-// Start starts a command in the host's namespace. It is killed by Close, and when
-// this process ends.
-func (h *Host) Start(command *exec.Cmd) error { return h.ns.start(command) }
-
-// Run starts a command in the host's namespace and waits for its end.
-func (h *Host) Run(command *exec.Cmd) error {
-	if err := h.Start(command); err != nil {
-		return err
-	}
-	return command.Wait()
-}
+// Do, Start and Run are those of the host's namespace.
+func (h *Host) Do(f func())                   { h.ns.Do(f) }
+func (h *Host) Start(command *exec.Cmd) error { return h.ns.Start(command) }
+func (h *Host) Run(command *exec.Cmd) error   { return h.ns.Run(command) }
 
 // ChangeUp changes what the host's link does to packets from the host, by words
 // as Shape.Set has them.

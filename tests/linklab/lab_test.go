@@ -541,7 +541,7 @@ func TestCommandsRunAtTheirHost(t *testing.T) {
 	if err := left.Wait(); err == nil || !strings.Contains(err.Error(), "killed") {
 		t.Errorf("a command outlives its laboratory: %v", err)
 	}
-	if _, err := os.Stat(a.Namespace()); err == nil {
+	if _, err := os.Stat(a.Namespace().Path()); err == nil {
 		t.Error("the namespace outlives its laboratory")
 	}
 }

@@ -28,16 +28,19 @@ func unavailable(what string, err error) error {
 	return fmt.Errorf("%s: %w", what, err)
 }
 
-// namespace is a network namespace and the one thread in it, which ends with it.
-// It lasts as long as its file, its thread or a program in it.
-type namespace struct {
+// Namespace is a network namespace and the one thread in it, which ends with it.
+// It lasts as long as its file, its thread or a program in it. Its methods may be
+// called by any goroutine; none but Close after Close.
+type Namespace struct {
 	file *os.File
 	work chan func()
 	done chan struct{}
 }
 
-func newNamespace() (*namespace, error) {
-	n := &namespace{work: make(chan func()), done: make(chan struct{})}
+// NewNamespace makes one in which nothing is up. The error is ErrUnavailable where the
+// machine forbids it. Close ends it.
+func NewNamespace() (*Namespace, error) {
+	n := &Namespace{work: make(chan func()), done: make(chan struct{})}
 	made := make(chan error)
 	go func() {
 		defer close(n.done)
@@ -65,8 +68,14 @@ func newNamespace() (*namespace, error) {
 	return n, nil
 }
 
-// do runs f on the namespace's thread and waits for it.
-func (n *namespace) do(f func()) {
+// Path is the namespace's file, as other processes of the same user may open it. It
+// is good until Close.
+func (n *Namespace) Path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), n.file.Fd()) }
+
+// Do runs f on a thread in the namespace and waits for it: sockets that f itself
+// opens are there, wherever they are used. f should not wait for long: the next Do or
+// Start waits for it.
+func (n *Namespace) Do(f func()) {
 	ready := make(chan struct{})
 	n.work <- func() {
 		defer close(ready)
@@ -75,21 +84,30 @@ func (n *namespace) do(f func()) {
 	<-ready
 }
 
-func (n *namespace) close() {
+// Close ends the namespace. Commands that Start started are killed.
+func (n *Namespace) Close() {
 	close(n.work)
 	<-n.done
 	_ = n.file.Close()
 }
 
-// start starts a command in the namespace; it is killed when the namespace's
-// thread ends.
-func (n *namespace) start(command *exec.Cmd) (err error) {
+// Start starts a command in the namespace. It is killed by Close, and when this
+// process ends.
+func (n *Namespace) Start(command *exec.Cmd) (err error) {
 	if command.SysProcAttr == nil {
 		command.SysProcAttr = &syscall.SysProcAttr{}
 	}
 	command.SysProcAttr.Pdeathsig = syscall.SIGKILL
-	n.do(func() { err = command.Start() })
+	n.Do(func() { err = command.Start() })
 	return err
+}
+
+// Run starts a command in the namespace and waits for its end.
+func (n *Namespace) Run(command *exec.Cmd) error {
+	if err := n.Start(command); err != nil {
+		return err
+	}
+	return command.Wait()
 }
 
 const (
@@ -101,8 +119,8 @@ const (
 
 // open makes the namespace's one network device, with addresses and routes, and
 // returns its other end, which does not block.
-func (n *namespace) open(mtu int, addrs []netip.Addr) (fd int, err error) {
-	n.do(func() {
+func (n *Namespace) open(mtu int, addrs []netip.Addr) (fd int, err error) {
+	n.Do(func() {
 		fd, err = openTUN(mtu, addrs)
 	})
 	return fd, err

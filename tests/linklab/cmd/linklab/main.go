@@ -250,7 +250,7 @@ func prepare(ctx context.Context, lab *linklab.Lab, words []string, control stri
 	command.WaitDelay = patience
 	command.Stdout, command.Stderr = os.Stdout, os.Stderr
 	command.Env = append(os.Environ(), "LINKLAB_CONTROL="+control,
-		"LINKLAB_NS_A="+a.Namespace(), "LINKLAB_NS_B="+b.Namespace(),
+		"LINKLAB_NS_A="+a.Namespace().Path(), "LINKLAB_NS_B="+b.Namespace().Path(),
 		"LINKLAB_ADDR_A="+a.Public().String(), "LINKLAB_ADDR_B="+b.Public().String())
 	return command
 }
