@@ -41,6 +41,7 @@ type lease struct {
 	retry   time.Time // not before, after a failure
 	wait    time.Time // a better way is waited for
 	pinhole uint16    // UPnP's id of it
+	life    uint32    // asked for, in seconds
 }
 
 // held reports whether there is a mapping.

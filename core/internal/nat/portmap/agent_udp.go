@@ -100,7 +100,7 @@ func (a *pcpAgent) check(ctx context.Context, _ *lease, _ bool) error {
 
 func (a *pcpAgent) add(ctx context.Context, l *lease) (grant, error) {
 	r := pcpRequest{
-		Lifetime: leaseSeconds,
+		Lifetime: l.life,
 		Nonce:    a.nonce(l.want),
 		Protocol: l.want.Protocol,
 		Internal: l.want.Port,
@@ -208,7 +208,7 @@ func (a *pmpAgent) add(ctx context.Context, l *lease) (grant, error) {
 	if err != nil {
 		return grant{}, err
 	}
-	r := pmpRequest{Protocol: l.want.Protocol, Port: l.want.Port, External: l.want.External, Lifetime: leaseSeconds}
+	r := pmpRequest{Protocol: l.want.Protocol, Port: l.want.Port, External: l.want.External, Lifetime: l.life}
 	if r.External == 0 {
 		r.External = l.mapping.External.Port()
 	}

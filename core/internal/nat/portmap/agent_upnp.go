@@ -260,7 +260,7 @@ func (a *upnpAgent) check(ctx context.Context, l *lease, deep bool) error {
 		return conn.Close()
 	}
 	if s.wall != nil {
-		err := s.web.meaning(ctx, s.wall.UpdatePinholeCtx(ctx, l.pinhole, leaseSeconds))
+		err := s.web.meaning(ctx, s.wall.UpdatePinholeCtx(ctx, l.pinhole, l.life))
 		return a.learn(err, upnpNoPinhole)
 	}
 	external, err := s.address(ctx)
@@ -334,7 +334,7 @@ func (a *upnpAgent) add(ctx context.Context, l *lease) (grant, error) {
 // WANIPConnection:2, section 2.5.18.
 func (a *upnpAgent) addAny(ctx context.Context, l *lease, port uint16) (uint16, time.Duration, error) {
 	s := a.service
-	return lasting(a, func(life uint32) (uint16, error) {
+	return lasting(a, l.life, func(life uint32) (uint16, error) {
 		got, err := s.any.AddAnyPortMappingCtx(ctx, "", port, l.want.Protocol.upnp(), l.want.Port, l.local.String(), true, a.description, life)
 		if err == nil && got == 0 {
 			return 0, ErrUnsupported
@@ -354,7 +354,7 @@ func (a *upnpAgent) addPort(ctx context.Context, l *lease, port uint16) (time.Du
 	if err = s.web.meaning(ctx, err); gone(err) {
 		return 0, err
 	}
-	_, lifetime, err := lasting(a, func(life uint32) (uint16, error) {
+	_, lifetime, err := lasting(a, l.life, func(life uint32) (uint16, error) {
 		err := s.wan.AddPortMappingCtx(ctx, "", port, protocol, l.want.Port, l.local.String(), true, a.description, life)
 		return port, s.web.meaning(ctx, err)
 	})
@@ -363,11 +363,11 @@ func (a *upnpAgent) addPort(ctx context.Context, l *lease, port uint16) (time.Du
 
 // lasting calls add with a lease, and for routers that know permanent ones only
 // without. Some of those answer 402 instead of 725.
-func lasting(a *upnpAgent, add func(life uint32) (uint16, error)) (uint16, time.Duration, error) {
+func lasting(a *upnpAgent, life uint32, add func(life uint32) (uint16, error)) (uint16, time.Duration, error) {
 	if !a.permanent {
-		port, err := add(leaseSeconds)
+		port, err := add(life)
 		if !errors.Is(err, upnpPermanentOnly) && !errors.Is(err, upnpInvalidArgs) {
-			return port, seconds(leaseSeconds), err
+			return port, seconds(life), err
 		}
 	}
 	port, err := add(0)
@@ -380,14 +380,14 @@ func (a *upnpAgent) addPinhole(ctx context.Context, l *lease) (grant, error) {
 	if l.want.External != 0 && l.want.External != l.want.Port {
 		return grant{}, fmt.Errorf("a pinhole does not change the port: %w", ErrConflict)
 	}
-	g := grant{external: netip.AddrPortFrom(l.local, l.want.Port), lifetime: seconds(leaseSeconds), pinhole: l.pinhole}
+	g := grant{external: netip.AddrPortFrom(l.local, l.want.Port), lifetime: seconds(l.life), pinhole: l.pinhole}
 	if l.held() {
-		err := s.web.meaning(ctx, s.wall.UpdatePinholeCtx(ctx, l.pinhole, leaseSeconds))
+		err := s.web.meaning(ctx, s.wall.UpdatePinholeCtx(ctx, l.pinhole, l.life))
 		if err == nil || !errors.Is(err, upnpNoPinhole) {
 			return g, err
 		}
 	}
-	id, err := s.wall.AddPinholeCtx(ctx, "", 0, l.local.String(), l.want.Port, uint16(l.want.Protocol.iana()), leaseSeconds)
+	id, err := s.wall.AddPinholeCtx(ctx, "", 0, l.local.String(), l.want.Port, uint16(l.want.Protocol.iana()), l.life)
 	g.pinhole = id
 	return g, s.web.meaning(ctx, err)
 }

@@ -57,22 +57,29 @@ func (s *site) hear(conn *net.UDPConn) {
 			}
 			continue
 		}
-		if believed(s.iface, from.Addr()) && announces(buf[:n]) {
+		if !believed(s.iface, from.Addr()) {
+			continue
+		}
+		if start, ok := announces(buf[:n]); ok {
+			if start {
+				s.reset.Store(true)
+			}
 			s.alarm.Store(true)
 			poke(s.wake)
 		}
 	}
 }
 
-// announces reports whether a datagram says that a router has started, or has
-// changed its address.
-func announces(b []byte) bool {
+// announces reports whether a datagram is an announcement, and whether it is of
+// the kind that servers send only when they have started or have another address.
+// Those of SSDP come now and then.
+func announces(b []byte) (start, ok bool) {
 	if m, err := parsePCPAnswer(b); err == nil {
-		return m.Announce
+		return true, m.Announce
 	}
 	if m, err := parsePMPAnswer(b); err == nil {
-		return m.Port == 0 && m.Protocol == 0
+		return true, m.Port == 0 && m.Protocol == 0
 	}
 	m, err := parseSSDP(b)
-	return err == nil && m.Notify && m.Alive
+	return false, err == nil && m.Notify && m.Alive
 }

@@ -27,8 +27,8 @@ type Interface struct {
 // asked. On Linux those are the addresses of interfaces with a default route over
 // a router. Elsewhere, and where the routes may not be read, they are the private
 // IPv4 addresses, without their routers. Loopback and point-to-point interfaces
-// are left out. An interface whose addresses cannot be listed is left out. Errors
-// are the system's.
+// are left out, and so is an interface whose addresses cannot be listed. Each gives
+// one address of either family at most. Errors are the system's.
 func Interfaces() ([]Interface, error) {
 	all, err := net.Interfaces()
 	if err != nil {
@@ -44,7 +44,7 @@ func Interfaces() ([]Interface, error) {
 		if err != nil {
 			continue // it has just gone
 		}
-		seen6 := false
+		var four, six Interface
 		for _, addr := range addrs {
 			n, ok := addr.(*net.IPNet)
 			if !ok {
@@ -55,20 +55,27 @@ func Interfaces() ([]Interface, error) {
 			if a = a.Unmap(); a.Is4() && size == 128 {
 				bits -= 96
 			}
-			if !mappable(a) || a.Is6() && seen6 {
-				continue
-			}
 			gateway, ok := gateways[route{i.Name, a.Is6()}]
-			if !ok && (known || !a.Is4() || !a.IsPrivate()) {
+			if !mappable(a) || !ok && (known || !a.Is4() || !a.IsPrivate()) {
 				continue
 			}
 			if gateway.IsLinkLocalUnicast() && gateway.Is6() {
 				gateway = gateway.WithZone(i.Name)
 			}
-			// One address is enough for a router to answer; temporary IPv6
-			// addresses come first in the list, and are what others see.
-			seen6 = seen6 || a.Is6()
-			found = append(found, Interface{i.Name, i.Index, netip.PrefixFrom(a, bits), gateway})
+			// One address is enough for a router to pass a port on: of IPv4 that in
+			// the router's subnet, of IPv6 the newest, which is what others see.
+			one := Interface{i.Name, i.Index, netip.PrefixFrom(a, bits), gateway}
+			switch {
+			case a.Is6() && !six.Prefix.IsValid():
+				six = one
+			case a.Is4() && (!four.Prefix.IsValid() || !four.Prefix.Contains(gateway) && one.Prefix.Contains(gateway)):
+				four = one
+			}
+		}
+		for _, one := range []Interface{four, six} {
+			if one.Prefix.IsValid() {
+				found = append(found, one)
+			}
 		}
 	}
 	return found, nil

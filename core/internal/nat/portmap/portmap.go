@@ -176,6 +176,7 @@ type Config struct {
 	Changed func()
 
 	server, announce, ssdp uint16 // ports, for tests
+	life                   uint32 // seconds asked for, for tests
 }
 
 const (
@@ -218,6 +219,7 @@ func New(cfg Config) *Client {
 	if cfg.Secret == ([32]byte{}) {
 		fill(cfg.Secret[:])
 	}
+	cfg.life = cmp.Or(cfg.life, leaseSeconds)
 	cfg.server = cmp.Or(cfg.server, serverPort)
 	cfg.announce = cmp.Or(cfg.announce, announcePort)
 	cfg.ssdp = cmp.Or(cfg.ssdp, ssdpPort)

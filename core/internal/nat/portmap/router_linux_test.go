@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -16,7 +17,14 @@ import (
 	lab "github.com/libcrust/libcrust/tests/portmap"
 )
 
-func TestMain(m *testing.M) { os.Exit(lab.Main(m.Run)) }
+func TestMain(m *testing.M) {
+	os.Exit(lab.Main(func() int {
+		// Nobody listens there: whoever asks a proxy of the environment fails.
+		os.Setenv("HTTP_PROXY", "http://127.0.0.1:9")
+		os.Setenv("http_proxy", "http://127.0.0.1:9")
+		return m.Run()
+	}))
+}
 
 // newLab makes a router, or skips the test where that is forbidden.
 func newLab(t *testing.T) *lab.Lab {
@@ -204,7 +212,7 @@ func TestMap(t *testing.T) {
 		{"UPnP of a router of version 1", nil, []string{"enable_natpmp=no", "force_igd_desc_v1=yes"}, IGD1},
 		{"NAT-PMP", []Means{PCP, IGD2}, nil, NATPMP},
 		{"PCP", nil, []string{"enable_upnp=no"}, PCP},
-		{"all", nil, nil, PCP},
+		{"all", nil, nil, PCP}, // the best
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			l := newLab(t)
@@ -232,4 +240,335 @@ func TestMap(t *testing.T) {
 			clean(t, l)
 		})
 	}
+}
+
+// only leaves one interface of those there are.
+func only(t *testing.T, prefix string) func() ([]Interface, error) {
+	t.Helper()
+	all, err := Interfaces()
+	all = slices.DeleteFunc(all, func(i Interface) bool { return i.Prefix.String() != prefix })
+	if err != nil || len(all) != 1 {
+		t.Fatalf("interfaces: %v, %v", all, err)
+	}
+	return func() ([]Interface, error) { return slices.Clone(all), nil }
+}
+
+func TestRenew(t *testing.T) {
+	for _, c := range []struct {
+		means   Means
+		without []Means
+	}{{PCP, nil}, {NATPMP, []Means{PCP, IGD2}}, {IGD2, []Means{PCP, NATPMP}}} {
+		t.Run(c.means.String(), func(t *testing.T) {
+			l := newLab(t)
+			start(t, l)
+			client := newClient(t, Config{Without: c.without, life: 6})
+			client.Want(both...)
+			first := client.await(t, 5*time.Second, "map", count(2))
+			if left := time.Until(first[0].Expires); left > 6*time.Second || first[0].Means != c.means {
+				t.Fatalf("%+v expires in %v", first[0], left)
+			}
+			again := client.await(t, 6*time.Second, "renew", func(m []Mapping) bool {
+				return len(m) == 2 && m[0].Expires.After(first[0].Expires.Add(time.Second)) && m[1].Expires.After(first[1].Expires.Add(time.Second))
+			})
+			if again[0].External != first[0].External || again[1].External != first[1].External {
+				t.Errorf("%+v became %+v", first, again)
+			}
+			reach(t, l, again)
+		})
+	}
+}
+
+func TestRestart(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		lines []string
+		down  time.Duration
+	}{
+		{"PCP, at once", []string{"enable_upnp=no"}, 0},
+		{"PCP, after a while", []string{"enable_upnp=no"}, 6 * time.Second},
+		{"UPnP, at once", []string{"enable_natpmp=no"}, 0},
+		{"UPnP, after a while", []string{"enable_natpmp=no"}, 8 * time.Second},
+		{"UPnP on the same port, at once", []string{"enable_natpmp=no", "http_port=5555"}, 0},
+		{"all", nil, 3 * time.Second},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := newLab(t)
+			start(t, l, c.lines...)
+			client := newClient(t, Config{})
+			client.Want(both...)
+			client.await(t, 5*time.Second, "map", count(2))
+			pause(2 * time.Second)
+			back(t, l, client, c.down, 5*time.Second, c.lines, nil)
+			reach(t, l, client.Mappings())
+			client.Close()
+			clean(t, l)
+		})
+	}
+}
+
+// pause lets time pass in the laboratory, whose router has no other clock.
+func pause(d time.Duration) { <-time.After(d) }
+
+// back reboots the router and wants both mappings back in it within some time
+// after it answers, and good of them.
+func back(t *testing.T, l *lab.Lab, client *testClient, down, within time.Duration, lines []string, change func() error) {
+	t.Helper()
+	l.Kill()
+	if err := l.Boot(); err != nil {
+		t.Fatal(err)
+	}
+	clean(t, l)
+	pause(down)
+	if change != nil {
+		if err := change(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start(t, l, lines...)
+	begin := time.Now()
+	client.await(t, within, "map again", func(m []Mapping) bool {
+		rules, err := l.Rules()
+		return err == nil && len(rules) >= 4 && len(m) == 2
+	})
+	t.Logf("back %v after the router", time.Since(begin))
+}
+
+func TestNewExternalAddress(t *testing.T) {
+	l := newLab(t)
+	start(t, l)
+	client := newClient(t, Config{})
+	client.Want(both...)
+	client.await(t, 5*time.Second, "map", count(2))
+	back(t, l, client, 0, 5*time.Second, nil, func() error {
+		return errors.Join(l.OnRouter("ip", "addr", "del", "5.5.5.1/24", "dev", "wan0"), l.OnRouter("ip", "addr", "add", "5.5.5.2/24", "dev", "wan0"),
+			l.OnRouter("ip", "route", "add", "default", "via", lab.Outside))
+	})
+	got := client.await(t, 5*time.Second, "the new address", func(m []Mapping) bool {
+		return len(m) == 2 && m[0].External.String() == "5.5.5.2:45000" && m[1].External.String() == "5.5.5.2:45001"
+	})
+	reach(t, l, got)
+}
+
+func TestAnotherProtocolTakesOver(t *testing.T) {
+	for _, c := range []struct {
+		name          string
+		before, after string
+		means         Means
+	}{
+		{"PCP, then UPnP", "enable_upnp=no", "enable_natpmp=no", IGD2},
+		{"UPnP, then PCP", "enable_natpmp=no", "enable_upnp=no", PCP},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := newLab(t)
+			start(t, l, c.before)
+			client := newClient(t, Config{})
+			client.Want(both...)
+			client.await(t, 5*time.Second, "map", count(2))
+			back(t, l, client, 0, 10*time.Second, []string{c.after}, nil)
+			got := client.await(t, time.Second, "by the other means", func(m []Mapping) bool {
+				return len(m) == 2 && m[0].Means == c.means && m[1].Means == c.means
+			})
+			reach(t, l, got)
+		})
+	}
+}
+
+func TestConflict(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		without []Means
+		lines   []string
+	}{
+		{"PCP", nil, []string{"enable_upnp=no"}},
+		{"NAT-PMP", []Means{PCP, IGD2}, nil},
+		{"IGD 2", nil, []string{"enable_natpmp=no"}},
+		{"IGD 1", nil, []string{"enable_natpmp=no", "force_igd_desc_v1=yes"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := newLab(t)
+			start(t, l)
+			if err := exec.Command("ip", "addr", "add", lab.Neighbour+"/24", "dev", "eth0").Run(); err != nil {
+				t.Fatal(err)
+			}
+			// The neighbour takes the ports.
+			neighbour := &pmpAgent{caller: caller{netip.MustParseAddr(lab.Neighbour), netip.MustParseAddrPort(lab.Router + ":5351")}}
+			for _, w := range both {
+				if g, err := neighbour.add(t.Context(), &lease{want: w, life: leaseSeconds}); err != nil || g.external.Port() != w.Port {
+					t.Fatalf("the neighbour's %v: %+v, %v", w, g, err)
+				}
+			}
+			if len(c.lines) > 0 {
+				l.Kill() // which leaves the neighbour's rules
+				start(t, l, c.lines...)
+			}
+			client := newClient(t, Config{Without: c.without, Interfaces: only(t, lab.Host+"/24")})
+			client.Want(both...)
+			got := client.await(t, 8*time.Second, "map", count(2))
+			for _, m := range got {
+				if m.External.Port() == m.Internal.Port() {
+					t.Errorf("took the neighbour's port: %+v", m)
+				}
+			}
+			reach(t, l, got)
+			// The port that the program insists on is the neighbour's.
+			client.Want(Want{Protocol: TCP, Port: 45002, External: 45000}, Want{Protocol: TCP, Port: 45003, External: 45004})
+			got = client.await(t, 8*time.Second, "map what is free", func(m []Mapping) bool {
+				return len(m) == 1 && len(client.Report().Failures) == 1
+			})
+			if got[0].External.String() != "5.5.5.1:45004" || got[0].Internal.Port() != 45003 {
+				t.Errorf("mapped %+v", got)
+			}
+			if f := client.Report().Failures[0]; !errors.Is(f.Err, ErrConflict) || f.Want.Port != 45002 {
+				t.Errorf("failure %+v", f)
+			}
+			reach(t, l, got)
+			client.Close()
+			rules, err := l.Rules()
+			for _, r := range rules {
+				if strings.Contains(r, lab.Host+":") {
+					t.Errorf("left in the router: %s", r)
+				}
+			}
+			if err != nil || len(rules) < 4 {
+				t.Errorf("the neighbour's rules: %q, %v", rules, err)
+			}
+		})
+	}
+}
+
+func TestRefused(t *testing.T) {
+	// By PCP and NAT-PMP miniupnpd 2.3.1 runs in circles when a port is denied.
+	for _, c := range []struct {
+		name    string
+		without []Means
+		lines   []string
+	}{
+		{"UPnP", nil, []string{"enable_natpmp=no"}},
+		{"UPnP 1", nil, []string{"enable_natpmp=no", "force_igd_desc_v1=yes"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := newLab(t)
+			start(t, l, append(c.lines, "deny 0-65535 0.0.0.0/0 45000-45001")...)
+			client := newClient(t, Config{Without: c.without})
+			client.Want(append(both, Want{Protocol: TCP, Port: 45002})...)
+			client.await(t, 8*time.Second, "map the third", func(m []Mapping) bool {
+				return len(m) == 1 && m[0].Internal.Port() == 45002 && len(client.Report().Failures) == 2
+			})
+			for _, f := range client.Report().Failures {
+				if !errors.Is(f.Err, ErrRefused) {
+					t.Errorf("failure %+v", f)
+				}
+			}
+		})
+	}
+}
+
+func TestNoPublicAddress(t *testing.T) {
+	for _, line := range []string{"enable_upnp=no", "enable_natpmp=no"} {
+		t.Run(line, func(t *testing.T) {
+			l := newLab(t)
+			if err := errors.Join(l.OnRouter("ip", "addr", "del", "5.5.5.1/24", "dev", "wan0"), l.OnRouter("ip", "addr", "add", "10.9.8.7/24", "dev", "wan0")); err != nil {
+				t.Fatal(err)
+			}
+			start(t, l, line)
+			client := newClient(t, Config{})
+			client.Want(both...)
+			client.await(t, 8*time.Second, "say why", func([]Mapping) bool {
+				r := client.Report()
+				return slices.ContainsFunc(r.Ways, func(w Way) bool { return errors.Is(w.Err, ErrNoExternal) }) ||
+					slices.ContainsFunc(r.Failures, func(f Failure) bool { return errors.Is(f.Err, ErrNoExternal) })
+			})
+			if m := client.Mappings(); len(m) > 0 {
+				t.Errorf("mapped %+v", m)
+			}
+		})
+	}
+}
+
+func TestIPv6(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		lines []string
+		means Means
+	}{
+		{"PCP", []string{"enable_upnp=no"}, PCP},
+		{"UPnP", []string{"enable_natpmp=no"}, Pinhole},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := newLab(t)
+			if err := l.Enable6(); err != nil {
+				t.Fatal(err)
+			}
+			start(t, l, append(c.lines, "ipv6_disable=no")...)
+			client := newClient(t, Config{Interfaces: only(t, lab.Host6+"/64")})
+			client.Want(Want{Protocol: TCP, Port: 45000, Family: IPv6}, Want{Protocol: UDP, Port: 45001}, Want{Protocol: UDP, Port: 45002, Family: IPv4})
+			got := client.await(t, 8*time.Second, "map", count(2))
+			for _, m := range got {
+				if m.External != m.Internal || m.Means != c.means || m.Double {
+					t.Errorf("mapped %+v", m)
+				}
+			}
+			reach(t, l, got)
+			client.Close()
+			clean(t, l)
+		})
+	}
+}
+
+func TestDeadInterface(t *testing.T) {
+	l := newLab(t)
+	start(t, l)
+	for _, words := range []string{"link add dead0 type veth peer name dead1", "link set dead1 up", "addr add 10.66.0.2/24 dev dead0", "link set dead0 up", "route add default via 10.66.0.1 metric 9"} {
+		if err := exec.Command("ip", strings.Fields(words)...).Run(); err != nil {
+			t.Fatal(words, err)
+		}
+	}
+	defer exec.Command("ip", "link", "del", "dead0").Run()
+	client := newClient(t, Config{})
+	client.Want(both...)
+	got := client.await(t, 5*time.Second, "map", count(2))
+	reach(t, l, got)
+	if r := client.Report(); len(r.Ways) != 6 {
+		t.Errorf("the dead interface was not tried: %s", report(r))
+	}
+	begin := time.Now()
+	client.Close()
+	if took := time.Since(begin); took > 2*time.Second {
+		t.Errorf("Close took %v", took)
+	}
+	clean(t, l)
+}
+
+func TestNoRouter(t *testing.T) {
+	newLab(t)
+	if err := exec.Command("ip", "route", "del", "default").Run(); err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	client := newClient(t, Config{})
+	client.Want(both...)
+	if took := time.Since(begin); took > 10*time.Millisecond {
+		t.Errorf("New and Want took %v", took)
+	}
+	client.await(t, 5*time.Second, "say why", func([]Mapping) bool { return errors.Is(client.Report().Err, ErrNoGateway) })
+}
+
+// A wish that is withdrawn is given back.
+func TestWantLess(t *testing.T) {
+	l := newLab(t)
+	start(t, l)
+	client := newClient(t, Config{})
+	client.Want(both...)
+	client.await(t, 5*time.Second, "map", count(2))
+	client.Want(both[1])
+	got := client.await(t, 5*time.Second, "give one back", count(1))
+	if got[0].Protocol != UDP {
+		t.Errorf("kept %+v", got)
+	}
+	if rules, err := l.Rules(); err != nil || len(rules) == 0 || slices.ContainsFunc(rules, func(r string) bool { return strings.Contains(r, "45000") }) {
+		t.Errorf("rules %q, %v", rules, err)
+	}
+	client.Want()
+	client.await(t, 5*time.Second, "give all back", count(0))
+	clean(t, l)
 }

@@ -61,7 +61,8 @@ type site struct {
 	cancel  context.CancelFunc
 	wake    chan struct{}
 	refresh atomic.Bool // ask for everything again
-	alarm   atomic.Bool // an announcement came
+	alarm   atomic.Bool // an announcement came: look whether all is there
+	reset   atomic.Bool // one came of a server that has started: map again
 	fresh   atomic.Bool // a way has come up
 
 	seats  []*seat
@@ -142,7 +143,7 @@ func (s *site) sync() {
 	})
 	for _, w := range wants {
 		if !slices.ContainsFunc(s.leases, func(l *lease) bool { return l.want == w }) {
-			s.leases = append(s.leases, &lease{want: w, local: local})
+			s.leases = append(s.leases, &lease{want: w, local: local, life: s.c.cfg.life})
 			s.nextSeek = time.Time{}
 		}
 	}
@@ -189,6 +190,13 @@ func (s *site) inspect() {
 		}
 	}
 	alarm = s.alarm.Swap(false)
+	if s.reset.Swap(false) {
+		for _, l := range s.leases {
+			if l.held() {
+				l.renew = []time.Time{now}
+			}
+		}
+	}
 	s.nextCheck = now.Add(checkEvery)
 	s.checks++
 	for _, w := range s.seats {
