@@ -51,6 +51,9 @@ type trial struct {
 	lies  bool          // the sides say that they have home NATs
 	ips   [2]string     // when not those of IPv4
 	lan   bool          // both are in one network too
+	runs  int           // when not 1,000
+	far   bool          // openers do not reach the NATs on this side
+	close bool          // openers reach the NATs on the other side
 	blunt bool          // SYNs cannot be sent with a low time to live
 
 	success  float64 // share of runs
@@ -69,7 +72,13 @@ type result struct {
 // are carried by others.
 func (tr trial) meet(seed uint64) result {
 	r := rand.New(rand.NewPCG(seed, 7))
-	w := &world{r: r, delay: 20 * time.Millisecond, loss: tr.loss, ttl: 9, now: time.Minute}
+	w := &world{r: r, delay: 20 * time.Millisecond, loss: tr.loss, ttl: 9, own: 1, now: time.Minute}
+	if tr.far {
+		w.own = OpenerTTL + 1
+	}
+	if tr.close {
+		w.ttl = OpenerTTL
+	}
 	ips := tr.ips
 	if ips[0] == "" {
 		ips = [2]string{"203.0.113.1", "198.51.100.2"}
@@ -173,7 +182,8 @@ func agree(w *world) error {
 }
 
 // measure runs a trial with many seeds and checks what came of it.
-func (tr trial) measure(t *testing.T, seeds int) {
+func (tr trial) measure(t *testing.T) {
+	seeds := tr.seeds()
 	var took []time.Duration
 	sent := 0
 	for seed := range seeds {
@@ -204,10 +214,13 @@ func (tr trial) measure(t *testing.T, seeds int) {
 	t.Logf("%.1f %%, %v / %v, %d sent by both on average", 100*share, p50, p99, sent/seeds)
 }
 
-// seeds are the runs of each pair.
-func seeds() int {
-	if !thorough {
+// seeds returns how often a pair meets.
+func (tr trial) seeds() int {
+	switch {
+	case !thorough:
 		return 60
+	case tr.runs > 0:
+		return tr.runs
 	}
 	return 1000
 }
@@ -226,6 +239,13 @@ func TestUDP(t *testing.T) {
 		{name: "home x home, late, punish", a: kind{home, punishes, 0}, b: kind{home, punishes, 0}, skew: 300 * ms, loss: 0.01, success: 0.99, p50: 600 * ms, p99: 3000 * ms},
 		{name: "home x home, lossy", a: kind{facts: home}, b: kind{facts: home}, loss: 0.25, success: 1, p50: 300 * ms, p99: 1500 * ms},
 		{name: "two IPv6 firewalls", a: kind{facts: home}, b: kind{facts: home}, ips: v6, loss: 0.01, success: 1, p50: 300 * ms, p99: 1500 * ms},
+		{name: "home x home, far NATs", far: true, a: kind{facts: home}, b: kind{facts: home}, loss: 0.01, success: 1, p50: 300 * ms, p99: 1500 * ms},
+		{name: "home x home, close NATs", close: true, a: kind{facts: home}, b: kind{facts: home}, loss: 0.01, success: 1, p50: 300 * ms, p99: 1500 * ms},
+		{name: "home x busy sequential, far NATs", far: true, a: kind{facts: home}, b: kind{seq, drops, 20}, age: 300 * ms, loss: 0.01, success: 0.98, p50: 500 * ms, p99: 3000 * ms},
+		{name: "home x random, far NATs", runs: 200, far: true, a: kind{facts: home}, b: kind{facts: rnd}, loss: 0.01, success: 0.98, p50: 8000 * ms, p99: 12000 * ms},
+		{name: "busy sequential x sequential, far NATs", far: true, a: kind{seq, drops, 20}, b: kind{seq, drops, 20}, age: 300 * ms, loss: 0.01, success: 0.95, p50: 1500 * ms, p99: 6000 * ms},
+		{name: "very busy sequential x sequential", a: kind{seq, drops, 80}, b: kind{seq, drops, 80}, loss: 0.01, age: 300 * ms, success: 0.95, p50: 1000 * ms, p99: 6000 * ms},
+		{name: "sequential x sequential, pollute", a: kind{seq, pollutes, 20}, b: kind{seq, pollutes, 20}, loss: 0.01, age: 300 * ms, success: 0.95, p50: 1000 * ms, p99: 6000 * ms},
 		{name: "random x random in one network", a: kind{facts: rnd}, b: kind{facts: rnd}, lan: true, skew: 100 * ms, success: 1, p50: 300 * ms, p99: 3000 * ms},
 		{name: "home x decreasing sequence", a: kind{facts: home}, b: kind{stepping(-2), drops, 5}, loss: 0.01, age: 300 * ms, success: 0.98, p50: 500 * ms, p99: 3000 * ms},
 		{name: "home x small block", a: kind{facts: home}, b: kind{facts: small}, loss: 0.01, success: 0.98, p50: 1000 * ms, p99: 5000 * ms},
@@ -235,11 +255,11 @@ func TestUDP(t *testing.T) {
 		{name: "home x sequential, punish", a: kind{home, punishes, 0}, b: kind{seq, punishes, 5}, loss: 0.01, age: 300 * ms, success: 0.98, p50: 500 * ms, p99: 3000 * ms},
 		{name: "block x home", a: kind{facts: blk}, b: kind{facts: home}, loss: 0.01, success: 0.98, p50: 1000 * ms, p99: 5000 * ms},
 		{name: "home x random", a: kind{facts: home}, b: kind{facts: rnd}, loss: 0.01, success: 0.98, p50: 2000 * ms, p99: 12000 * ms},
-		{name: "home x random, pollute", a: kind{home, pollutes, 0}, b: kind{rnd, pollutes, 0}, loss: 0.01, success: 0.98, p50: 2000 * ms, p99: 12000 * ms},
+		{name: "home x random, pollute", runs: 200, a: kind{home, pollutes, 0}, b: kind{rnd, pollutes, 0}, loss: 0.01, success: 0.98, p50: 2000 * ms, p99: 12000 * ms},
 		{name: "sequential x sequential", a: kind{seq, drops, 5}, b: kind{seq, drops, 5}, loss: 0.01, age: 300 * ms, success: 0.95, p50: 1000 * ms, p99: 6000 * ms},
 		{name: "busy sequential x sequential", a: kind{seq, drops, 20}, b: kind{seq, drops, 20}, loss: 0.01, age: 300 * ms, success: 0.95, p50: 1000 * ms, p99: 6000 * ms},
 	} {
-		t.Run(tr.name, func(t *testing.T) { tr.measure(t, seeds()) })
+		t.Run(tr.name, func(t *testing.T) { tr.measure(t) })
 	}
 }
 
@@ -252,6 +272,8 @@ func TestTCP(t *testing.T) {
 		{name: "home x home, pollute", a: kind{home, pollutes, 0}, b: kind{home, pollutes, 0}, loss: 0.01, tcp: true, success: 0.99, p50: 600 * ms, p99: 3000 * ms},
 		{name: "two IPv6 firewalls", a: kind{facts: home}, b: kind{facts: home}, ips: v6, loss: 0.01, tcp: true, skew: 100 * ms, success: 1, p50: 300 * ms, p99: 1500 * ms},
 		{name: "random x random in one network", a: kind{facts: rnd}, b: kind{facts: rnd}, lan: true, tcp: true, skew: 100 * ms, success: 1, p50: 300 * ms, p99: 3000 * ms},
+		{name: "home x home, far NATs, refuse", far: true, a: kind{home, refuses, 0}, b: kind{home, refuses, 0}, loss: 0.01, tcp: true, skew: 100 * ms, success: 0.99, p50: 600 * ms, p99: 3000 * ms},
+		{name: "home x home, close NATs, refuse", close: true, a: kind{home, refuses, 0}, b: kind{home, refuses, 0}, loss: 0.01, tcp: true, skew: 100 * ms, success: 0.99, p50: 600 * ms, p99: 3000 * ms},
 		{name: "home x home, blunt, drop", a: kind{facts: home}, b: kind{facts: home}, blunt: true, loss: 0.01, tcp: true, skew: 300 * ms, success: 0.99, p50: 500 * ms, p99: 3000 * ms},
 		{name: "home x home, blunt, refuse", a: kind{home, refuses, 0}, b: kind{home, refuses, 0}, blunt: true, loss: 0.01, tcp: true, skew: 300 * ms, success: 0.99, p50: 600 * ms, p99: 3000 * ms},
 		{name: "home x home, late, punish", a: kind{home, punishes, 0}, b: kind{home, punishes, 0}, loss: 0.01, tcp: true, skew: 300 * ms, success: 0.99, p50: 600 * ms, p99: 3000 * ms},
@@ -260,10 +282,12 @@ func TestTCP(t *testing.T) {
 		{name: "home x home, late, pollute", a: kind{home, pollutes, 0}, b: kind{home, pollutes, 0}, loss: 0.01, tcp: true, skew: 300 * ms, success: 0.99, p50: 600 * ms, p99: 3000 * ms},
 		{name: "home x sequential", a: kind{facts: home}, b: kind{seq, drops, 5}, loss: 0.01, tcp: true, age: 300 * ms, success: 0.98, p50: 500 * ms, p99: 3000 * ms},
 		{name: "home x busy sequential", a: kind{facts: home}, b: kind{seq, drops, 20}, loss: 0.01, tcp: true, age: 300 * ms, success: 0.98, p50: 500 * ms, p99: 3000 * ms},
+		{name: "sequential x sequential", a: kind{seq, drops, 5}, b: kind{seq, drops, 5}, loss: 0.01, tcp: true, age: 300 * ms, success: 0.95, p50: 1000 * ms, p99: 6000 * ms},
+		{name: "busy sequential x sequential", a: kind{seq, drops, 20}, b: kind{seq, drops, 20}, loss: 0.01, tcp: true, age: 300 * ms, success: 0.95, p50: 1000 * ms, p99: 6000 * ms},
 		{name: "home x block", a: kind{facts: home}, b: kind{facts: blk}, loss: 0.01, tcp: true, success: 0.98, p50: 1000 * ms, p99: 8000 * ms},
 		{name: "home x random", a: kind{facts: home}, b: kind{facts: rnd}, loss: 0.01, tcp: true, success: 0.9, p50: 3000 * ms, p99: 15000 * ms},
 	} {
-		t.Run(tr.name, func(t *testing.T) { tr.measure(t, seeds()) })
+		t.Run(tr.name, func(t *testing.T) { tr.measure(t) })
 	}
 }
 

@@ -141,6 +141,28 @@ func ahead(n wire.NAT, k int) uint16 {
 	return uint16(p)
 }
 
+// line returns n ports of the line along which facts of an age are followed. It
+// begins with the first port that the NAT can have given since then: two lines
+// meet when neither side begins ahead of the truth.
+func line(n wire.NAT, age time.Duration, slope, count int) []uint16 {
+	first, _ := foreign(n, age, age)
+	var out []uint16
+	for step := range count {
+		if p := ahead(n, first+1+slope*step); p != 0 {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// lineEach returns the time between two ports of a line. Lines of the slopes 1 and
+// 2 approach each other as long as either NAT makes less than 0.4 mappings of others
+// in it.
+func lineEach(a, b wire.NAT) time.Duration {
+	rate := max(a.Rate, b.Rate, 1)
+	return min(max(10*time.Second/5/time.Duration(rate), lineLeast), lineStep)
+}
+
 // sprayed returns up to most ports in the order to try them, each once: all of
 // the block, shuffled; or those within 64 of the observed one, then those
 // between Low and High when these are told, then the rest from 1024 on, shuffled.

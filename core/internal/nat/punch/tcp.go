@@ -29,14 +29,15 @@ const (
 
 // Bounds of TCP.
 const (
-	portTries = 3  // that end in ErrPort, before an endpoint is given up
-	dialFirst = 4  // openers to one endpoint
-	firstDial = 10 // predicted ports at first
-	moreDials = 5  // added at each widening
-	mostDials = 32 // predicted ports at most
-	heldTries = 4  // of each of many sockets
-	maxTries  = 64 // of one endpoint
-	moreTries = 16 // of one predicted port
+	portTries = 3   // that end in ErrPort, before an endpoint is given up
+	dialFirst = 4   // openers to one endpoint
+	firstDial = 10  // predicted ports at first
+	lineDials = 400 // along a line
+	moreDials = 5   // added at each widening
+	mostDials = 64  // predicted ports at most
+	heldTries = 4   // of each of many sockets
+	maxTries  = 64  // of one endpoint
+	moreTries = 10  // of one predicted port
 )
 
 // callee is an endpoint that is dialled again and again.
@@ -67,7 +68,7 @@ type tcp struct {
 	dials   int          // made
 	atOnce  int          // under way
 	sprayed map[int]bool // dials to sprayed ports under way
-	ports   []uint16     // to spray
+	ports   []uint16     // to spray, or of a line
 	rate    bucket
 	window  int // steps ahead that are guessed, up to which
 	widenAt time.Time
@@ -82,8 +83,8 @@ func newTCP(m *Machine) *tcp {
 	t.part = planTCP(c)
 	switch {
 	case t.part.Ports == Predicted:
-		least, _ := foreign(t.theirs, t.age(), t.age())
-		t.guess(m.made, least+1, firstDial)
+		least, most := foreign(t.theirs, t.age(), t.age()+c.RTT)
+		t.guess(m.made, least+1, min(max(firstDial, most-least+firstDial/2), mostDials))
 	case t.part.Strategy == Direct, t.part.Strategy == Predict:
 		t.add(m.made, t.theirs.External, maxTries)
 	}
@@ -110,10 +111,10 @@ func (t *tcp) add(now time.Time, to netip.AddrPort, tries int) {
 	t.callees = append(t.callees, c)
 }
 
-// planTCP is Plan without what takes hundreds of packets in seconds from one port.
+// planTCP is Plan within the budget.
 func planTCP(c *Config) Part {
 	p := Plan(c.Mine.TCP, c.Theirs.TCP, c.Larger)
-	if p.Strategy == Cross || !reachable(c.Theirs.TCP.External) {
+	if !reachable(c.Theirs.TCP.External) {
 		return Part{Strategy: None, Sockets: 1}
 	}
 	p.Sockets = min(p.Sockets, c.Budget.AtOnce)
@@ -139,6 +140,9 @@ func (t *tcp) begin(now time.Time) {
 	case t.part.Ports == Block, t.part.Ports == Any:
 		t.until = now.Add(untilBirthday)
 		t.ports = sprayed(t.theirs, t.part.Ports, c.Budget.Sprayed, t.m.rand)
+	case t.part.Ports == Line:
+		t.rate = newBucket(min(int(time.Second/lineEach(t.theirs, c.Mine.TCP)), c.Budget.SprayPPS), 1)
+		t.ports = line(t.theirs, t.age()+now.Sub(t.m.made), t.part.Slope, min(lineDials, c.Budget.Sprayed))
 	case t.part.Sockets > 1:
 		t.until = now.Add(untilBirthday)
 		for i := range t.part.Sockets {
@@ -351,6 +355,8 @@ func (c Config) MostDials() (addr netip.Addr, dials int) {
 		most[to.Addr()] += mostDials * (dialFirst + moreTries)
 	case part.Ports == Block:
 		most[to.Addr()] += min(c.Budget.Sprayed, int(c.Theirs.TCP.High)-int(c.Theirs.TCP.Low)+1)
+	case part.Ports == Line:
+		most[to.Addr()] += min(c.Budget.Sprayed, lineDials)
 	case part.Ports == Any:
 		most[to.Addr()] += c.Budget.Sprayed
 	case part.Sockets > 1:

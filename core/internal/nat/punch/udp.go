@@ -20,7 +20,8 @@ const (
 	holdLow     = 6 * time.Second        // after Go: until then only openers hold them
 	holdMid     = 2 * time.Second        // after Go: from then on these live twice as long
 	widen       = 400 * time.Millisecond // when the window of guessed ports grows
-	lineStep    = 10 * time.Millisecond  // of a Line; the half when the NATs are busy
+	lineStep    = 10 * time.Millisecond  // of a Line, or less: five for each mapping of others
+	lineLeast   = 2500 * time.Microsecond
 	lineAgain   = 300 * time.Millisecond // when a packet of a Line is sent a second time
 
 	untilDirect = 5 * time.Second
@@ -40,9 +41,8 @@ const (
 	maxWindow   = 100 // guessed ports at most
 	guessMost   = 1000
 	lineSteps   = 450 // ports of a Line; each is sent to twice
-	busy        = 250 // tenths of mappings a second from which a Line goes faster
 	maxPairs    = 64  // pairs of endpoints that are remembered
-	maxQueue    = 160 // packets that wait for their time
+	maxQueue    = 64  // answers that wait for their time
 	answers     = 3   // after the first packet of a pair
 )
 
@@ -103,13 +103,15 @@ type udp struct {
 	books   books
 	rate    bucket
 	targets []target
-	window  int // steps ahead that are guessed, up to which
+	due     time.Time // of the first of them; zero: to be found out
+	window  int       // steps ahead that are guessed, up to which
 	widenAt time.Time
 	quietTo time.Time // until then nothing new is tried, since something came
 	ports   []uint16  // to spray
 	sprays  bucket
-	step    int // of the line
-	stepAt  time.Time
+	line    []uint16 // ports of the line
+	lineAt  time.Time
+	follows []later // what is sent along it a second time
 	queue   []later
 	pairs   map[pair]bool // heard; true: they hear us too
 	choice  pair
@@ -170,7 +172,7 @@ func (u *udp) aim(now time.Time, socket int, to netip.AddrPort, m mode) *target 
 	if u.m.cfg.quiet(to, u.theirs, u.m.cfg.Mine.UDP) || m == once {
 		t.openers, t.next = maxOpeners, time.Time{}
 	}
-	u.targets = append(u.targets, t)
+	u.targets, u.due = append(u.targets, t), time.Time{}
 	return &u.targets[len(u.targets)-1]
 }
 
@@ -194,7 +196,8 @@ func (u *udp) shoot(now time.Time) {
 	}
 	switch u.part.Strategy {
 	case Cross:
-		u.until, u.stepAt = now.Add(untilCross), now
+		u.until, u.lineAt = now.Add(untilCross), now
+		u.line = line(u.theirs, u.age(), u.part.Slope, lineSteps)
 	case Spray, Birthday:
 		u.until = now.Add(untilMany)
 		if u.part.Ports != Known {
@@ -229,6 +232,7 @@ func (u *udp) release(t *target, now time.Time) {
 	if t.next.IsZero() || t.next.After(t.base) {
 		t.next = t.base
 	}
+	u.due = time.Time{}
 }
 
 func (u *udp) opened(now time.Time, n int) {
@@ -298,7 +302,7 @@ func (u *udp) end() {
 		u.m.do(Failed{endpoint.UTP, reason})
 	}
 	u.state = over
-	u.targets, u.ports, u.queue = nil, nil, nil
+	u.targets, u.ports, u.line, u.follows, u.queue = nil, nil, nil, nil, nil
 }
 
 func (u *udp) proven() bool {
@@ -338,6 +342,10 @@ func (u *udp) pollQueue(now time.Time) (next time.Time) {
 }
 
 func (u *udp) pollTargets(now time.Time) (next time.Time) {
+	if now.Before(u.due) {
+		return u.due
+	}
+	defer func() { u.due = next }()
 	for i := range u.targets {
 		t := &u.targets[i]
 		if t.next.IsZero() {
@@ -416,6 +424,7 @@ func (u *udp) pollWindow(now time.Time) time.Time {
 	if from == len(u.targets) {
 		u.widenAt = time.Time{}
 	}
+	u.due = time.Time{}
 	for i := from; i < len(u.targets); i++ {
 		u.targets[i].next, u.targets[i].base = now, now.Add(openerAgain)
 	}
@@ -436,40 +445,42 @@ func (u *udp) pollSpray(now time.Time) time.Time {
 	return time.Time{}
 }
 
-// pollLine sends along the line. Each packet makes our NAT's next mapping, and
-// goes to the next port of the peer's line, which is counted from the first port
-// that its NAT can have given since it was observed: the lines meet when neither
-// side begins ahead of the truth.
+// pollLine sends along the line. Each packet makes our NAT's next mapping: it is an
+// opener, so that it meets no NAT of the peer's that is not ready. What follows it
+// through the same mapping does reach the peer.
 func (u *udp) pollLine(now time.Time) time.Time {
-	if u.part.Ports != Line || u.stepAt.IsZero() {
-		return time.Time{}
-	}
-	each := lineStep
-	if max(u.theirs.Rate, u.m.cfg.Mine.UDP.Rate) >= busy {
-		each /= 2
-	}
-	first, _ := foreign(u.theirs, u.age(), u.age())
-	for !u.stepAt.After(now) {
-		if u.step >= lineSteps {
-			u.stepAt = time.Time{}
-			return u.stepAt
+	c := &u.m.cfg
+	each := lineEach(u.theirs, c.Mine.UDP)
+	for len(u.line) > 0 && !u.lineAt.After(now) {
+		to := pair{0, netip.AddrPortFrom(u.theirs.External.Addr(), u.line[0])}
+		ttl, kind := OpenerTTL, Opener
+		if c.quiet(to.to, u.theirs, c.Mine.UDP) {
+			ttl, kind = 0, Probe
 		}
-		if p := ahead(u.theirs, first+1+u.part.Slope*u.step); p != 0 {
-			to := pair{0, netip.AddrPortFrom(u.theirs.External.Addr(), p)}
-			if wait := u.send(now, to, 0, Probe); !wait.IsZero() {
-				return wait
-			}
-			if len(u.queue) < maxQueue/2 {
-				u.queue = append(u.queue, later{now.Add(lineAgain), to, Probe})
-			}
+		if wait := u.send(now, to, ttl, kind); !wait.IsZero() {
+			return wait
 		}
-		u.step++
-		u.stepAt = u.stepAt.Add(each)
-		if u.stepAt.Before(now.Add(-lineAgain)) { // asked late: do not hurry
-			u.stepAt = now.Add(each)
+		u.follows = append(u.follows, later{now.Add(lineAgain), to, Probe})
+		u.line = u.line[1:]
+		u.lineAt = u.lineAt.Add(each)
+		if u.lineAt.Before(now.Add(-lineAgain)) { // asked late: do not hurry
+			u.lineAt = now.Add(each)
 		}
 	}
-	return u.stepAt
+	for len(u.follows) > 0 && !u.follows[0].at.After(now) {
+		if wait := u.send(now, u.follows[0].pair, 0, Probe); !wait.IsZero() {
+			return wait
+		}
+		u.follows = u.follows[1:]
+	}
+	var next time.Time
+	if len(u.line) > 0 {
+		next = u.lineAt
+	}
+	if len(u.follows) > 0 {
+		next = sooner(next, u.follows[0].at)
+	}
+	return next
 }
 
 // heard takes a valid packet.
@@ -525,6 +536,7 @@ func (u *udp) follow(now time.Time, p pair, both bool) {
 	if u.state != trying {
 		return
 	}
+	u.due = time.Time{}
 	i := slices.IndexFunc(u.targets, func(t target) bool { return t.socket == p.socket && t.to == p.to })
 	switch {
 	case both && i >= 0:
@@ -547,8 +559,7 @@ func (u *udp) choose(now time.Time, p pair) {
 		return
 	}
 	u.state, u.choice, u.until = chosen, p, now.Add(Linger)
-	u.targets, u.ports = nil, nil
-	u.queue = slices.DeleteFunc(u.queue, func(l later) bool { return l.kind == Probe })
+	u.targets, u.ports, u.line, u.follows = nil, nil, nil, nil
 }
 
 func (u *udp) reply(at time.Time, p pair, k Kind) {

@@ -113,9 +113,11 @@ func (b *box) enter(now time.Duration, port uint16, from netip.AddrPort) (intern
 	if internal = b.in[port][from]; internal != 0 {
 		return internal, false
 	}
-	for remote, to := range b.in[port] {
-		if b.facts.Filtering == wire.EndpointIndependent || b.facts.Filtering == wire.AddressDependent && remote.Addr() == from.Addr() {
-			return to, false
+	if b.facts.Filtering != wire.AddressPortDependent {
+		for remote, to := range b.in[port] {
+			if b.facts.Filtering == wire.EndpointIndependent || remote.Addr() == from.Addr() {
+				return to, false
+			}
 		}
 	}
 	b.strange++
@@ -171,6 +173,7 @@ type world struct {
 	delay  time.Duration
 	loss   float64
 	ttl    int // hops to the other's box
+	own    int // hops to one's own
 	peers  [2]*peer
 }
 
@@ -279,6 +282,9 @@ func (p *peer) carry(b *box, from uint16, to netip.AddrPort, ttl int, arrive fun
 	w, o := p.w, p.other
 	if p.lan.IsValid() && to.Addr() == o.lan {
 		w.after(time.Millisecond, func() { arrive(o, to.Port(), netip.AddrPortFrom(p.lan, from)) })
+		return
+	}
+	if ttl != 0 && ttl < w.own {
 		return
 	}
 	ext := b.leave(w.now, from, to)
