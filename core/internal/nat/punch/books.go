@@ -29,7 +29,7 @@ func newBooks(c *Config) books {
 	b := books{vouched: c.vouched(), base: map[netip.Addr]int{}, all: map[netip.Addr]*account{}, left: c.Budget.Packets}
 	const each = maxOpeners + maxShots
 	for _, to := range candidates(c.Theirs, endpoint.UTP) {
-		if b.vouched[to.Addr()] {
+		if b.vouched[to.Addr()] && to != external(c.Theirs.UDP) {
 			b.base[to.Addr()] += each
 		}
 	}
@@ -56,8 +56,8 @@ func newBooks(c *Config) books {
 }
 
 // Most returns the largest number of UDP packets that a Machine of this Config
-// sends to one address that never answers, and which address that is; nobody gets
-// more than one of those addresses that nothing vouches for.
+// sends to one address that never answers, and which address that is. Addresses
+// that nothing vouches for get one.
 func (c Config) Most() (addr netip.Addr, packets int) {
 	c.Budget = c.Budget.filled()
 	b := newBooks(&c)

@@ -35,6 +35,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/libcrust/libcrust/core/internal/endpoint"
@@ -312,7 +313,8 @@ func (b *bucket) take(now time.Time) {
 	b.full = b.full.Add(b.each)
 }
 
-// candidates returns the usable endpoints of one transport that the peer listed.
+// candidates returns the usable endpoints of one transport that the peer listed,
+// each once.
 func candidates(s Side, t endpoint.Transport) []netip.AddrPort {
 	var out []netip.AddrPort
 	for i, e := range s.Candidates {
@@ -320,7 +322,7 @@ func candidates(s Side, t endpoint.Transport) []netip.AddrPort {
 		if i >= MaxCandidates {
 			break
 		}
-		if e.Transport == t && reachable(e.Addr) {
+		if e.Transport == t && reachable(e.Addr) && !slices.Contains(out, e.Addr) {
 			out = append(out, e.Addr)
 		}
 	}
@@ -330,7 +332,8 @@ func candidates(s Side, t endpoint.Transport) []netip.AddrPort {
 // reachable reports whether a peer elsewhere may be at an address.
 func reachable(a netip.AddrPort) bool {
 	e := endpoint.New(endpoint.TCP, a)
-	return a.Port() != 0 && e.Scope() >= endpoint.LinkLocal
+	zoneless := a.Addr().Is6() && e.Scope() == endpoint.LinkLocal && a.Addr().Zone() == ""
+	return a.Port() != 0 && e.Scope() >= endpoint.LinkLocal && !zoneless
 }
 
 // vouched returns the addresses that are the peer's for certain.
