@@ -51,6 +51,7 @@ type trial struct {
 	lies  bool          // the sides say that they have home NATs
 	ips   [2]string     // when not those of IPv4
 	lan   bool          // both are in one network too
+	delay time.Duration // of a packet one way, when not 20 ms
 	runs  int           // when not 1,000
 	far   bool          // openers do not reach the NATs on this side
 	close bool          // openers reach the NATs on the other side
@@ -73,6 +74,9 @@ type result struct {
 func (tr trial) meet(seed uint64) result {
 	r := rand.New(rand.NewPCG(seed, 7))
 	w := &world{r: r, delay: 20 * time.Millisecond, loss: tr.loss, ttl: 9, own: 1, now: time.Minute}
+	if tr.delay > 0 {
+		w.delay = tr.delay
+	}
 	if tr.far {
 		w.own = OpenerTTL + 1
 	}
@@ -118,12 +122,12 @@ func (tr trial) meet(seed uint64) result {
 		rtt = tr.rtt
 	}
 	begin := func(i int) {
-		var lead time.Duration
-		if i == 0 {
-			lead = rtt / 2
+		round := rtt // only who has written first has measured it
+		if i == 1 && tr.rtt == 0 {
+			round = 0
 		}
 		w.peers[i].m = New(Config{
-			Mine: sides[i], Theirs: sides[1-i], Larger: i == larger, RTT: rtt, Lead: lead,
+			Mine: sides[i], Theirs: sides[1-i], Larger: i == larger, RTT: round, Lead: round / 2,
 			Seed: r.Uint64(), UDP: !tr.tcp, TCP: tr.tcp,
 		}, w.time())
 		w.peers[i].pump()
@@ -246,6 +250,9 @@ func TestUDP(t *testing.T) {
 		{name: "busy sequential x sequential, far NATs", far: true, a: kind{seq, drops, 20}, b: kind{seq, drops, 20}, age: 300 * ms, loss: 0.01, success: 0.95, p50: 1500 * ms, p99: 6000 * ms},
 		{name: "very busy sequential x sequential", a: kind{seq, drops, 80}, b: kind{seq, drops, 80}, loss: 0.01, age: 300 * ms, success: 0.95, p50: 1000 * ms, p99: 6000 * ms},
 		{name: "sequential x sequential, pollute", a: kind{seq, pollutes, 20}, b: kind{seq, pollutes, 20}, loss: 0.01, age: 300 * ms, success: 0.95, p50: 1000 * ms, p99: 6000 * ms},
+		{name: "home x home, long way", delay: 300 * ms, a: kind{facts: home}, b: kind{facts: home}, loss: 0.01, success: 1, p50: 2000 * ms, p99: 3000 * ms},
+		{name: "home x busy sequential, long way", delay: 300 * ms, a: kind{facts: home}, b: kind{seq, drops, 20}, age: 300 * ms, loss: 0.01, success: 0.98, p50: 2500 * ms, p99: 4000 * ms},
+		{name: "busy sequential x sequential, long way", delay: 300 * ms, a: kind{seq, drops, 20}, b: kind{seq, drops, 20}, age: 300 * ms, loss: 0.01, success: 0.95, p50: 4000 * ms, p99: 8000 * ms},
 		{name: "random x random in one network", a: kind{facts: rnd}, b: kind{facts: rnd}, lan: true, skew: 100 * ms, success: 1, p50: 300 * ms, p99: 3000 * ms},
 		{name: "home x decreasing sequence", a: kind{facts: home}, b: kind{stepping(-2), drops, 5}, loss: 0.01, age: 300 * ms, success: 0.98, p50: 500 * ms, p99: 3000 * ms},
 		{name: "home x small block", a: kind{facts: home}, b: kind{facts: small}, loss: 0.01, success: 0.98, p50: 1000 * ms, p99: 5000 * ms},
@@ -272,6 +279,7 @@ func TestTCP(t *testing.T) {
 		{name: "home x home, pollute", a: kind{home, pollutes, 0}, b: kind{home, pollutes, 0}, loss: 0.01, tcp: true, success: 0.99, p50: 600 * ms, p99: 3000 * ms},
 		{name: "two IPv6 firewalls", a: kind{facts: home}, b: kind{facts: home}, ips: v6, loss: 0.01, tcp: true, skew: 100 * ms, success: 1, p50: 300 * ms, p99: 1500 * ms},
 		{name: "random x random in one network", a: kind{facts: rnd}, b: kind{facts: rnd}, lan: true, tcp: true, skew: 100 * ms, success: 1, p50: 300 * ms, p99: 3000 * ms},
+		{name: "home x home, long way, refuse", delay: 300 * ms, a: kind{home, refuses, 0}, b: kind{home, refuses, 0}, loss: 0.01, tcp: true, skew: 100 * ms, success: 0.99, p50: 3000 * ms, p99: 6000 * ms},
 		{name: "home x home, far NATs, refuse", far: true, a: kind{home, refuses, 0}, b: kind{home, refuses, 0}, loss: 0.01, tcp: true, skew: 100 * ms, success: 0.99, p50: 600 * ms, p99: 3000 * ms},
 		{name: "home x home, close NATs, refuse", close: true, a: kind{home, refuses, 0}, b: kind{home, refuses, 0}, loss: 0.01, tcp: true, skew: 100 * ms, success: 0.99, p50: 600 * ms, p99: 3000 * ms},
 		{name: "home x home, blunt, drop", a: kind{facts: home}, b: kind{facts: home}, blunt: true, loss: 0.01, tcp: true, skew: 300 * ms, success: 0.99, p50: 500 * ms, p99: 3000 * ms},

@@ -15,6 +15,7 @@ import (
 const (
 	tryLeast   = 400 * time.Millisecond // one try, or three round trips: less than kernels wait to repeat a SYN
 	tryMost    = 3 * time.Second
+	tryUnknown = time.Second     // one try when the round trip is not known
 	tryGuessed = time.Second     // one try at a sprayed port
 	tryHeld    = 4 * time.Second // one try of many sockets, over which kernels repeat the SYN
 	pauseLeast = 20 * time.Millisecond
@@ -104,7 +105,11 @@ func newTCP(m *Machine) *tcp {
 
 // add adds an endpoint to dial, with openers unless nobody vouches for it.
 func (t *tcp) add(now time.Time, to netip.AddrPort, tries int) {
-	c := callee{to: to, timeout: min(max(3*t.m.cfg.RTT, tryLeast), tryMost), left: tries, next: now, openers: dialFirst}
+	try := tryUnknown
+	if rtt := t.m.cfg.RTT; rtt > 0 {
+		try = min(max(3*rtt, tryLeast), tryMost)
+	}
+	c := callee{to: to, timeout: try, left: tries, next: now, openers: dialFirst}
 	if tries == 1 || t.m.cfg.quiet(to, t.theirs, t.m.cfg.Mine.TCP) {
 		c.openers, c.next = 0, time.Time{}
 	}
