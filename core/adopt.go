@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -146,9 +145,7 @@ func (s *Service) adopt(link *secure.Link, a adoption) (*peer, error) {
 		return nil, s.linkError("connect", id, a.endpoint, err)
 	}
 	p.sess.Start()
-	if from, ok := link.Conn.RemoteAddr().(interface{ AddrPort() netip.AddrPort }); ok {
-		p.sess.SendControl(wire.AppendSeen(nil, from.AddrPort()))
-	}
+	s.introduce(p, link)
 	return p, nil
 }
 

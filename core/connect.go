@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -24,9 +25,10 @@ type attempt struct {
 	contacts  []Contact // of a bootstrap
 	began     time.Time
 	order     uint64
-	bare      bool // an endpoint, not an info
-	meets     bool // the endpoints come by a letter
-	quiet     bool // the program knows nothing of it
+	bare      bool      // an endpoint, not an info
+	meets     bool      // the endpoints come by a letter
+	quiet     bool      // the program knows nothing of it
+	punch     *punching // with the peer; set before the goroutine needs it
 	ctx       context.Context
 	cancel    context.CancelCauseFunc
 
@@ -163,11 +165,15 @@ func (s *Service) runConnect(a *attempt) {
 			}
 			continue
 		}
+		if waited {
+			s.connectFailed(a, errClosedNATs)
+			return
+		}
 		dialled := time.Now()
 		link, step, err := s.race(a, a.endpoints)
-		if err != nil && a.meets && !waited { // the peer dials as well
+		if err != nil && (a.meets || a.quiet) && !waited { // the peer dials as well, and both punch
 			waited = true
-			s.rest(a.ctx, meetPatience)
+			s.awaitPunch(a)
 			continue
 		}
 		if err != nil {
@@ -390,7 +396,7 @@ func (s *Service) try(ctx context.Context, ep Endpoint, expect PeerID) (*secure.
 	if err != nil {
 		return nil, s.linkError("connect", expect, ep, err)
 	}
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	stop := closeWith(ctx, conn)
 	deadline, _ := ctx.Deadline()
 	conn.SetDeadline(deadline) //nolint:errcheck // a closed connection shows in the first write
 	link, err := secure.Initiate(conn, s.secure, expect)
@@ -402,6 +408,12 @@ func (s *Service) try(ctx context.Context, ep Endpoint, expect PeerID) (*secure.
 		return nil, s.linkError("connect", expect, ep, err)
 	}
 	return link, nil
+}
+
+// closeWith closes a connection when ctx ends, unless the returned function is
+// called before, which then returns true.
+func closeWith(ctx context.Context, conn net.Conn) (stop func() bool) {
+	return context.AfterFunc(ctx, func() { conn.Close() })
 }
 
 // startBootstrap begins a bootstrap.

@@ -58,8 +58,9 @@ type route struct {
 	back  PeerID // who gave us the first letter; zero when we wrote it
 	on    PeerID // who gave us the first reply
 	until time.Time
-	came  chan<- wire.Letter // the answers to us who seek
-	to    PeerID             // whom we seek
+	kind  wire.LetterKind   // of the letters that we take
+	take  func(wire.Letter) // nil while we take none
+	peer  PeerID            // who writes those
 }
 
 // post is what a service knows of letters.
@@ -69,6 +70,7 @@ type post struct {
 	swept   time.Time
 	budgets map[PeerID]*budget
 	reading int
+	punches map[meetingID]*punching
 }
 
 // budget is how many letters a peer may still send.
@@ -102,7 +104,7 @@ func (o *post) sweep(now time.Time) {
 		return
 	}
 	o.swept = now
-	maps.DeleteFunc(o.routes, func(_ meetingID, r *route) bool { return r.came == nil && now.After(r.until) })
+	maps.DeleteFunc(o.routes, func(_ meetingID, r *route) bool { return now.After(r.until) })
 	maps.DeleteFunc(o.budgets, func(_ PeerID, b *budget) bool { return now.Sub(b.at) > routeLife })
 }
 
@@ -120,15 +122,6 @@ func (o *post) open(id meetingID, r *route, now time.Time) bool {
 	r.until = now.Add(routeLife)
 	o.routes[id] = r
 	return true
-}
-
-// close ends routes of our own.
-func (o *post) close(ids []meetingID) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for _, id := range ids {
-		delete(o.routes, id)
-	}
 }
 
 // ConnectPeer connects to a peer of which only the id is known: peers that are
@@ -165,9 +158,13 @@ func (o *owner) Control(sess *session.Session, t wire.FrameType, body []byte) er
 		if err != nil {
 			return err
 		}
-		s.lookup.Lock()
-		p.seen = from
-		s.lookup.Unlock()
+		s.seenAs(p, from)
+	case wire.FrameEcho:
+		e, err := wire.ParseEcho(body)
+		if err != nil {
+			return err
+		}
+		s.echoAt(p, e)
 	}
 	return nil
 }
@@ -214,16 +211,12 @@ func (s *Service) replyCame(from *peer, reply wire.Reply) {
 	case r.on.IsZero():
 		r.on = from.id
 	}
-	came, sought := r.came, r.to
+	kind, take, peer := r.kind, r.take, r.peer
 	s.post.mu.Unlock()
-	if came != nil {
-		s.read(slices.Clone(reply.Letter), reply.ID, wire.LetterAnswer, func(writer PeerID, l wire.Letter) {
-			if writer != sought {
-				return
-			}
-			select {
-			case came <- l:
-			default: // it has one
+	if take != nil {
+		s.read(slices.Clone(reply.Letter), reply.ID, kind, func(writer PeerID, l wire.Letter) {
+			if writer == peer {
+				take(l)
 			}
 		})
 		return
@@ -263,14 +256,19 @@ func (s *Service) read(letter []byte, id meetingID, kind wire.LetterKind, take f
 	})
 }
 
-// write seals a letter about ourselves.
-func (s *Service) write(kind wire.LetterKind, id meetingID, to PeerID) ([]byte, error) {
-	eps, err := s.endpoints()
-	if err != nil {
-		return nil, err
+// write seals a letter about ourselves, and returns what is in it.
+func (s *Service) write(kind wire.LetterKind, id meetingID, to PeerID) ([]byte, wire.Letter, error) {
+	l := wire.Letter{Kind: kind, ID: id, Written: uint64(time.Now().UnixMilli())}
+	if kind != wire.LetterGo {
+		eps, err := s.endpoints()
+		if err != nil {
+			return nil, l, err
+		}
+		l.Endpoints = eps[:min(len(eps), wire.MaxLetterEndpoints)]
+		l.UDP, l.TCP = s.facts()
 	}
-	l := wire.Letter{Kind: kind, ID: id, Written: uint64(time.Now().UnixMilli()), Endpoints: eps}
-	return s.secure.SealLetter(nil, to, l.Append(nil))
+	sealed, err := s.secure.SealLetter(nil, to, l.Append(nil))
+	return sealed, l, err
 }
 
 // offered answers a letter to us, and dials who wrote it.
@@ -278,15 +276,13 @@ func (s *Service) offered(from *peer, writer PeerID, l wire.Letter) {
 	if s.find(writer) == nil && !s.accept.Load() {
 		return
 	}
-	letter, err := s.write(wire.LetterAnswer, l.ID, writer)
+	s.sample()
+	letter, mine, err := s.write(wire.LetterAnswer, l.ID, writer)
 	if err != nil {
 		s.log.Warn("cannot answer a letter", "error", err)
 		return
 	}
-	from.sess.SendControl(wire.Reply{ID: l.ID, Letter: letter}.Append(nil))
-	if len(l.Endpoints) == 0 {
-		return
-	}
+	defer from.sess.SendControl(wire.Reply{ID: l.ID, Letter: letter}.Append(nil))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	quiet := 0
@@ -301,7 +297,18 @@ func (s *Service) offered(from *peer, writer PeerID, l wire.Letter) {
 	if quiet >= max(1, s.cfg.MaxConnects/4) {
 		return
 	}
-	s.register(&attempt{peer: writer, endpoints: l.Endpoints, quiet: true}, s.cfg.HandshakeTimeout, s.runConnect) //nolint:errcheck // the other side dials as well
+	a := &attempt{peer: writer, endpoints: l.Endpoints, quiet: true}
+	if s.register(a, punchLife+meetPatience, s.runConnect) != nil {
+		return // the other side dials as well
+	}
+	if a.punch = s.punch(a, l.ID, mine, l, 0); a.punch == nil {
+		return
+	}
+	s.post.mu.Lock()
+	defer s.post.mu.Unlock()
+	if r := s.post.routes[l.ID]; r != nil {
+		r.kind, r.peer, r.take = wire.LetterGo, writer, func(wire.Letter) { a.punch.start() }
+	}
 }
 
 // some returns up to n live peers at random, without two that are named.
@@ -320,23 +327,30 @@ func (s *Service) some(n int, without ...PeerID) (list []*peer) {
 // meet seeks the peer of an attempt until it has told where it may be, or a
 // session with it has come.
 func (s *Service) meet(a *attempt) error {
-	came := make(chan wire.Letter, 1)
+	came := make(chan answer, 1)
 	var ids []meetingID
-	defer func() { s.post.close(ids) }()
 	for pause := seekAgain; ; pause = min(2*pause, seekMost) {
 		var id meetingID
 		if _, err := rand.Read(id[:]); err != nil {
 			return err
 		}
-		letter, err := s.write(wire.LetterOffer, id, a.peer)
+		s.sample()
+		letter, mine, err := s.write(wire.LetterOffer, id, a.peer)
 		if err != nil {
 			return err
 		}
+		sent := time.Now()
 		list := s.some(firstWidth, a.peer)
 		if len(list) == 0 && len(ids) == 0 {
 			return &Error{Op: "connect", Peer: a.peer, Code: CodeNoEndpoint, Err: errors.New("there is no peer that could introduce the two")}
 		}
-		if s.post.open(id, &route{came: came, to: a.peer}, time.Now()) {
+		take := func(l wire.Letter) {
+			select {
+			case came <- answer{l, mine, time.Since(sent)}:
+			default: // there is one
+			}
+		}
+		if s.post.open(id, &route{kind: wire.LetterAnswer, peer: a.peer, take: take}, sent) {
 			ids = append(ids, id)
 		}
 		for _, p := range list {
@@ -344,11 +358,9 @@ func (s *Service) meet(a *attempt) error {
 		}
 		timer := time.NewTimer(pause)
 		select {
-		case l := <-came:
+		case got := <-came:
 			timer.Stop()
-			s.mu.Lock()
-			a.endpoints = append([]Endpoint{}, l.Endpoints...)
-			s.mu.Unlock()
+			s.met(a, got)
 			return nil
 		case <-a.ctx.Done():
 			timer.Stop()
@@ -359,6 +371,33 @@ func (s *Service) meet(a *attempt) error {
 			return nil
 		}
 	}
+}
+
+// answer is what an attempt was waiting for.
+type answer struct {
+	theirs, mine wire.Letter
+	round        time.Duration // that the letters took
+}
+
+// met takes the answer of the peer of an attempt, and has both sides punch.
+func (s *Service) met(a *attempt, got answer) {
+	id := got.theirs.ID
+	p := s.punch(a, id, got.mine, got.theirs, got.round)
+	s.mu.Lock()
+	a.endpoints = append([]Endpoint{}, got.theirs.Endpoints...)
+	a.punch = p
+	s.mu.Unlock()
+	if p == nil {
+		return
+	}
+	s.post.mu.Lock()
+	r := s.post.routes[id]
+	s.post.mu.Unlock()
+	letter, _, err := s.write(wire.LetterGo, id, a.peer)
+	if by := s.find(r.on); err == nil && by != nil {
+		by.sess.SendControl(wire.Reply{ID: id, Letter: letter}.Append(nil))
+	}
+	p.start()
 }
 
 // errNobody is why a seeker gives up.

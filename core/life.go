@@ -199,6 +199,7 @@ func (s *Service) lose(p *peer, why *Error) {
 			end()
 		}
 	}
+	s.forget(p)
 	c := p.sess.Counters()
 	addCounters(&s.past, c)
 	s.bury(p)

@@ -9,7 +9,6 @@ import (
 	"iter"
 	"log/slog"
 	"math"
-	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -55,6 +54,7 @@ type Service struct {
 	below   lives // of the goroutines under the links, which end later
 	stack   *utp.Stack
 	post    post // letters
+	watch   watch
 
 	net changes // of this machine's network
 
@@ -93,7 +93,6 @@ type peer struct {
 	claim    uint64 // seq of the claim that the session's link was chosen by
 	how      How
 	endpoint Endpoint
-	seen     netip.AddrPort // from where the peer sees our link come
 
 	// guarded by Service.mu
 	endpoints []Endpoint         // where the peer may be dialled, the newest last
@@ -102,6 +101,7 @@ type peer struct {
 	resting   bool               // which waits for its time
 	hurried   bool               // the next try is due at once
 	upgrade   upgrade            // the search for a better link
+	echo      *asker             // guarded by watch.mu
 	naming    []uint64           // seqs of our claims that name the session, and may have been granted without us knowing
 }
 
@@ -143,6 +143,7 @@ func New(cfg Config) (*Service, error) {
 	if s.stack, err = utp.New(utp.Config{Go: s.spawnBelow, Linger: cfg.CloseTimeout}); err != nil {
 		return nil, &Error{Op: "new", Code: CodeInternal, Err: err}
 	}
+	s.lookAround()
 	if !cfg.NoListen {
 		for _, ep := range cfg.Listen {
 			s.listenFirst(ep)

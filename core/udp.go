@@ -28,6 +28,7 @@ type udpSocket struct {
 	lost    atomic.Bool // the address it is bound to is gone
 	accept  atomic.Bool
 	retired atomic.Bool // it listened, and was told to stop
+	hole    int         // its number in the punch that it was opened for; 0: none
 }
 
 // udpIdle is how much longer than Config.LostAfter the association under a link
@@ -40,13 +41,18 @@ func (s *Service) openUDP(addr netip.AddrPort, accept bool) (*udpSocket, error) 
 	if err != nil {
 		return nil, err
 	}
-	u := &udpSocket{s: s, ep: endpoint.New(UTP, conn.LocalAddr())}
+	return s.wrapUDP(conn, accept)
+}
+
+// wrapUDP lets a socket carry associations.
+func (s *Service) wrapUDP(conn netio.PacketConn, accept bool) (u *udpSocket, err error) {
+	u = &udpSocket{s: s, ep: endpoint.New(UTP, conn.LocalAddr())}
 	u.accept.Store(accept)
 	u.mux, err = udpmux.New(conn, udpmux.Config{
 		Secure: s.secure, Go: s.spawnBelow, Log: s.log,
 		HalfOpen: s.cfg.MaxHandshakes, HalfOpenPerAddress: s.cfg.MaxHandshakesPerAddress, HandshakeTimeout: s.cfg.HandshakeTimeout,
 		Associations: 2*s.cfg.MaxPeers + s.cfg.MaxHandshakes + s.cfg.MaxConnects, IdleTimeout: s.cfg.LostAfter + udpIdle,
-		Accept: u.accepted,
+		Accept: u.accepted, Stray: u.stray,
 	})
 	if err != nil {
 		return nil, err
@@ -144,7 +150,11 @@ func (s *Service) respondUDP(g *guest, c *utpConn) {
 	if err == nil {
 		admit := func() bool { return s.halls.admit(g) }
 		from := endpoint.New(UTP, c.assoc.RemoteAddr())
-		_, err = s.adopt(c.link(), adoption{how: Accepted, began: began, linked: began, endpoint: from, admit: admit})
+		how := Accepted
+		if s.opened(from.Addr) {
+			how = Punched
+		}
+		_, err = s.adopt(c.link(), adoption{how: how, began: began, linked: began, endpoint: from, admit: admit})
 	} else {
 		c.Close() //nolint:errcheck // it carries nothing
 	}

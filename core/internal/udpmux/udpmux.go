@@ -240,6 +240,17 @@ func (m *Mux) WriteTo(datagram []byte, to netip.AddrPort) error {
 	return m.conn.WriteBatch([]netio.Packets{{Buf: datagram, N: len(datagram), Segment: len(datagram), Addr: to}})
 }
 
+// WriteTTL is WriteTo with a time to live. Its error is also errors.ErrUnsupported,
+// wrapped, where the socket has no such thing.
+func (m *Mux) WriteTTL(ttl int, datagram []byte, to netip.AddrPort) error {
+	w, ok := m.conn.(netio.TTLWriter)
+	if !ok {
+		return errors.ErrUnsupported
+	}
+	m.stats.sent(1, len(datagram))
+	return w.WriteTTL(ttl, []netio.Packets{{Buf: datagram, N: len(datagram), Segment: len(datagram), Addr: to}})
+}
+
 // write sends a flight.
 func (m *Mux) write(datagram []byte, to netip.AddrPort) {
 	_ = m.WriteTo(datagram, to) // a closed socket is seen by the reader

@@ -1,0 +1,366 @@
+package crust
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/libcrust/libcrust/core/internal/endpoint"
+	"github.com/libcrust/libcrust/core/internal/nat/observe"
+	"github.com/libcrust/libcrust/core/internal/netio"
+	"github.com/libcrust/libcrust/core/internal/secure"
+	"github.com/libcrust/libcrust/core/internal/wire"
+)
+
+// Peers tell each other from where they see the other's links come, and answer
+// echoes: small sealed datagrams that ask the same of the UDP socket, whatever the
+// link runs over. What comes of it is the verdict on the NAT in front of us.
+
+const (
+	// echoTries is how often an echo is asked for, echoPause between.
+	echoTries = 3
+	echoPause = 250 * time.Millisecond
+	// echoFresh is how long the answer of one peer is not asked for again.
+	echoFresh = time.Minute
+	// echoRate bounds the echoes that a peer is answered, in a second.
+	echoRate = 8
+	// sampleWidth is how many peers are asked at once when the NAT gives each another
+	// port, and samplePatience how long their answers are waited for.
+	sampleWidth    = 4
+	samplePatience = 400 * time.Millisecond
+)
+
+// watch is what a service learns about the NATs in front of it.
+type watch struct {
+	mu      sync.Mutex
+	machine observe.Machine
+	asks    map[uint64]*asker // by the tag that the other side puts before echoes to us
+}
+
+// asker is the echoes between us and one peer. Its address is that of the
+// session's link when it told of the echo; watch.mu guards what is not constant.
+type asker struct {
+	peer   *peer
+	key    *secure.ProbeKey
+	ours   uint64         // the tag of what comes to us
+	theirs uint64         // zero until they have told it
+	at     netip.AddrPort // where they answer
+	dialed bool           // we dialled their link
+	asked  time.Time      // when the last ask went out
+	answer time.Time      // when the last answer came
+	order  []time.Time    // of asks without an answer; at most echoTries
+	budget float64        // of answers to them
+	spent  time.Time
+}
+
+// introduce tells a peer what it should know about its new link and about us.
+func (s *Service) introduce(p *peer, link *secure.Link) {
+	from := endpointOf(endpoint.TCP, link.Conn.RemoteAddr()).Addr
+	if !from.IsValid() {
+		return
+	}
+	frames := wire.AppendSeen(nil, from)
+	if u, err := s.udpFor(from.Addr()); err == nil {
+		if tag, ok := s.asker(p); ok {
+			frames = wire.Echo{Tag: tag, Port: u.mux.LocalAddr().Port()}.Append(frames)
+		}
+	}
+	p.sess.SendControl(frames)
+}
+
+// asker returns the tag of the echoes from a peer, and makes it if there is none.
+func (s *Service) asker(p *peer) (tag uint64, ok bool) {
+	s.watch.mu.Lock()
+	defer s.watch.mu.Unlock()
+	if p.echo == nil {
+		key, err := s.secure.NewProbeKey(p.id, meetingID{})
+		if err != nil {
+			return 0, false
+		}
+		var b [wire.EchoTag]byte
+		for binary.BigEndian.Uint64(b[:]) == 0 || s.watch.asks[binary.BigEndian.Uint64(b[:])] != nil {
+			if _, err := rand.Read(b[:]); err != nil {
+				return 0, false
+			}
+		}
+		p.echo = &asker{peer: p, key: key, ours: binary.BigEndian.Uint64(b[:]), budget: echoRate}
+		if s.watch.asks == nil {
+			s.watch.asks = make(map[uint64]*asker)
+		}
+		s.watch.asks[p.echo.ours] = p.echo
+	}
+	return p.echo.ours, true
+}
+
+// forget lets go of a session's echoes.
+func (s *Service) forget(p *peer) {
+	s.watch.mu.Lock()
+	defer s.watch.mu.Unlock()
+	if p.echo != nil {
+		delete(s.watch.asks, p.echo.ours)
+	}
+}
+
+// whereLink returns the two ends of a session's link, and whether we dialled it.
+func (s *Service) whereLink(p *peer) (local, remote netip.AddrPort, transport endpoint.Transport, dialed bool) {
+	link := p.sess.Link()
+	s.lookup.RLock()
+	transport, dialed = p.endpoint.Transport, p.how == Dialed
+	s.lookup.RUnlock()
+	return endpointOf(transport, link.Conn.LocalAddr()).Addr, endpointOf(transport, link.Conn.RemoteAddr()).Addr, transport, dialed
+}
+
+// seenAs takes what a peer says about our link to it.
+func (s *Service) seenAs(p *peer, seen netip.AddrPort) {
+	local, remote, transport, dialed := s.whereLink(p)
+	proto := observe.TCP
+	if transport == UTP {
+		proto = observe.UDP
+	}
+	unasked := s.unasked(p)
+	s.watch.mu.Lock()
+	defer s.watch.mu.Unlock()
+	s.watch.machine.Observe(observe.Vote{Proto: proto, Local: local, Seen: seen, Observer: remote, Outbound: dialed}, time.Now())
+	if unasked && proto == observe.TCP {
+		s.watch.machine.Arrived(proto, remote, observe.Stranger, time.Now())
+	}
+}
+
+// unasked reports whether a peer has come without us having sent anything to it.
+func (s *Service) unasked(p *peer) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for a := range s.attempts {
+		if a.peer == p.id {
+			return false
+		}
+	}
+	return p.how == Accepted
+}
+
+// echoAt takes where a peer answers echoes, and asks for one.
+func (s *Service) echoAt(p *peer, e wire.Echo) {
+	_, remote, _, dialed := s.whereLink(p)
+	if _, ok := s.asker(p); !ok {
+		return
+	}
+	s.watch.mu.Lock()
+	a := p.echo
+	a.theirs, a.at, a.dialed = e.Tag, netip.AddrPortFrom(remote.Addr(), e.Port), dialed
+	fresh := time.Since(a.answer) < echoFresh || time.Since(a.asked) < echoFresh
+	s.watch.mu.Unlock()
+	if !fresh {
+		s.spawn(func() {
+			for range echoTries {
+				if s.ask(a) || !s.rest(s.ctx, echoPause) {
+					return
+				}
+			}
+		})
+	}
+}
+
+// ask sends one ask, and reports whether an answer has come since the last ones.
+func (s *Service) ask(a *asker) (answered bool) {
+	now := time.Now()
+	s.watch.mu.Lock()
+	answered = a.answer.After(a.asked)
+	tag, at := a.theirs, a.at
+	if !answered {
+		a.asked = now
+		if len(a.order) >= echoTries {
+			a.order = a.order[1:]
+		}
+		a.order = append(a.order, now)
+	}
+	s.watch.mu.Unlock()
+	if answered {
+		return true
+	}
+	if u, err := s.udpFor(at.Addr()); err == nil {
+		u.echo(a, tag, wire.Probe{Kind: wire.ProbeAsk}, at)
+	}
+	return false
+}
+
+// echo sends an echo.
+func (u *udpSocket) echo(a *asker, tag uint64, p wire.Probe, to netip.AddrPort) {
+	d, err := a.key.Seal(binary.BigEndian.AppendUint64(nil, tag), p)
+	if err == nil {
+		u.mux.WriteTo(d, to) //nolint:errcheck // it may get lost
+	}
+}
+
+// stray takes a datagram that belongs to no association: an echo, or a probe.
+func (u *udpSocket) stray(from netip.AddrPort, datagram []byte) {
+	if u.s.punched(u, from, datagram) || len(datagram) < wire.EchoTag {
+		return
+	}
+	w := &u.s.watch
+	w.mu.Lock()
+	a := w.asks[binary.BigEndian.Uint64(datagram)]
+	w.mu.Unlock()
+	if a == nil {
+		return
+	}
+	p, err := a.key.Open(datagram[wire.EchoTag:])
+	if err != nil {
+		return
+	}
+	now := time.Now()
+	w.mu.Lock()
+	tag := a.theirs
+	switch p.Kind {
+	case wire.ProbeAsk:
+		a.budget = min(a.budget+echoRate*now.Sub(a.spent).Seconds(), echoRate)
+		a.spent = now
+		if a.budget < 1 {
+			tag = 0
+		} else {
+			a.budget--
+		}
+	case wire.ProbeAnswer:
+		if len(a.order) > 0 && p.Seen.IsValid() && from == a.at {
+			w.machine.Observe(a.vote(u.mux.LocalAddr(), p.Seen), now)
+			a.order, a.answer = nil, now
+		}
+		tag = 0
+	default:
+		tag = 0
+	}
+	w.mu.Unlock()
+	if tag != 0 {
+		u.echo(a, tag, wire.Probe{Kind: wire.ProbeAnswer, Seen: from}, from)
+	}
+}
+
+// vote is what an answer to an echo says. watch.mu is held.
+func (a *asker) vote(local, seen netip.AddrPort) observe.Vote {
+	return observe.Vote{Proto: observe.UDP, Local: local, Seen: seen, Observer: a.at, Outbound: a.dialed, At: a.asked}
+}
+
+// lookAround takes note of the addresses of this machine: what others said of
+// sockets at other addresses says nothing any more.
+func (s *Service) lookAround() {
+	addrs, err := s.network.Addrs()
+	if err != nil {
+		return
+	}
+	s.watch.mu.Lock()
+	defer s.watch.mu.Unlock()
+	s.watch.machine.SetAddrs(addrs)
+}
+
+// facts returns what is known of the NATs before the listeners, of IPv4 if there
+// is anything.
+func (s *Service) facts() (udp, tcp wire.NAT) {
+	s.lookAround()
+	s.watch.mu.Lock()
+	defer s.watch.mu.Unlock()
+	now := time.Now()
+	of := func(p observe.Proto) wire.NAT {
+		v := s.watch.machine.Verdict(observe.Flow{Proto: p}, now)
+		if !v.NAT.External.IsValid() {
+			v = s.watch.machine.Verdict(observe.Flow{Proto: p, IPv6: true}, now)
+		}
+		return v.NAT
+	}
+	udp, tcp = of(observe.UDP), of(observe.TCP)
+	if l := s.listenPort(tcp.External.Addr()); tcp.External.IsValid() && tcp.Ports == wire.PortsPreserving && l.IsValid() {
+		// What was seen are the ports of dials; the listener's is kept as well.
+		tcp.External = netip.AddrPortFrom(tcp.External.Addr(), l.Port())
+		if tcp.Mapping == wire.DependsUnknown {
+			tcp.Mapping = wire.EndpointIndependent
+		}
+	}
+	return udp, tcp
+}
+
+// sample asks several peers at once what they see of one new socket, unless it is
+// known that all see the same. Its mappings are new, so their ports show how the NAT
+// chooses them, and where it is now.
+func (s *Service) sample() {
+	udp, _ := s.facts()
+	if udp.Mapping == wire.EndpointIndependent && udp.External.IsValid() {
+		return
+	}
+	var asked []*asker
+	s.watch.mu.Lock()
+	for _, a := range s.watch.asks {
+		if a.dialed && !a.answer.IsZero() && a.at.Addr().Is4() && len(asked) < sampleWidth {
+			asked = append(asked, a)
+		}
+	}
+	s.watch.mu.Unlock()
+	if len(asked) < 2 {
+		return
+	}
+	conn, err := s.network.ListenPacket(s.ctx, netip.AddrPortFrom(netip.IPv4Unspecified(), 0))
+	if err != nil {
+		return
+	}
+	seen := make(chan observe.Vote, sampleWidth)
+	s.spawn(func() { s.readSample(conn, asked, seen) })
+	began := time.Now()
+	for _, a := range asked {
+		s.watch.mu.Lock()
+		tag, at := a.theirs, a.at
+		s.watch.mu.Unlock()
+		if d, err := a.key.Seal(binary.BigEndian.AppendUint64(nil, tag), wire.Probe{Kind: wire.ProbeAsk}); err == nil {
+			conn.WriteBatch([]netio.Packets{{Buf: d, N: len(d), Segment: len(d), Addr: at}}) //nolint:errcheck // it may get lost
+		}
+	}
+	votes := make([]observe.Vote, 0, len(asked))
+	timer := time.NewTimer(samplePatience)
+	defer timer.Stop()
+	for len(votes) < len(asked) {
+		select {
+		case v := <-seen:
+			votes = append(votes, v)
+			continue
+		case <-timer.C:
+		case <-s.ctx.Done():
+		}
+		break
+	}
+	conn.Close() //nolint:errcheck // it has served
+	order := func(v observe.Vote) int {
+		return slices.IndexFunc(asked, func(a *asker) bool { return a.at == v.Observer })
+	}
+	slices.SortFunc(votes, func(a, b observe.Vote) int { return order(a) - order(b) })
+	s.watch.mu.Lock()
+	defer s.watch.mu.Unlock()
+	for i := range votes {
+		votes[i].At = began
+	}
+	s.watch.machine.Sample(votes, time.Now())
+}
+
+// readSample is the goroutine that reads the answers to a sample, each once, until
+// the socket is closed.
+func (s *Service) readSample(conn netio.PacketConn, asked []*asker, seen chan<- observe.Vote) {
+	ps := []netio.Packets{{Buf: make([]byte, netio.ReadSize)}}
+	for {
+		n, err := conn.ReadBatch(ps)
+		if err != nil {
+			return
+		}
+		for at := 0; n > 0 && at < ps[0].N; at += ps[0].Segment {
+			d := ps[0].Buf[at:min(at+ps[0].Segment, ps[0].N)]
+			i := slices.IndexFunc(asked, func(a *asker) bool { return a != nil && a.at == ps[0].Addr })
+			if i < 0 || len(d) < wire.EchoTag {
+				continue
+			}
+			p, err := asked[i].key.Open(d[wire.EchoTag:])
+			if err != nil || p.Kind != wire.ProbeAnswer || !p.Seen.IsValid() {
+				continue
+			}
+			seen <- observe.Vote{Proto: observe.UDP, Local: conn.LocalAddr(), Seen: p.Seen, Observer: asked[i].at, Outbound: true}
+			asked = slices.Clone(asked)
+			asked[i] = nil
+		}
+	}
+}

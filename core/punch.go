@@ -1,0 +1,499 @@
+package crust
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/libcrust/libcrust/core/internal/endpoint"
+	"github.com/libcrust/libcrust/core/internal/nat/punch"
+	"github.com/libcrust/libcrust/core/internal/netio"
+	"github.com/libcrust/libcrust/core/internal/secure"
+	"github.com/libcrust/libcrust/core/internal/wire"
+)
+
+// Two peers that have met by letters open their NATs together. What to send and
+// to dial is for nat/punch; here it is done. The pair of endpoints that works gets
+// the ordinary handshake.
+
+const (
+	// punchLife bounds one punch.
+	punchLife = 20 * time.Second
+	// maxPunches bounds those under way: each costs a trial of its key for every
+	// datagram from a stranger.
+	maxPunches = 16
+	// punchQueue is how many things may have happened that were not looked at yet.
+	punchQueue = 256
+	// turnPatience is how long the side with the greater peer id waits for the other
+	// one to begin the handshake on a connection that both may have dialled.
+	turnPatience = 400 * time.Millisecond
+	// maxHeard bounds the probes of one punch that are listened to.
+	maxHeard = 4096
+)
+
+// punching is one punch under way. Its goroutine owns the machine.
+type punching struct {
+	s       *Service
+	attempt *attempt
+	key     *secure.ProbeKey
+	machine *punch.Machine
+	events  chan func(now time.Time) // for the goroutine
+	ready   chan struct{}            // closed by go
+	once    sync.Once
+	dials   map[int]context.CancelFunc // the goroutine's
+	holes   []*hole                    // the goroutine's
+	own     *udpSocket                 // the goroutine's: a hole that was nominated
+	done    chan struct{}              // closed when it is over
+
+	mu    sync.Mutex
+	heard map[[16]byte]struct{}
+	pair  netip.AddrPort // the peer's endpoint that was nominated
+}
+
+// hole is a socket that was opened for one punch. Something else reads from it
+// once it is the chosen one.
+type hole struct {
+	conn  netio.PacketConn
+	turn  chan struct{} // has room for one, who reads
+	taken atomic.Bool   // by a udpSocket
+}
+
+// ReadBatch reads for the udpSocket that the hole has become.
+func (h *hole) ReadBatch(ps []netio.Packets) (int, error) {
+	h.turn <- struct{}{}
+	defer func() { <-h.turn }()
+	return h.conn.ReadBatch(ps)
+}
+
+func (h *hole) LocalAddr() netip.AddrPort           { return h.conn.LocalAddr() }
+func (h *hole) WriteBatch(ps []netio.Packets) error { return h.conn.WriteBatch(ps) }
+func (h *hole) MaxSegments() int                    { return h.conn.MaxSegments() }
+func (h *hole) Close() error                        { return h.conn.Close() }
+
+// punch begins a punch with the peer of an attempt, unless too many are under way.
+// It is waited for by the returned channel, nil when there is none. sent is when
+// our letter with our facts went out, round how long the answer took; both are
+// zero for the side that was sought.
+func (s *Service) punch(a *attempt, id meetingID, mine, theirs wire.Letter, round time.Duration) *punching {
+	key, err := s.secure.NewProbeKey(a.peer, id)
+	if err != nil {
+		return nil
+	}
+	var seed [8]byte
+	if _, err := rand.Read(seed[:]); err != nil {
+		return nil
+	}
+	side := func(l wire.Letter) punch.Side { return punch.Side{UDP: l.UDP, TCP: l.TCP, Candidates: l.Endpoints} }
+	p := &punching{
+		s: s, attempt: a, key: key, events: make(chan func(time.Time), punchQueue), ready: make(chan struct{}), done: make(chan struct{}),
+		dials: make(map[int]context.CancelFunc), heard: make(map[[16]byte]struct{}),
+		machine: punch.New(punch.Config{
+			Mine: side(mine), Theirs: side(theirs), Larger: s.ID().Compare(a.peer) > 0,
+			RTT: round, Lead: round / 2, Seed: binary.NativeEndian.Uint64(seed[:]), UDP: true, TCP: true,
+		}, time.Now()),
+	}
+	s.post.mu.Lock()
+	defer s.post.mu.Unlock()
+	if len(s.post.punches) >= maxPunches || s.post.punches[id] != nil {
+		return nil
+	}
+	if s.post.punches == nil {
+		s.post.punches = make(map[meetingID]*punching)
+	}
+	s.post.punches[id] = p
+	s.spawn(func() {
+		p.run()
+		s.post.mu.Lock()
+		delete(s.post.punches, id)
+		s.post.mu.Unlock()
+	})
+	return p
+}
+
+// start lets the machine shoot.
+func (p *punching) start() { p.once.Do(func() { close(p.ready) }) }
+
+// tell hands something to the goroutine. What comes too fast is lost.
+func (p *punching) tell(f func(now time.Time)) {
+	select {
+	case p.events <- f:
+	default:
+	}
+}
+
+// run is the goroutine of a punch.
+func (p *punching) run() {
+	ctx, cancel := context.WithTimeout(p.s.ctx, punchLife)
+	defer cancel()
+	defer p.end()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	ready, resolved, over := p.ready, p.attempt.ctx.Done(), (<-chan time.Time)(nil)
+	for {
+		acts, next := p.machine.Poll(time.Now())
+		for _, act := range acts {
+			p.act(ctx, act)
+		}
+		if next.IsZero() {
+			next = time.Now().Add(punchLife)
+		}
+		timer.Reset(time.Until(next))
+		select {
+		case <-timer.C:
+		case <-ready:
+			ready = nil
+			p.machine.Go(time.Now())
+		case f := <-p.events:
+			f(time.Now())
+		case <-resolved: // there is a session, or the program wants none any more
+			resolved, over = nil, time.After(punch.Linger)
+		case <-over:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// end gives back what the punch holds.
+func (p *punching) end() {
+	for _, stop := range p.dials {
+		stop()
+	}
+	for _, h := range p.holes {
+		if !h.taken.Load() {
+			h.conn.Close() //nolint:errcheck // it carries nothing
+		}
+	}
+	if p.own != nil { // it serves this one peer, if at all
+		p.own.retired.Store(true)
+		p.s.reapUDP()
+	}
+	close(p.done)
+}
+
+// act does what the machine wants.
+func (p *punching) act(ctx context.Context, act punch.Action) {
+	switch act := act.(type) {
+	case punch.Send:
+		p.send(act)
+	case punch.Open:
+		p.open(ctx, act.Sockets)
+	case punch.Dial:
+		dialCtx, stop := context.WithCancel(ctx)
+		p.dials[act.ID] = stop
+		p.s.spawn(func() {
+			defer stop()
+			err := p.dial(dialCtx, act)
+			p.tell(func(now time.Time) {
+				delete(p.dials, act.ID)
+				p.machine.Dialled(now, act.ID, err)
+			})
+		})
+	case punch.Stop:
+		if stop := p.dials[act.ID]; stop != nil {
+			stop()
+			delete(p.dials, act.ID)
+		}
+	case punch.Nominated:
+		p.nominated(ctx, act)
+	case punch.Failed:
+		p.s.log.Debug("punching has failed", "peer", p.attempt.peer.Short(), "transport", act.Transport, "error", act.Reason)
+	}
+}
+
+// send sends one packet. What cannot be sent is lost.
+func (p *punching) send(act punch.Send) {
+	kind := map[punch.Kind]wire.ProbeKind{punch.Probe: wire.ProbeAsk, punch.Answer: wire.ProbeAnswer, punch.Nominate: wire.ProbeNominate}[act.Kind]
+	if kind == 0 {
+		kind = wire.ProbeAsk // an opener looks like any other, and is not for the peer
+	}
+	probe := wire.Probe{Kind: kind}
+	if act.Kind == punch.Answer {
+		probe.Seen = act.To
+	}
+	d, err := p.key.Seal(nil, probe)
+	if err != nil {
+		return
+	}
+	if act.Socket > 0 {
+		conn := p.holes[act.Socket-1].conn
+		ps := []netio.Packets{{Buf: d, N: len(d), Segment: len(d), Addr: act.To}}
+		if w, ok := conn.(netio.TTLWriter); ok && act.TTL > 0 {
+			w.WriteTTL(act.TTL, ps) //nolint:errcheck // without openers the chances are less
+		} else if act.TTL == 0 {
+			conn.WriteBatch(ps) //nolint:errcheck // it is lost
+		}
+		return
+	}
+	u, err := p.s.udpFor(act.To.Addr())
+	switch {
+	case err != nil:
+	case act.TTL > 0:
+		u.mux.WriteTTL(act.TTL, d, act.To) //nolint:errcheck // without openers the chances are less
+	default:
+		u.mux.WriteTo(d, act.To) //nolint:errcheck // it is lost
+	}
+}
+
+// open opens sockets.
+func (p *punching) open(ctx context.Context, n int) {
+	for range n {
+		conn, err := p.s.network.ListenPacket(ctx, netip.AddrPortFrom(netip.IPv4Unspecified(), 0))
+		if err != nil {
+			break
+		}
+		h := &hole{conn: conn, turn: make(chan struct{}, 1)}
+		p.holes = append(p.holes, h)
+		number := len(p.holes)
+		p.s.spawnBelow(func() { p.read(h, number) })
+	}
+	p.machine.Opened(time.Now(), len(p.holes))
+}
+
+// read is the goroutine that reads from a hole until it is closed or taken.
+func (p *punching) read(h *hole, number int) {
+	ps := []netio.Packets{{Buf: make([]byte, netio.ReadSize)}}
+	for {
+		h.turn <- struct{}{}
+		n, err := 0, net.ErrClosed
+		if !h.taken.Load() {
+			n, err = h.conn.ReadBatch(ps)
+		}
+		<-h.turn
+		if err != nil {
+			return
+		}
+		if n > 0 {
+			for at := 0; at < ps[0].N; at += ps[0].Segment {
+				p.probe(number, ps[0].Addr, ps[0].Buf[at:min(at+ps[0].Segment, ps[0].N)])
+			}
+		}
+	}
+}
+
+// punched looks whether a datagram is a probe of a punch.
+func (s *Service) punched(u *udpSocket, from netip.AddrPort, datagram []byte) bool {
+	s.post.mu.Lock()
+	punches := make([]*punching, 0, maxPunches)
+	for _, p := range s.post.punches {
+		punches = append(punches, p)
+	}
+	s.post.mu.Unlock()
+	for _, p := range punches {
+		if p.probe(u.hole, from, datagram) {
+			return true
+		}
+	}
+	return false
+}
+
+// probe takes a datagram if it is a probe of this punch.
+func (p *punching) probe(socket int, from netip.AddrPort, datagram []byte) bool {
+	probe, err := p.key.Open(datagram)
+	if err != nil {
+		return false
+	}
+	p.mu.Lock()
+	nonce := [16]byte(datagram)
+	_, again := p.heard[nonce]
+	if again || len(p.heard) >= maxHeard {
+		p.mu.Unlock()
+		return true
+	}
+	p.heard[nonce] = struct{}{}
+	p.mu.Unlock()
+	kind := punch.Probe
+	switch probe.Kind {
+	case wire.ProbeAnswer:
+		kind = punch.Answer
+	case wire.ProbeNominate:
+		kind = punch.Nominate
+	}
+	p.tell(func(now time.Time) { p.machine.Probe(now, socket, from, kind) })
+	return true
+}
+
+// nominated makes a link of the pair of endpoints that works: the side with the
+// greater peer id dials.
+func (p *punching) nominated(ctx context.Context, act punch.Nominated) {
+	u, err := p.take(act)
+	if err != nil {
+		p.s.log.Debug("a punched pair of endpoints cannot be used", "error", err)
+		return
+	}
+	p.mu.Lock()
+	p.pair = act.Remote
+	p.mu.Unlock()
+	u.mux.SetAccept(true)
+	if p.s.ID().Compare(p.attempt.peer) < 0 {
+		return
+	}
+	p.s.spawn(func() {
+		began := time.Now()
+		ctx, cancel := context.WithTimeout(ctx, p.s.cfg.HandshakeTimeout)
+		defer cancel()
+		a, err := u.mux.Dial(ctx, act.Remote, p.attempt.peer)
+		if err != nil {
+			p.s.log.Debug("no handshake through the opened NATs", "peer", p.attempt.peer.Short(), "error", err)
+			return
+		}
+		p.adopt(p.s.newUTP(a).link(), endpoint.New(UTP, act.Remote), began)
+	})
+}
+
+// take returns the socket of a nominated pair as one of the service's own.
+func (p *punching) take(act punch.Nominated) (*udpSocket, error) {
+	if act.Socket == 0 {
+		return p.s.udpFor(act.Remote.Addr())
+	}
+	h := p.holes[act.Socket-1]
+	h.taken.Store(true) // its reader lets go when something has come
+	u, err := p.s.wrapUDP(h, false)
+	if err != nil {
+		return nil, err
+	}
+	u.hole, p.own = act.Socket, u
+	p.s.udpMu.Lock()
+	p.s.sockets = append(p.s.sockets, u)
+	p.s.udpMu.Unlock()
+	return u, nil
+}
+
+// adopt makes a session of a link.
+func (p *punching) adopt(link *secure.Link, at Endpoint, began time.Time) error {
+	_, err := p.s.adopt(link, adoption{how: Punched, began: p.attempt.began, linked: began, endpoint: at, attempt: p.attempt, within: p.s.ctx})
+	if err != nil {
+		p.s.log.Debug("a punched link gave no session", "peer", p.attempt.peer.Short(), "error", err)
+	}
+	return err
+}
+
+// dial dials by TCP from the listener's port, or a fresh one, and shakes hands.
+func (p *punching) dial(ctx context.Context, act punch.Dial) error {
+	began := time.Now()
+	local := netip.AddrPort{}
+	if !act.Fresh {
+		local = p.s.listenPort(act.To.Addr())
+	}
+	dialCtx, stop := context.WithTimeout(ctx, act.Timeout)
+	conn, err := p.s.network.Dial(dialCtx, local, act.To)
+	stop()
+	if err != nil {
+		if errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EADDRNOTAVAIL) {
+			err = fmt.Errorf("%w: %w", punch.ErrPort, err)
+		}
+		return err
+	}
+	release := closeWith(ctx, conn)
+	link, err := p.shake(conn)
+	if !release() && err == nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		conn.Close() //nolint:errcheck // it has failed already
+		return err
+	}
+	return p.adopt(link, endpoint.New(TCP, act.To), began)
+}
+
+// listenPort returns the local end of dials that are to look like the listener.
+func (s *Service) listenPort(to netip.Addr) netip.AddrPort {
+	for _, l := range s.Listeners() {
+		if l.Transport == TCP && !s.isOld(l) && (to.Is4() || l.Addr.Addr().Is6()) {
+			any := netip.IPv4Unspecified()
+			if to.Is6() {
+				any = netip.IPv6Unspecified()
+			}
+			return netip.AddrPortFrom(any, l.Addr.Port())
+		}
+	}
+	return netip.AddrPort{}
+}
+
+// shake shakes hands on a connection that the peer has dialled too, or accepted,
+// which cannot be told apart: the side with the lesser peer id begins. The other
+// one begins when nothing has come for a while: then it was accepted.
+func (p *punching) shake(conn net.Conn) (*secure.Link, error) {
+	now := time.Now()
+	if p.s.ID().Compare(p.attempt.peer) < 0 {
+		conn.SetDeadline(now.Add(p.s.cfg.HandshakeTimeout)) //nolint:errcheck // a closed connection shows in the first write
+		return secure.Initiate(conn, p.s.secure, p.attempt.peer)
+	}
+	conn.SetReadDeadline(now.Add(turnPatience)) //nolint:errcheck // a closed connection shows in the read
+	var first [1]byte
+	n, err := conn.Read(first[:])
+	conn.SetDeadline(now.Add(p.s.cfg.HandshakeTimeout)) //nolint:errcheck // a closed connection shows in the next read
+	switch {
+	case n > 0:
+		link, err := secure.Respond(&begun{Conn: conn, first: first[:]}, p.s.secure)
+		if err != nil {
+			return nil, err
+		}
+		if link.Conn = conn; link.Remote.Peer != p.attempt.peer {
+			return nil, secure.ErrWrongPeer
+		}
+		return link, nil
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return secure.Initiate(conn, p.s.secure, p.attempt.peer)
+	}
+	return nil, err
+}
+
+// begun is a connection of which the first byte was read.
+type begun struct {
+	net.Conn
+	first []byte
+}
+
+func (b *begun) Read(p []byte) (int, error) {
+	if len(b.first) > 0 && len(p) > 0 {
+		n := copy(p, b.first)
+		b.first = b.first[n:]
+		return n, nil
+	}
+	return b.Conn.Read(p)
+}
+
+// opened reports whether an endpoint is that of a peer with which a pair of
+// endpoints was nominated.
+func (s *Service) opened(at netip.AddrPort) bool {
+	s.post.mu.Lock()
+	defer s.post.mu.Unlock()
+	for _, p := range s.post.punches {
+		p.mu.Lock()
+		same := p.pair == at
+		p.mu.Unlock()
+		if same {
+			return true
+		}
+	}
+	return false
+}
+
+// errClosedNATs is why two peers that have met are not connected.
+var errClosedNATs = errors.New("neither side could be dialled, and their NATs could not be opened")
+
+// awaitPunch waits until an attempt has its session or nothing is under way for it.
+func (s *Service) awaitPunch(a *attempt) {
+	s.mu.Lock()
+	p := a.punch
+	s.mu.Unlock()
+	if p == nil {
+		s.rest(a.ctx, meetPatience)
+		return
+	}
+	select {
+	case <-p.done:
+	case <-a.ctx.Done():
+	}
+}
