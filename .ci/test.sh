@@ -8,6 +8,10 @@ need_to_test() {
     need_command cmake cmake "the install tests consume the library by CMake"
     need_command make make "runs what CMake generates"
     need_command valgrind valgrind "looks for leaks in programs that use the library"
+    need_command ip iproute2 "makes the networks of the port mapping tests"
+    need_command nft nftables "the router of the port mapping tests"
+    need_command miniupnpd miniupnpd-nftables "maps ports in that router"
+    need_command upnpc miniupnpc "asks that router beside libcrust"
     install_needs
     ensure_go
     ensure_python

@@ -49,7 +49,6 @@ type upnpAgent struct {
 	clock       // of which only the loss is used
 	iface       Interface
 	description string
-	ssdp        uint16 // the port of SSDP
 
 	service   *service // set by hello, which runs alone
 	external  netip.Addr
@@ -138,15 +137,15 @@ func (a *upnpAgent) search(conn *net.UDPConn) error {
 }
 
 func (a *upnpAgent) groups() []netip.AddrPort {
-	out := []netip.AddrPort{netip.AddrPortFrom(netip.AddrFrom4([4]byte{239, 255, 255, 250}), a.ssdp)}
+	out := []netip.AddrPort{netip.AddrPortFrom(netip.AddrFrom4([4]byte{239, 255, 255, 250}), ssdpPort)}
 	if a.iface.Prefix.Addr().Is6() {
 		// ff02::c, and ff05::c for routers that listen to the site only.
 		group := netip.MustParseAddr("ff02::c").WithZone(a.iface.Name)
 		site := netip.MustParseAddr("ff05::c").WithZone(a.iface.Name)
-		out = []netip.AddrPort{netip.AddrPortFrom(group, a.ssdp), netip.AddrPortFrom(site, a.ssdp)}
+		out = []netip.AddrPort{netip.AddrPortFrom(group, ssdpPort), netip.AddrPortFrom(site, ssdpPort)}
 	}
 	if a.iface.Gateway.IsValid() {
-		out = append(out, netip.AddrPortFrom(a.iface.Gateway, a.ssdp))
+		out = append(out, netip.AddrPortFrom(a.iface.Gateway, ssdpPort))
 	}
 	return out
 }

@@ -10,25 +10,26 @@ import (
 // NAT-PMP (RFC 6886, section 3.2.1) and of SSDP. It returns what ends that. Where a
 // port cannot be listened at there is nothing to hear, which costs time only.
 func (s *site) listen() (stop func()) {
-	groups := []netip.AddrPort{
-		netip.AddrPortFrom(netip.AddrFrom4([4]byte{224, 0, 0, 1}), s.c.cfg.announce),
-		netip.AddrPortFrom(netip.AddrFrom4([4]byte{239, 255, 255, 250}), s.c.cfg.ssdp),
+	if s.c.cfg.deaf {
+		return func() {}
 	}
-	network := "udp4"
+	groups := []netip.AddrPort{
+		netip.AddrPortFrom(netip.AddrFrom4([4]byte{224, 0, 0, 1}), announcePort),
+		netip.AddrPortFrom(netip.AddrFrom4([4]byte{239, 255, 255, 250}), ssdpPort),
+	}
 	if s.iface.Prefix.Addr().Is6() {
-		network = "udp6"
 		groups = []netip.AddrPort{
-			netip.AddrPortFrom(netip.IPv6LinkLocalAllNodes(), s.c.cfg.announce),
-			netip.AddrPortFrom(netip.MustParseAddr("ff02::c"), s.c.cfg.ssdp),
+			netip.AddrPortFrom(netip.IPv6LinkLocalAllNodes(), announcePort),
+			netip.AddrPortFrom(netip.MustParseAddr("ff02::c"), ssdpPort),
 		}
 	}
-	var conns []*net.UDPConn
+	var conns []net.PacketConn
 	for _, g := range groups {
 		i, err := net.InterfaceByIndex(s.iface.Index)
 		if err != nil {
 			continue
 		}
-		conn, err := net.ListenMulticastUDP(network, i, net.UDPAddrFromAddrPort(g))
+		conn, err := joinGroup(i, g)
 		if err != nil {
 			continue
 		}
@@ -44,10 +45,10 @@ func (s *site) listen() (stop func()) {
 
 // hear makes the site ask the router when an announcement seems to come from it.
 // More is not believed of it.
-func (s *site) hear(conn *net.UDPConn) {
+func (s *site) hear(conn net.PacketConn) {
 	buf := make([]byte, maxSSDP+1)
 	for {
-		n, from, err := conn.ReadFromUDPAddrPort(buf)
+		n, addr, err := conn.ReadFrom(buf)
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
@@ -57,7 +58,8 @@ func (s *site) hear(conn *net.UDPConn) {
 			}
 			continue
 		}
-		if !believed(s.iface, from.Addr()) {
+		from, ok := addr.(*net.UDPAddr)
+		if !ok || !believed(s.iface, from.AddrPort().Addr()) {
 			continue
 		}
 		if start, ok := announces(buf[:n]); ok {

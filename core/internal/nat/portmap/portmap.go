@@ -175,8 +175,8 @@ type Config struct {
 	// nothing.
 	Changed func()
 
-	server, announce, ssdp uint16 // ports, for tests
-	life                   uint32 // seconds asked for, for tests
+	life uint32 // seconds asked for, for tests
+	deaf bool   // hears no announcements, for tests
 }
 
 const (
@@ -220,9 +220,6 @@ func New(cfg Config) *Client {
 		fill(cfg.Secret[:])
 	}
 	cfg.life = cmp.Or(cfg.life, leaseSeconds)
-	cfg.server = cmp.Or(cfg.server, serverPort)
-	cfg.announce = cmp.Or(cfg.announce, announcePort)
-	cfg.ssdp = cmp.Or(cfg.ssdp, ssdpPort)
 	c := &Client{cfg: cfg, wake: make(chan struct{}, 1), sites: map[Interface]*site{}}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.spawn(c.supervise)

@@ -82,12 +82,12 @@ type site struct {
 func newSite(c *Client, i Interface) *site {
 	s := &site{c: c, iface: i, wake: make(chan struct{}, 1), seekWait: seekFirst}
 	s.ctx, s.cancel = context.WithCancel(c.ctx)
-	ask := caller{i.Prefix.Addr(), netip.AddrPortFrom(i.Gateway, c.cfg.server)}
+	ask := caller{i.Prefix.Addr(), netip.AddrPortFrom(i.Gateway, serverPort)}
 	if !c.without(PCP) && i.Gateway.IsValid() {
 		s.seats = append(s.seats, &seat{means: PCP, agent: &pcpAgent{caller: ask, secret: c.cfg.Secret}})
 	}
 	if !c.without(IGD1, IGD2, Pinhole) {
-		u := &upnpAgent{iface: i, description: c.cfg.Description, ssdp: c.cfg.ssdp}
+		u := &upnpAgent{iface: i, description: c.cfg.Description}
 		s.seats = append(s.seats, &seat{means: u.means(), agent: u})
 	}
 	if !c.without(NATPMP) && i.Gateway.IsValid() && i.Gateway.Is4() {
