@@ -150,11 +150,11 @@ func (n *node) change(p *pipe, words []string) (err error) {
 func (l *Lab) leave(n *node, data []byte, now int64) {
 	_, to, ok := addresses(data)
 	switch {
-	case !ok || to.IsMulticast() || n.router == nil && l.byAddr[to] == nil:
-		l.buffers.give(data) // nobody's
-		return
 	case n.inside[to] != nil:
 		l.arrive(n.inside[to], data, now) // a neighbour's
+		return
+	case !ok || to.IsMulticast() || n.router == nil && l.byAddr[to] == nil:
+		l.buffers.give(data) // nobody's
 		return
 	case !n.up.fits(len(data)):
 		if n.host != nil && n.up.shape.ICMP && !n.up.shape.Cut {
