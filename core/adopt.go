@@ -49,6 +49,9 @@ func (a *adoption) resumes(link *secure.Link) bool {
 	return a.resume != nil && a.resume.instance == link.Remote.Instance
 }
 
+// uninvited reports whether a link was begun by the peer alone.
+func (a *adoption) uninvited() bool { return a.admit != nil && a.how != Punched }
+
 // rank orders links: a greater one is better.
 func rank(how How, ep Endpoint) int {
 	switch {
@@ -124,7 +127,7 @@ func (s *Service) adopt(link *secure.Link, a adoption) (*peer, error) {
 	case id == s.ID():
 		link.Conn.Close() //nolint:errcheck // it is our own
 		return nil, &Error{Op: "connect", Peer: id, Endpoint: a.endpoint, Code: CodeSelf, Err: errSelf}
-	case a.how == Accepted && !s.accept.Load() && s.find(id) == nil: // a session may get another link
+	case a.uninvited() && !s.accept.Load() && s.find(id) == nil: // a session may get another link
 		err = refusal{wire.ReasonNotAllowed}
 	case s.ID().Compare(id) > 0:
 		p, err = s.decide(link, a)
@@ -370,7 +373,7 @@ func (s *Service) claim(link *secure.Link, a adoption) (*peer, error) {
 		s.mu.Unlock()
 		return nil, refusal{wire.ReasonOver}
 	}
-	if a.how == Accepted && !s.accept.Load() && claim.Session == (wire.SessionID{}) {
+	if a.uninvited() && !s.accept.Load() && claim.Session == (wire.SessionID{}) {
 		s.mu.Unlock()
 		return nil, refusal{wire.ReasonNotAllowed}
 	}
@@ -500,7 +503,7 @@ func (s *Service) refuses(a adoption) error {
 	switch {
 	case s.stopping:
 		return refusal{wire.ReasonStopping}
-	case a.how == Accepted && !s.accept.Load():
+	case a.uninvited() && !s.accept.Load():
 		return refusal{wire.ReasonNotAllowed}
 	case len(s.peers) >= s.cfg.MaxPeers || s.events.crowded():
 		return refusal{wire.ReasonLimit}

@@ -107,6 +107,25 @@ type Config struct {
 	// addresses, interfaces and routes, nor whether it has slept: NetworkChanged
 	// says when they change. Zero watches, where the system lets it.
 	NoNetworkWatch bool
+	// Relay says what the service does for peers that cannot reach each other. Zero
+	// means RelaySignal. RelayData should be set where peers can reach the service
+	// and traffic costs little; peers learn of it.
+	Relay RelayMode
+	// RelayCircuits bounds the links of others that are carried at a time, up to
+	// 4096. Each takes up to 512 KiB of memory. Zero means 128.
+	RelayCircuits int
+	// RelayPerPeer bounds those of one peer, up to 32. Zero means 16.
+	RelayPerPeer int
+	// RelayBytesPerSecond bounds what is carried for all peers together, in bytes a
+	// second; at least 16 KiB. Zero means 4 MiB.
+	RelayBytesPerSecond int
+	// RelayBytesPerCircuit bounds what is carried for one link, in both directions
+	// together; at least 64 KiB. Zero means 256 MiB. The peers may then ask for
+	// another one.
+	RelayBytesPerCircuit int
+	// RelayLifetime is for how long one link is carried, at least a second. Zero
+	// means 1 hour. The peers may then ask for another one.
+	RelayLifetime time.Duration
 	// Contacts are the fallback endpoints of Bootstrap.
 	Contacts []Contact
 	// Cipher restricts the record cipher. Zero means CipherAuto.
@@ -194,6 +213,15 @@ const (
 	defaultMaxHandshakes    = 1024
 	defaultPerAddress       = 256
 	defaultMaxConnects      = 1024
+
+	defaultRelayCircuits        = 128
+	defaultRelayPerPeer         = 16
+	defaultRelayBytesPerSecond  = 4 << 20
+	defaultRelayBytesPerCircuit = 256 << 20
+	defaultRelayLifetime        = time.Hour
+
+	mostRelayCircuits = 4096
+	mostRelayPerPeer  = 32 // times wire.RelayWindow: half of session.MaxLow
 )
 
 // check returns the configuration with all defaults in, or says what is wrong.
@@ -226,6 +254,7 @@ func (c Config) check() (Config, error) {
 		{"CloseTimeout", &c.CloseTimeout, defaultCloseTimeout},
 		{"MessageMaxAge", &c.MessageMaxAge, defaultMessageMaxAge},
 		{"ResumeWindow", &c.ResumeWindow, defaultResumeWindow},
+		{"RelayLifetime", &c.RelayLifetime, defaultRelayLifetime},
 	} {
 		if *d.value < 0 || *d.value > maxDuration {
 			return bad("%s is %v, want 0 to %v", d.name, *d.value, maxDuration)
@@ -253,11 +282,18 @@ func (c Config) check() (Config, error) {
 		{"MaxHandshakes", &c.MaxHandshakes, defaultMaxHandshakes, 1},
 		{"MaxHandshakesPerAddress", &c.MaxHandshakesPerAddress, defaultPerAddress, 1},
 		{"MaxConnects", &c.MaxConnects, defaultMaxConnects, 1},
+		{"RelayCircuits", &c.RelayCircuits, defaultRelayCircuits, 1},
+		{"RelayPerPeer", &c.RelayPerPeer, defaultRelayPerPeer, 1},
+		{"RelayBytesPerSecond", &c.RelayBytesPerSecond, defaultRelayBytesPerSecond, 16 << 10},
+		{"RelayBytesPerCircuit", &c.RelayBytesPerCircuit, defaultRelayBytesPerCircuit, 64 << 10},
 	} {
 		if *n.value != 0 && *n.value < n.least {
 			return bad("%s is %d, want 0 or at least %d", n.name, *n.value, n.least)
 		}
 		*n.value = cmp.Or(*n.value, n.zero)
+	}
+	if err := c.checkRelay(); err != nil {
+		return Config{}, err
 	}
 	for _, contact := range c.Contacts {
 		if err := checkDialable(contact.Endpoint); err != nil && !errors.Is(err, CodeUnsupported) { // those fail when tried
@@ -283,6 +319,24 @@ func (c Config) check() (Config, error) {
 		c.Identity, c.ownKey = key, true
 	}
 	return c, nil
+}
+
+// checkRelay checks what check has not, of relaying.
+func (c *Config) checkRelay() error {
+	bad := func(format string, args ...any) error {
+		return &Error{Op: "new", Code: CodeInvalid, Err: fmt.Errorf(format, args...)}
+	}
+	switch {
+	case c.Relay > RelayData:
+		return bad("relay mode %d is unknown", c.Relay)
+	case c.RelayCircuits > mostRelayCircuits:
+		return bad("RelayCircuits is %d, want at most %d", c.RelayCircuits, mostRelayCircuits)
+	case c.RelayPerPeer > mostRelayPerPeer:
+		return bad("RelayPerPeer is %d, want at most %d", c.RelayPerPeer, mostRelayPerPeer)
+	case c.RelayLifetime < time.Second:
+		return bad("RelayLifetime is %v, want 0 or at least 1s", c.RelayLifetime)
+	}
+	return nil
 }
 
 // maxDuration keeps every duration within the 32-bit milliseconds of the handshake.

@@ -75,6 +75,7 @@ var configKeys = map[string]func(*configText, json.RawMessage) error{
 	"no_network_watch": func(t *configText, v json.RawMessage) error { return readBool(v, &t.cfg.NoNetworkWatch) },
 	"no_accept":        func(t *configText, v json.RawMessage) error { return readBool(v, &t.cfg.NoAccept) },
 
+	"relay":            func(t *configText, v json.RawMessage) error { return readRelay(v, &t.cfg.Relay) },
 	"live_port":        func(t *configText, v json.RawMessage) error { return readPort(v, &t.cfg.LivePort) },
 	"port_rotation_ms": func(t *configText, v json.RawMessage) error { return readMillis(v, &t.cfg.PortRotation) },
 
@@ -88,6 +89,12 @@ var configKeys = map[string]func(*configText, json.RawMessage) error{
 
 	"resume_window_ms": func(t *configText, v json.RawMessage) error { return readMillis(v, &t.cfg.ResumeWindow) },
 	"no_resume":        func(t *configText, v json.RawMessage) error { return readBool(v, &t.cfg.NoResume) },
+
+	"relay_circuits":          func(t *configText, v json.RawMessage) error { return readCount(v, &t.cfg.RelayCircuits) },
+	"relay_per_peer":          func(t *configText, v json.RawMessage) error { return readCount(v, &t.cfg.RelayPerPeer) },
+	"relay_bytes_per_second":  func(t *configText, v json.RawMessage) error { return readCount(v, &t.cfg.RelayBytesPerSecond) },
+	"relay_bytes_per_circuit": func(t *configText, v json.RawMessage) error { return readCount(v, &t.cfg.RelayBytesPerCircuit) },
+	"relay_lifetime_ms":       func(t *configText, v json.RawMessage) error { return readMillis(v, &t.cfg.RelayLifetime) },
 
 	"resend_buffer_bytes":        func(t *configText, v json.RawMessage) error { return readCount(v, &t.cfg.ResendBuffer) },
 	"send_queue_bytes":           func(t *configText, v json.RawMessage) error { return readCount(v, &t.cfg.SendQueue) },
@@ -201,6 +208,24 @@ func readRole(v json.RawMessage, out *Role) error {
 		*out = Client
 	default:
 		return fmt.Errorf("want \"node\" or \"client\", not %s", shown(v))
+	}
+	return nil
+}
+
+func readRelay(v json.RawMessage, out *RelayMode) error {
+	var s string
+	if err := readString(v, math.MaxInt, &s); err != nil {
+		return err
+	}
+	switch s {
+	case "off":
+		*out = RelayOff
+	case "signal":
+		*out = RelaySignal
+	case "data":
+		*out = RelayData
+	default:
+		return fmt.Errorf("want \"off\", \"signal\" or \"data\", not %s", shown(v))
 	}
 	return nil
 }

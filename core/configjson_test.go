@@ -28,6 +28,12 @@ const everyKey = `{
 	"listen": ["tcp://127.0.0.1:5483", "[::1]:0"],
 	"contacts": ["203.0.113.5:5483", "tcp://[2001:db8::1]:40000#` + peerText + `"],
 	"no_listen": true,
+	"relay": "data",
+	"relay_circuits": 16,
+	"relay_per_peer": 17,
+	"relay_bytes_per_second": 18,
+	"relay_bytes_per_circuit": 19,
+	"relay_lifetime_ms": 20,
 	"no_accept": true,
 	"no_network_watch": true,
 	"live_port": 5483,
@@ -70,6 +76,8 @@ func TestParseConfigJSONReadsEveryKey(t *testing.T) {
 		MessageMaxAge: 7 * time.Millisecond, SendQueue: 8, EventQueue: 9, MaxPeers: 10, MaxHandshakes: 11,
 		MaxHandshakesPerAddress: 12, MaxConnects: 13,
 		ResumeWindow: 14 * time.Millisecond, NoResume: true, ResendBuffer: 15,
+		Relay: RelayData, RelayCircuits: 16, RelayPerPeer: 17, RelayBytesPerSecond: 18, RelayBytesPerCircuit: 19,
+		RelayLifetime: 20 * time.Millisecond,
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got\n%+v, want\n%+v", got, want)
@@ -105,7 +113,7 @@ func TestParseConfigJSONCoversConfig(t *testing.T) {
 func TestParseConfigJSONDefaults(t *testing.T) {
 	for _, text := range []string{
 		`{}`, " \n{ }\n", `{"network":null,"listen":null,"heartbeat_ms":null,"identity_file":null}`,
-		`{"listen":[],"contacts":[],"heartbeat_ms":0,"max_peers":0,"role":"node","cipher":"auto","network":"","no_listen":false}`,
+		`{"listen":[],"contacts":[],"heartbeat_ms":0,"max_peers":0,"role":"node","cipher":"auto","network":"","no_listen":false,"relay":"signal"}`,
 	} {
 		got, err := ParseConfigJSON([]byte(text))
 		if err != nil {
@@ -137,6 +145,8 @@ func TestParseConfigJSONRefuses(t *testing.T) {
 		{`{"app_id":["` + long + `"]}`, `config: key "app_id": want a string, not ["` + long[:58] + `...`},
 		{`{"identity_file":""}`, `config: key "identity_file": the path is empty`},
 		{`{"role":"server"}`, `config: key "role": want "node" or "client", not "server"`},
+		{`{"relay":"on"}`, `config: key "relay": want "off", "signal" or "data", not "on"`},
+		{`{"relay":1}`, `config: key "relay": want a string, not 1`},
 		{`{"cipher":"rot13"}`, `config: key "cipher": want "auto" or "chacha20-poly1305", not "rot13"`},
 		{`{"listen":"tcp://0.0.0.0:0"}`, `config: key "listen": want an array of strings, not "tcp://0.0.0.0:0"`},
 		{`{"listen":[null]}`, `config: key "listen": entry 1: want a string, not null`},

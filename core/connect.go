@@ -147,6 +147,7 @@ func (s *Service) joined(id PeerID, own *attempt) (list []*attempt) {
 
 // runConnect is the goroutine of one Connect.
 func (s *Service) runConnect(a *attempt) {
+	relaying := false
 	for over, waited := 0, false; ; {
 		if p := s.settled(a); p != nil {
 			if s.already(a, p) {
@@ -159,6 +160,10 @@ func (s *Service) runConnect(a *attempt) {
 			return
 		}
 		if a.meets && a.endpoints == nil {
+			if !relaying {
+				relaying = true
+				s.spawn(func() { s.meetByRelay(a) })
+			}
 			if err := s.meet(a); err != nil {
 				s.connectFailed(a, err)
 				return
@@ -396,6 +401,12 @@ func (s *Service) try(ctx context.Context, ep Endpoint, expect PeerID) (*secure.
 	if err != nil {
 		return nil, s.linkError("connect", expect, ep, err)
 	}
+	return s.shake(ctx, conn, ep, expect)
+}
+
+// shake shakes hands over a connection that we have made, until ctx ends, which has
+// a deadline. On an error the connection is closed.
+func (s *Service) shake(ctx context.Context, conn net.Conn, ep Endpoint, expect PeerID) (*secure.Link, error) {
 	stop := closeWith(ctx, conn)
 	deadline, _ := ctx.Deadline()
 	conn.SetDeadline(deadline) //nolint:errcheck // a closed connection shows in the first write

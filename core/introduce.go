@@ -182,6 +182,9 @@ func (s *Service) seekCame(from *peer, seek wire.Seek) {
 		s.read(slices.Clone(seek.Letter), seek.ID, wire.LetterOffer, func(writer PeerID, l wire.Letter) { s.offered(from, writer, l) })
 		return
 	}
+	if s.cfg.Relay == RelayOff {
+		return
+	}
 	if p := s.find(seek.To); p != nil {
 		seek.Hops = 0
 		p.sess.SendControl(seek.Append(nil))
@@ -221,7 +224,7 @@ func (s *Service) replyCame(from *peer, reply wire.Reply) {
 		})
 		return
 	}
-	if p := s.find(to); p != nil {
+	if p := s.find(to); p != nil && s.cfg.Relay != RelayOff {
 		p.sess.SendControl(reply.Append(nil))
 	}
 }
@@ -364,6 +367,10 @@ func (s *Service) meet(a *attempt) error {
 			return nil
 		case <-a.ctx.Done():
 			timer.Stop()
+			if got, ok := late(s, a, came); ok {
+				s.met(a, got)
+				s.beyondRelay(a.peer, got.theirs.Endpoints)
+			}
 			return errNobody
 		case <-timer.C:
 		}

@@ -103,9 +103,8 @@ func (s *Service) shutdown() {
 	}
 	s.mu.Unlock()
 	s.halls.close()
-	for _, p := range peers {
-		p.sess.Disconnect(wire.ReasonStopping, session.ErrDisconnected)
-	}
+	s.part(peers, func(how How) bool { return how == Relayed }) // while those that relay are there
+	s.part(peers, func(how How) bool { return how != Relayed })
 	s.join(&s.lives, s.cfg.CloseTimeout+s.cfg.HandshakeTimeout)
 	s.closeUDP()
 	s.join(&s.below, s.cfg.CloseTimeout)
@@ -120,6 +119,29 @@ func (s *Service) shutdown() {
 	}
 	s.events.push(Event{Type: EventStopped, detail: &detail{err: err}})
 	close(s.stopped)
+}
+
+// part ends sessions in order, and waits for those over relays.
+func (s *Service) part(peers []*peer, which func(How) bool) {
+	timer := time.NewTimer(s.cfg.CloseTimeout)
+	defer timer.Stop()
+	var relayed []*peer
+	for _, p := range peers {
+		_, how := s.whereabouts(p)
+		if !which(how) {
+			continue
+		}
+		if p.sess.Disconnect(wire.ReasonStopping, session.ErrDisconnected); how == Relayed {
+			relayed = append(relayed, p)
+		}
+	}
+	for _, p := range relayed {
+		select {
+		case <-p.sess.Done():
+		case <-timer.C:
+			return
+		}
+	}
 }
 
 // clearTables gives what a panic has left in the tables its last event.
@@ -234,6 +256,7 @@ func (o *owner) Dropped(sess *session.Session, priority uint8, count, bytes uint
 func (o *owner) Ended(sess *session.Session, why error) {
 	s := (*Service)(o)
 	p := sess.Tag.(*peer)
+	s.cutCircuits(sess)
 	ep, _ := s.whereabouts(p)
 	s.lose(p, s.linkError("session", p.id, ep, why))
 	s.events.trim()

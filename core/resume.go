@@ -42,9 +42,10 @@ func (p *peer) reach(eps ...Endpoint) {
 // Unlinked begins to dial the peer anew.
 func (o *owner) Unlinked(sess *session.Session) {
 	s, p := (*Service)(o), sess.Tag.(*peer)
+	s.cutCircuits(sess)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p.redialing || len(p.endpoints) == 0 || s.peers[p.id] != p {
+	if p.redialing || len(p.endpoints) == 0 && len(s.relaysFor(p.id)) == 0 || s.peers[p.id] != p {
 		return
 	}
 	p.redialing = true
@@ -71,6 +72,7 @@ func (o *owner) Suspended(sess *session.Session, why error) {
 // Resumed tells the program.
 func (o *owner) Resumed(sess *session.Session) {
 	s, p := (*Service)(o), sess.Tag.(*peer)
+	s.cutCircuits(sess)
 	ep, how := s.whereabouts(p)
 	s.events.push(Event{Type: EventResumed, Peer: p.id, detail: &detail{endpoint: ep, how: how}})
 }
@@ -145,13 +147,14 @@ func (s *Service) rest(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// redialOnce dials a peer whose session is suspended at all its endpoints, and
-// lets the session go on over the first link.
+// redialOnce dials a peer whose session is suspended at all its endpoints and over
+// relays, and lets the session go on over the first link.
 func (s *Service) redialOnce(ctx context.Context, p *peer, eps []Endpoint) {
 	began := time.Now()
-	link, ep, err := s.race(&attempt{peer: p.id, ctx: ctx, bare: len(eps) == 1}, eps)
+	won := s.raceAll(&attempt{peer: p.id, ctx: ctx}, eps)
+	err := won.err
 	if err == nil {
-		_, err = s.adopt(link, adoption{how: Dialed, began: began, linked: began, endpoint: ep, within: ctx, resume: p})
+		_, err = s.adopt(won.link, adoption{how: won.how, began: began, linked: began, endpoint: won.ep, within: ctx, resume: p})
 	}
 	switch {
 	case errors.Is(err, errDuplicate): // another link, which must show soon

@@ -54,7 +54,9 @@ type Service struct {
 	below   lives // of the goroutines under the links, which end later
 	stack   *utp.Stack
 	post    post // letters
-	watch   watch
+
+	circuits circuits
+	watch    watch
 
 	net changes // of this machine's network
 
@@ -132,6 +134,9 @@ func New(cfg Config) (*Service, error) {
 			Ciphers: wire.CipherChaCha20Poly1305, LostAfter: uint32(cfg.LostAfter / time.Millisecond), Resume: uint32(cfg.ResumeWindow / time.Millisecond),
 			Unacked: uint32(min(uint64(cfg.ResendBuffer), math.MaxUint32)),
 		},
+	}
+	if cfg.Relay == RelayData {
+		s.secure.Hello.Flags |= wire.FlagRelay
 	}
 	if cfg.Cipher == CipherAuto && secure.HasAES() {
 		s.secure.Hello.Ciphers |= wire.CipherAES256GCM
@@ -348,7 +353,7 @@ func (s *Service) Disconnect(peer PeerID) error {
 // PeerInfo describes one session.
 type PeerInfo struct {
 	Peer             PeerID
-	Endpoint         Endpoint // the peer's end of the link
+	Endpoint         Endpoint // the peer's end of the link, or of the link to its relay
 	How              How
 	Role             Role
 	AppID            []byte
@@ -424,6 +429,8 @@ type Stats struct {
 	EventsQueued       int    // now
 	EventBytesQueued   int    // now
 	EventsTotal        uint64
+	Circuits           int    // links carried for others, now
+	CarriedBytes       uint64 // of those, ever
 	BackpressurePauses uint64 // times that reading stopped because the event queue was full
 }
 
@@ -443,6 +450,7 @@ func (s *Service) Stats() Stats {
 	st.WireSentBytes, st.WireReceivedBytes = c.WireSent, c.WireReceived
 	st.Handshakes, st.HandshakesFailed, st.HandshakesEvicted = s.halls.counts()
 	st.SentDatagrams, st.ReceivedDatagrams, st.LostDatagrams = s.datagramsSent.Load(), s.datagramsReceived.Load(), s.datagramsLost.Load()
+	st.Circuits, st.CarriedBytes = s.circuits.counts()
 	q := &s.events
 	q.mu.Lock()
 	st.EventsQueued, st.EventBytesQueued, st.EventsTotal, st.BackpressurePauses = q.count, q.bytes, q.total, q.pauses

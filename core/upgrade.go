@@ -89,7 +89,7 @@ func (s *Service) linked(p *peer, before int) {
 	if u.stop != nil {
 		u.stop()
 	}
-	s.seek(p, false)
+	s.seek(p, p.how == Relayed)
 }
 
 // improves reports whether a link would be better than the one that a session

@@ -86,7 +86,7 @@ func links(t testing.TB, buffer int, dress func(*simnet.Conn) net.Conn) (a, b *s
 
 // told is what an owner was told, in order.
 type told struct {
-	what     string // message, writable, dropped, receipts, unlinked, suspended, resumed, ended, fault
+	what     string // message, relay, writable, dropped, receipts, unlinked, suspended, resumed, ended, fault
 	data     []byte
 	priority uint8
 	count    uint64
@@ -173,6 +173,14 @@ func (o *owner) Deliver(s *Session, messages []Message, buffers []*Buffer, _ boo
 }
 
 func (o *owner) Control(*Session, wire.FrameType, []byte) error { return nil }
+
+func (o *owner) Relay(_ *Session, _ Line, _ wire.FrameType, body []byte) error {
+	o.tell(told{what: "relay", data: bytes.Clone(body)})
+	if len(body) == 0 {
+		return wire.ErrShort
+	}
+	return nil
+}
 
 func (o *owner) Datagram(_ *Session, data []byte) {
 	o.tell(told{what: "datagram", data: bytes.Clone(data)})

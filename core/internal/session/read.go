@@ -375,6 +375,8 @@ func (in *inbox) control(t wire.FrameType, body []byte) error {
 		if err := s.owner.Control(s, t, body); err != nil {
 			return protocol(err)
 		}
+	case wire.FrameRelayOpen, wire.FrameRelayData, wire.FrameRelayCredit, wire.FrameRelayClose:
+		return in.relayed(t, body)
 	case wire.FrameClose, wire.FrameRefused: // refused: the peer has withdrawn after it was chosen, or given the session up
 		r, err := wire.ParseReason(body)
 		if err != nil {

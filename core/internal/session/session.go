@@ -75,6 +75,10 @@ type Owner interface {
 	// valid during the call only. It does not block. An error says how the peer
 	// broke the protocol.
 	Control(s *Session, t wire.FrameType, body []byte) error
+	// Relay takes the body of one of the frames of circuits, which is valid during
+	// the call only, and the line that it came by. It does not block. An error says
+	// how the peer broke the protocol.
+	Relay(s *Session, at Line, t wire.FrameType, body []byte) error
 	// Writable says that a queue which refused a message has drained to half.
 	Writable(s *Session)
 	// Dropped says that accepted messages were dropped for their age.
@@ -194,6 +198,7 @@ type Session struct {
 	queues    []*queue // by priority
 	kept      backlog
 	control   []byte // frames to go out before all messages
+	low       lowQueue
 	pongDue   bool
 	pong      uint64
 	ackDue    bool
@@ -350,6 +355,7 @@ func (s *Session) finishRun() {
 	}
 	s.kept.clear()
 	s.queues, s.control, s.out, s.queued, s.tokens = nil, nil, nil, 0, 0
+	s.low = lowQueue{}
 	why := s.why
 	s.mu.Unlock()
 	s.receipts(tokens, why)

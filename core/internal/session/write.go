@@ -220,7 +220,7 @@ func (s *Session) sendable() bool {
 	case s.state == finishing:
 		return true // the half-close
 	}
-	return len(s.control) > 0 || s.pongDue || s.ackDue || s.next() != nil || s.state == draining && s.drained()
+	return len(s.control) > 0 || s.pongDue || s.ackDue || s.next() != nil || s.lowDue() || s.state == draining && s.drained()
 }
 
 // pieceLen returns how much of a message that has left bytes to go the next
@@ -491,6 +491,7 @@ func (s *Session) take(b *batch, mem []byte) bool {
 	if len(s.control) > 0 || s.pongDue || s.ackDue || s.due(l) {
 		b.out = sealControl(l.link.Seal, b.out, s.controls(l))
 	}
+	before := len(b.out)
 	for len(b.out) < batchBytes && s.line == l && s.kept.behind() {
 		r := s.kept.again()
 		r.buf.Retain() // another line might have it acknowledged
@@ -513,6 +514,7 @@ func (s *Session) take(b *batch, mem []byte) bool {
 		}
 		s.takePiece(b, q, it)
 	}
+	s.takeLow(b, len(b.out)-before)
 	if len(s.kept.receipts) > asked { // the peer answers a ping with what it has
 		b.out = sealControl(l.link.Seal, b.out, wire.AppendPing(nil, wire.FramePing, 0))
 	}

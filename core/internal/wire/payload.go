@@ -11,15 +11,21 @@ import (
 // Payload fields, each as tag uint8, len uint16, value. Unknown tags are
 // ignored, so that later versions can add some; a known one at most once.
 const (
-	fieldVersion   = 1 // uint8: highest protocol version the sender speaks
-	fieldPeer      = 2 // [32]byte: Ed25519 public key
-	fieldAppID     = 3 // up to MaxAppID bytes
-	fieldRole      = 4 // uint8: 0 node, 1 client
-	fieldInstance  = 5 // uint64: random, anew for each service
-	fieldCiphers   = 6 // uint8: bits of Cipher*
-	fieldLostAfter = 7 // uint32: milliseconds of silence after which the sender gives a link up
-	fieldResume    = 8 // uint32: milliseconds for which the sender keeps a session that has lost its link
-	fieldUnacked   = 9 // uint32: bytes of records that the sender has room for before it acknowledges any
+	fieldVersion   = 1  // uint8: highest protocol version the sender speaks
+	fieldPeer      = 2  // [32]byte: Ed25519 public key
+	fieldAppID     = 3  // up to MaxAppID bytes
+	fieldRole      = 4  // uint8: 0 node, 1 client
+	fieldInstance  = 5  // uint64: random, anew for each service
+	fieldCiphers   = 6  // uint8: bits of Cipher*
+	fieldLostAfter = 7  // uint32: milliseconds of silence after which the sender gives a link up
+	fieldResume    = 8  // uint32: milliseconds for which the sender keeps a session that has lost its link
+	fieldUnacked   = 9  // uint32: bytes of records that the sender has room for before it acknowledges any
+	fieldFlags     = 10 // uint8: bits of Flag*
+)
+
+// Bits of Hello.Flags; others are ignored.
+const (
+	FlagRelay = 1 // the sender carries links of others
 )
 
 // Bits of Hello.Ciphers.
@@ -40,6 +46,7 @@ type Hello struct {
 	LostAfter uint32
 	Resume    uint32
 	Unacked   uint32
+	Flags     uint8
 }
 
 func appendField(b []byte, tag uint8, value []byte) []byte {
@@ -59,6 +66,9 @@ func (h Hello) Append(b []byte) []byte {
 	b = appendField(b, fieldResume, binary.BigEndian.AppendUint32(nil, h.Resume))
 	if h.Unacked > 0 {
 		b = appendField(b, fieldUnacked, binary.BigEndian.AppendUint32(nil, h.Unacked))
+	}
+	if h.Flags != 0 {
+		b = appendField(b, fieldFlags, []byte{h.Flags})
 	}
 	if len(h.AppID) > 0 {
 		b = appendField(b, fieldAppID, h.AppID)
@@ -138,6 +148,10 @@ func ParseHello(b []byte) (Hello, error) {
 		case fieldUnacked:
 			if err = want("unacked", v, 4); err == nil {
 				h.Unacked = binary.BigEndian.Uint32(v)
+			}
+		case fieldFlags:
+			if err = want("flags", v, 1); err == nil {
+				h.Flags = v[0]
 			}
 		}
 		return err

@@ -26,14 +26,14 @@ func testKey(t testing.TB, fill byte) *identity.Key {
 func testHello(t testing.TB) Hello {
 	return Hello{
 		Version: 1, Peer: testKey(t, 1).ID(), AppID: []byte("app"), Role: 1,
-		Instance: 0x0102030405060708, Ciphers: 3, LostAfter: 120000, Resume: 30000, Unacked: 8 << 20,
+		Instance: 0x0102030405060708, Ciphers: 3, LostAfter: 120000, Resume: 30000, Unacked: 8 << 20, Flags: FlagRelay,
 	}
 }
 
 const (
 	// testPeer is the public key of the seed 01 01 ... 01.
 	testPeer  = "8a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c"
-	helloText = "01 0001 01  02 0020 " + testPeer + " 04 0001 01  05 0008 0102030405060708  06 0001 03  07 0004 0001d4c0  08 0004 00007530  09 0004 00800000"
+	helloText = "01 0001 01  02 0020 " + testPeer + " 04 0001 01  05 0008 0102030405060708  06 0001 03  07 0004 0001d4c0  08 0004 00007530  09 0004 00800000  0a 0001 01"
 )
 
 func TestHello(t *testing.T) {
@@ -55,7 +55,7 @@ func TestHello(t *testing.T) {
 }
 
 func TestHelloFieldsInAnyOrderAndUnknownOnes(t *testing.T) {
-	b := unhex(t, "0a 0002 abcd 06 0001 01 02 0020"+testPeer+"ff 0000 01 0001 07")
+	b := unhex(t, "7a 0002 abcd 06 0001 01 02 0020"+testPeer+"ff 0000 01 0001 07")
 	h, err := ParseHello(b)
 	if err != nil || h.Version != 7 || h.Ciphers != 1 || h.Peer.String() != testPeer {
 		t.Errorf("%+v, %v", h, err)
@@ -77,19 +77,20 @@ func TestHelloRefused(t *testing.T) {
 		"instance of 4 bytes":  {"05 0004 00000001", "instance"},
 		"ciphers of 0 bytes":   {"06 0000", "ciphers"},
 		"lost after 8 bytes":   {"07 0008 0000000000000001", "lost-after"},
+		"flags of two bytes":   {"0a 0002 0101", "flags"},
 		"empty app id":         {helloText + "03 0000", "app id"},
 		"long app id":          {helloText + "03 0101" + strings.Repeat("00", 257), "app id"},
 		"a field twice":        {helloText + "01 0001 01", "twice"},
 		"an unknown one twice": {helloText + "63 0000 63 0000", "twice"},
 		"one byte too many":    {helloText + "00", "too early"},
-		"length past the end":  {helloText + "0a 0005 00", "too early"},
+		"length past the end":  {helloText + "0b 0005 00", "too early"},
 	} {
 		if h, err := ParseHello(unhex(t, c.text)); err == nil || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: %+v, %v; want an error that says %q", name, h, err, c.says)
 		}
 	}
-	for n := range whole { // the last three fields, of 7 bytes each, may be missing
-		if h, err := ParseHello(whole[:n]); err == nil && n != len(whole)-7 && n != len(whole)-14 && n != len(whole)-21 {
+	for n := range whole { // the last four fields, of 7 bytes each but for the last of 4, may be missing
+		if h, err := ParseHello(whole[:n]); err == nil && n != len(whole)-4 && n != len(whole)-11 && n != len(whole)-18 && n != len(whole)-25 {
 			t.Errorf("cut to %d bytes it still parses: %+v", n, h)
 		}
 	}

@@ -156,7 +156,13 @@ const (
 	FrameSeen     FrameType = 10 // from where the other end's link comes
 	FrameSeek     FrameType = 11 // Seek: a letter that looks for its reader
 	FrameReply    FrameType = 12 // Reply: a letter back, or on
-	FrameEcho     FrameType = 20 // Echo: where the sender answers echoes over UDP
+
+	FrameRelayOpen   FrameType = 13 // RelayOpen: a circuit begins
+	FrameRelayData   FrameType = 14 // bytes of a circuit
+	FrameRelayCredit FrameType = 15 // how many more may be sent
+	FrameRelayClose  FrameType = 16 // RelayReason: a circuit ends
+
+	FrameEcho FrameType = 20 // Echo: where the sender answers echoes over UDP
 )
 
 // In reports whether a frame of this type belongs into a record of type r. Pad
@@ -165,7 +171,8 @@ func (t FrameType) In(r RecordType) bool {
 	switch t {
 	case FrameMessage, FrameClose:
 		return r == TypeFrames
-	case FramePing, FramePong, FrameClaim, FrameChosen, FrameRefused, FrameAck, FrameDatagram, FrameSeen, FrameSeek, FrameReply, FrameEcho:
+	case FramePing, FramePong, FrameClaim, FrameChosen, FrameRefused, FrameAck, FrameDatagram, FrameSeen, FrameSeek, FrameReply, FrameEcho,
+		FrameRelayOpen, FrameRelayData, FrameRelayCredit, FrameRelayClose:
 		return r == TypeControl
 	}
 	return true

@@ -1,0 +1,177 @@
+package session
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/libcrust/libcrust/core/internal/wire"
+)
+
+// lowFrame is a frame of the low class whose body says its number.
+func lowFrame(number, size int) []byte {
+	return wire.AppendFrame(nil, wire.FrameRelayData, numbered(size, number)...)
+}
+
+// at returns the line of a session.
+func at(t *testing.T, s *Session) Line {
+	t.Helper()
+	line, ok := s.At()
+	if !ok {
+		t.Fatal("there is no line")
+	}
+	return line
+}
+
+// TestLowOrder: frames of the low class arrive whole and in order, large and small.
+func TestLowOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, _, _, ob := pair(t, usual, 40_000, nil)
+		var want [][]byte
+		for i := range 500 {
+			size := []int{1, 100, 16 << 10}[i%3]
+			want = append(want, numbered(size, i))
+			if !a.SendLow(at(t, a), lowFrame(i, size)) {
+				t.Fatalf("frame %d was dropped", i)
+			}
+			if i%50 == 0 {
+				time.Sleep(time.Second)
+			}
+		}
+		synctest.Wait()
+		same(t, ob.all("relay"), want)
+	})
+}
+
+// TestLowAfterMessages: while messages wait, frames of the low class take a
+// sixteenth of the link, no more and not much less; urgent or not.
+func TestLowAfterMessages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, _, _, ob := pair(t, usual, 300_000, nil)
+		const size, low = 60_000, 16 << 10
+		for i := range 200 {
+			a.SendLow(at(t, a), lowFrame(i, low))
+		}
+		for i := range 400 {
+			if err := a.SendWait(t.Context(), numbered(size, i), uint8(i%3)); err != nil {
+				t.Fatal(err)
+			}
+			if i == 100 {
+				ob.take() // what was on its way before
+			}
+		}
+		messages, relayed := 0, 0
+		for _, e := range ob.take() {
+			switch e.what {
+			case "message":
+				messages += len(e.data)
+			case "relay":
+				relayed += len(e.data)
+			}
+		}
+		if share := float64(relayed) / float64(messages+relayed); share < 0.04 || share > 0.08 {
+			t.Errorf("%d bytes of messages came with %d of the low class: %.3f", messages, relayed, share)
+		}
+		synctest.Wait()
+		ob.take()
+	})
+}
+
+// TestLowBound: no more than MaxLow bytes wait, and what waits is lost with the
+// line, to which frames are bound.
+func TestLowBound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, _, _, ob := pair(t, resuming, 10_000, nil)
+		gate := make(chan struct{})
+		ob.gate = gate
+		if err := a.Send(make([]byte, 1000), 0); err != nil { // whose delivery stops the reader
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		line, n := at(t, a), 0
+		for ; a.SendLow(line, lowFrame(n, 16<<10)); n++ {
+			if n > 2*MaxLow/(16<<10) {
+				t.Fatal("there is no bound")
+			}
+		}
+		if n < MaxLow/(17<<10) {
+			t.Errorf("only %d frames wait", n)
+		}
+		la, _ := links(t, 0, nil)
+		moved, err := a.Resume(la, nil, a.Received(), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		moved()
+		if a.SendLow(line, lowFrame(0, 1)) {
+			t.Error("a frame was taken for a line that is gone")
+		}
+		if a.mustLow(t) != 0 {
+			t.Error("frames wait for a line that is gone")
+		}
+		close(gate)
+	})
+}
+
+// mustLow returns the bytes of the low class that wait.
+func (s *Session) mustLow(t *testing.T) int {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.low.bytes
+}
+
+// TestLowWhileClosing: a session that is being closed takes and sends none.
+func TestLowWhileClosing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b, _, ob := pair(t, usual, 0, nil)
+		line := at(t, a)
+		a.Disconnect(wire.ReasonDisconnect, ErrDisconnected)
+		if a.SendLow(line, lowFrame(1, 1)) {
+			t.Error("it was taken")
+		}
+		if _, ok := a.At(); ok {
+			t.Error("there is a line to send on")
+		}
+		<-a.Done()
+		<-b.Done()
+		if got := ob.all("relay"); len(got) != 0 {
+			t.Errorf("%d frames came", len(got))
+		}
+	})
+}
+
+// TestRelayRefused: a frame of which the owner says that it breaks the protocol
+// ends the session.
+func TestRelayRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b, _, ob := pair(t, usual, 0, nil)
+		a.SendLow(at(t, a), wire.AppendFrame(nil, wire.FrameRelayClose))
+		<-b.Done()
+		if ended := ob.all("ended"); len(ended) != 1 || !errors.Is(ended[0].why, ErrProtocol) {
+			t.Errorf("%+v", ended)
+		}
+	})
+}
+
+// TestLowQueue: runs come out as they went in, however they are mixed.
+func TestLowQueue(t *testing.T) {
+	var q lowQueue
+	var in, out []byte
+	for i := range 3000 {
+		f := lowFrame(i, 1+i*37%5000)
+		in = append(in, f...)
+		q.add(f)
+		if i%3 == 0 {
+			out = append(out, q.pop()...)
+		}
+	}
+	for !q.empty() {
+		out = append(out, q.pop()...)
+	}
+	if !bytes.Equal(in, out) || q.runs != nil || q.bytes != 0 {
+		t.Errorf("%d bytes came out of %d, %d are left", len(out), len(in), q.bytes)
+	}
+}

@@ -1,0 +1,259 @@
+package crust
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/netip"
+	"time"
+
+	"github.com/libcrust/libcrust/core/internal/dial"
+	"github.com/libcrust/libcrust/core/internal/endpoint"
+	"github.com/libcrust/libcrust/core/internal/secure"
+	"github.com/libcrust/libcrust/core/internal/session"
+	"github.com/libcrust/libcrust/core/internal/wire"
+)
+
+// Which relay is connected to a peer is not known, so several are asked. One that
+// is not says so within a round trip, and the next one is asked at once.
+
+const (
+	// relaysTried bounds the relays that are asked in one try.
+	relaysTried = 16
+	// relaysAtOnce are asked at the same time; then another one each relayStagger.
+	relaysAtOnce = 4
+	relayStagger = 100 * time.Millisecond
+	// relayHead is the head start of direct links when a session looks for another
+	// one.
+	relayHead = 200 * time.Millisecond
+	// latePatience is how long a letter is still of use after a session over a relay
+	// has come.
+	latePatience = 10 * time.Second
+)
+
+// relaysFor returns peers that may carry a link to another one, in any order.
+func (s *Service) relaysFor(id PeerID) (list []*peer) {
+	s.lookup.RLock()
+	defer s.lookup.RUnlock()
+	for _, p := range s.peers {
+		if p.id == id || p.how == Relayed || p.sess.Remote().Flags&wire.FlagRelay == 0 {
+			continue
+		}
+		if _, ok := p.sess.At(); ok {
+			list = append(list, p)
+		}
+	}
+	rand.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+	return list[:min(len(list), relaysTried)]
+}
+
+// raceRelays opens circuits to a peer until one leads to it. It returns the link
+// and the endpoint of its relay.
+func (s *Service) raceRelays(ctx context.Context, id PeerID) (*secure.Link, Endpoint, error) {
+	type way struct {
+		p  *peer
+		ep Endpoint
+	}
+	ways := make(map[netip.AddrPort]way)
+	var steps []dial.Step
+	for _, p := range s.relaysFor(id) {
+		ep, _ := s.whereabouts(p)
+		if _, twice := ways[ep.Addr]; !twice {
+			ways[ep.Addr] = way{p, ep}
+			wait := time.Duration(max(0, len(steps)+1-relaysAtOnce)) * relayStagger
+			steps = append(steps, dial.Step{Endpoint: endpoint.New(TCP, ep.Addr), Delay: wait})
+		}
+	}
+	if len(steps) == 0 {
+		return nil, Endpoint{}, &Error{Op: "connect", Peer: id, Code: CodeNoEndpoint, Err: errors.New("no peer offers to relay")}
+	}
+	link, step, err := dial.Race(ctx, steps,
+		func(ctx context.Context, step dial.Step) (*secure.Link, error) {
+			return s.tryRelay(ctx, ways[step.Endpoint.Addr].p, ways[step.Endpoint.Addr].ep, id)
+		},
+		func(link *secure.Link) { link.Conn.Close() })
+	if err != nil {
+		return nil, Endpoint{}, s.raceError("connect", id, err)
+	}
+	return link, ways[step.Endpoint.Addr].ep, nil
+}
+
+// tryRelay opens a circuit through a relay and shakes hands with the peer at its
+// end.
+func (s *Service) tryRelay(ctx context.Context, relay *peer, at Endpoint, id PeerID) (*secure.Link, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.HandshakeTimeout)
+	defer cancel()
+	c := &s.circuits
+	c.mu.Lock()
+	line, ok := relay.sess.At()
+	t := &port{p: relay, at: line, id: c.name(s, relay)}
+	conn := newRelayConn(s, t, at)
+	t.conn = conn
+	if ok {
+		if ok = t.send(wire.RelayOpen{ID: t.id, Peer: id}.Append(nil)); ok {
+			c.add(t)
+		}
+	}
+	c.mu.Unlock()
+	if !ok {
+		return nil, s.linkError("connect", id, at, relayError{wire.RelayBroken})
+	}
+	return s.shake(ctx, conn, at, id)
+}
+
+// takeCircuit accepts a circuit that a relay announces, or returns why not.
+// circuits.mu is held.
+func (s *Service) takeCircuit(p *peer, at session.Line, open wire.RelayOpen) wire.RelayReason {
+	c := &s.circuits
+	if s.ctx.Err() != nil || open.Peer == s.ID() || open.Peer == p.id || !s.accept.Load() && s.find(open.Peer) == nil {
+		return wire.RelayNotAllowed
+	}
+	if !c.mayOpen(p, time.Now()) {
+		return wire.RelayLimit
+	}
+	ep, how := s.whereabouts(p)
+	if how == Relayed {
+		return wire.RelayNotAllowed
+	}
+	t := &port{p: p, at: at, id: open.ID}
+	t.conn = newRelayConn(s, t, ep)
+	c.add(t)
+	s.spawn(func() { s.respondRelay(t.conn, open.Peer) })
+	return wire.RelayDone
+}
+
+// respondRelay is the goroutine of one accepted circuit, until it is a session or
+// closed.
+func (s *Service) respondRelay(conn *relayConn, from PeerID) {
+	g := s.halls.enter(conn)
+	if g == nil {
+		conn.Close() //nolint:errcheck // the service stops
+		return
+	}
+	began := time.Now()
+	conn.SetDeadline(began.Add(s.cfg.HandshakeTimeout)) //nolint:errcheck // a closed connection shows in the first read
+	link, err := secure.Respond(conn, s.secure)
+	if err == nil && link.Remote.Peer != from {
+		err = secure.ErrWrongPeer
+	}
+	if err == nil {
+		admit := func() bool { return s.halls.admit(g) }
+		_, err = s.adopt(link, adoption{how: Relayed, began: began, linked: began, endpoint: conn.from.ep, admit: admit})
+	} else {
+		conn.Close() //nolint:errcheck // it carries nothing
+	}
+	s.halls.leave(g)
+	if err != nil {
+		s.log.Debug("a relayed connection gave no session", "relay", conn.from, "error", err)
+	}
+}
+
+// meetByRelay connects to the peer of an attempt over a relay, while the letters
+// are on their way: a direct link takes the session over when it comes.
+func (s *Service) meetByRelay(a *attempt) {
+	for tries := 1; ; tries++ {
+		dialled := time.Now()
+		link, ep, err := s.raceRelays(a.ctx, a.peer)
+		if err == nil {
+			if p := s.settled(a); p != nil && !s.improves(p, Relayed, ep) {
+				link.Conn.Close() //nolint:errcheck // it carries nothing
+				return
+			}
+			var p *peer
+			p, err = s.adopt(link, adoption{how: Relayed, began: a.began, linked: dialled, endpoint: ep, attempt: a, within: a.ctx})
+			if err == nil && s.already(a, p) {
+				return
+			}
+		}
+		s.log.Debug("no relay led to a peer", "peer", a.peer, "error", err)
+		if !s.rest(a.ctx, redialPause(tries)) {
+			return
+		}
+	}
+}
+
+// late waits for what comes to a seeker whose session has come over a relay, and
+// still is: it tells where a direct link may be had.
+func late[T any](s *Service, a *attempt, came <-chan T) (got T, ok bool) {
+	p := s.find(a.peer)
+	if p == nil {
+		return got, false
+	}
+	if _, how := s.whereabouts(p); how != Relayed {
+		return got, false
+	}
+	timer := time.NewTimer(latePatience)
+	defer timer.Stop()
+	select {
+	case got = <-came:
+		return got, true
+	case <-timer.C:
+	case <-p.sess.Quit():
+	case <-s.ctx.Done():
+	}
+	return got, false
+}
+
+// beyondRelay looks at once for a direct link to a peer that may be at endpoints.
+func (s *Service) beyondRelay(id PeerID, eps []Endpoint) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p := s.peers[id]; p != nil {
+		p.reach(eps...)
+		s.seek(p, true)
+	}
+}
+
+// found is a link to a peer, or why there is none.
+type found struct {
+	link *secure.Link
+	ep   Endpoint
+	how  How
+	err  error
+}
+
+// raceAll dials a peer at its endpoints and, a little later, over relays, and
+// returns the first link.
+func (s *Service) raceAll(a *attempt, eps []Endpoint) found {
+	ctx, cancel := context.WithCancel(a.ctx)
+	defer cancel()
+	results, failed := make(chan found, 2), make(chan struct{})
+	s.spawn(func() {
+		r := found{how: Dialed, err: errNobody}
+		defer func() { results <- r }() // also when it panics
+		defer func() {
+			if r.err != nil {
+				close(failed)
+			}
+		}()
+		if len(eps) > 0 {
+			r.link, r.ep, r.err = s.race(&attempt{peer: a.peer, ctx: ctx, bare: len(eps) == 1}, eps)
+		}
+	})
+	s.spawn(func() {
+		r := found{how: Relayed, err: errNobody}
+		defer func() { results <- r }()
+		timer := time.NewTimer(relayHead)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-failed:
+		case <-ctx.Done():
+			return
+		}
+		r.link, r.ep, r.err = s.raceRelays(ctx, a.peer)
+	})
+	first := <-results
+	if first.err != nil {
+		second := <-results
+		if second.err != nil && second.how == Relayed { // what is told is about the endpoints
+			return first
+		}
+		return second
+	}
+	cancel()
+	if second := <-results; second.err == nil {
+		second.link.Conn.Close() //nolint:errcheck // it carries nothing
+	}
+	return first
+}
