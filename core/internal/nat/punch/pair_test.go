@@ -90,7 +90,7 @@ func (tr trial) meet(seed uint64) result {
 	boxes := [2]*box{newBox(r, ips[0], tr.a.facts, tr.a.manner, tr.a.rate), newBox(r, ips[1], tr.b.facts, tr.b.manner, tr.b.rate)}
 	var sides [2]Side
 	for i := range w.peers {
-		p := &peer{w: w, blunt: tr.blunt, sent: map[netip.Addr]int{}, links: map[tuple]*conn{}}
+		p := &peer{w: w, blunt: tr.blunt, sent: map[netip.Addr]int{}, links: map[tuple]*conn{}, dialling: map[int]tuple{}}
 		w.peers[i] = p
 		facts := boxes[i].observe(w.now)
 		facts.Age = uint32(tr.age.Milliseconds())

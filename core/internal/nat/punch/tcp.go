@@ -11,7 +11,8 @@ import (
 )
 
 // Times of TCP. The pause between two tries is drawn anew each time: two sides
-// whose NATs answer by resets would else miss each other for ever.
+// whose NATs answer by resets would else miss each other for ever. Kernels repeat a
+// SYN after one second (RFC 6298, section 2.1): most tries end before.
 const (
 	tryLeast   = 400 * time.Millisecond // one try, or three round trips: less than kernels wait to repeat a SYN
 	tryMost    = 3 * time.Second
@@ -103,7 +104,8 @@ func newTCP(m *Machine) *tcp {
 	return t
 }
 
-// add adds an endpoint to dial, with openers unless nobody vouches for it.
+// add adds an endpoint to dial, with openers unless nobody vouches for it, which
+// one try stands for.
 func (t *tcp) add(now time.Time, to netip.AddrPort, tries int) {
 	try := tryUnknown
 	if rtt := t.m.cfg.RTT; rtt > 0 {

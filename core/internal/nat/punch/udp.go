@@ -9,7 +9,8 @@ import (
 	"github.com/libcrust/libcrust/core/internal/wire"
 )
 
-// Times of UDP. Those of shots are the reference schedule of this library's design.
+// Times of UDP. They are chosen so that pairs of NATs meet as fast as pair_test.go
+// says; no specification has them.
 const (
 	shotLater   = 200 * time.Millisecond // between shots after the first six, half more or less
 	guessLater  = 300 * time.Millisecond // the same for guessed ports
@@ -178,7 +179,7 @@ func (u *udp) aim(now time.Time, socket int, to netip.AddrPort, m mode) *target 
 
 // guess adds n predicted ports from k steps ahead on.
 func (u *udp) guess(now time.Time, k, n int) {
-	for ; n > 0 && u.window < k+maxWindow; n, k = n-1, k+1 {
+	for ; n > 0; n, k = n-1, k+1 {
 		if p := ahead(u.theirs, k); p != 0 {
 			u.aim(now, 0, netip.AddrPortFrom(u.theirs.External.Addr(), p), guessed)
 		}
@@ -528,11 +529,12 @@ func (u *udp) heard(now time.Time, socket int, from netip.AddrPort, kind Kind) {
 			at = at.Add(gap)
 		}
 	}
-	u.follow(now, p, both)
+	u.follow(now, p, known, both)
 }
 
-// follow asks through a pair that something came through, until an answer comes.
-func (u *udp) follow(now time.Time, p pair, both bool) {
+// follow asks through a pair that something came through, from now on and until an
+// answer comes. known says that this was not the first time.
+func (u *udp) follow(now time.Time, p pair, known, both bool) {
 	if u.state != trying {
 		return
 	}
@@ -545,7 +547,7 @@ func (u *udp) follow(now time.Time, p pair, both bool) {
 	case i < 0:
 		t := u.aim(now, p.socket, p.to, straight)
 		t.next, t.base = now, now
-	case u.targets[i].mode != straight || u.targets[i].base.After(now):
+	case !known || u.targets[i].mode != straight || u.targets[i].base.After(now):
 		t := &u.targets[i]
 		t.mode, t.next, t.base, t.shots = straight, now, now, 0
 	}

@@ -204,18 +204,17 @@ type peer struct {
 	sockets  int // beside the service's own
 	timer    time.Time
 
-	sent    map[netip.Addr]int // packets by address
-	dials   int
-	chosen  *Nominated
-	failed  []Failed
-	links   map[tuple]*conn
-	fresh   uint16
-	atOnce  int // dials
-	most    int // of them
-	linked  bool
-	openFew int        // sockets that Open gets, when not 0
-	lan     netip.Addr // in one network with the other, without a box between; zero: none
-	blunt   bool       // dials with a time to live fail at once
+	sent     map[netip.Addr]int // packets by address
+	dials    int
+	chosen   *Nominated
+	failed   []Failed
+	links    map[tuple]*conn
+	dialling map[int]tuple // by id
+	fresh    uint16
+	atOnce   int // dials
+	linked   bool
+	lan      netip.Addr // in one network with the other, without a box between; zero: none
+	blunt    bool       // dials with a time to live fail at once
 }
 
 // pump polls the machine and does what it says.
@@ -231,9 +230,6 @@ func (p *peer) pump() {
 			p.send(a)
 		case Open:
 			opened = a.Sockets
-			if p.openFew > 0 {
-				opened = p.openFew
-			}
 		case Nominated:
 			p.chosen = &a
 		case Failed:
@@ -345,9 +341,9 @@ func (p *peer) dial(a Dial) {
 		return
 	}
 	c := &conn{id: a.ID}
+	p.dialling[a.ID] = t
 	p.links[t] = c
 	p.atOnce++
-	p.most = max(p.most, p.atOnce)
 	for _, again := range []time.Duration{0, 1, 2, 3, 4} { // as Linux retransmits
 		if again*time.Second < a.Timeout {
 			p.w.after(again*time.Second, func() {
@@ -377,11 +373,10 @@ func (p *peer) dialled(id int, err error) {
 }
 
 func (p *peer) stop(id int) {
-	for t, c := range p.links {
-		if c.id == id && !c.done {
-			delete(p.links, t)
-			p.atOnce--
-		}
+	t := p.dialling[id]
+	if c := p.links[t]; c != nil && c.id == id && !c.done {
+		delete(p.links, t)
+		p.atOnce--
 	}
 }
 
