@@ -260,3 +260,127 @@ func TestNoFalseAlarm(t *testing.T) {
 		})
 	}
 }
+
+// TestHeldUpIsNotDead: a program that takes no messages for long is not taken for
+// a dead link, over any transport, whoever waits.
+func TestHeldUpIsNotDead(t *testing.T) {
+	transports(t, simnet.Link{Latency: 10 * time.Millisecond}, crust.Config{EventQueue: 100_000}, func(t *testing.T, w *roaming) {
+		sent := uint64(0)
+		for ; w.a.Send(w.b.ID(), filled(10_000, sent), 1) == nil; sent++ {
+		}
+		time.Sleep(20 * time.Minute)
+		for i := range sent {
+			if e := w.b.next(crust.EventMessage); !bytes.Equal(e.Data, filled(10_000, i)) {
+				t.Fatalf("message %d is wrong", i)
+			}
+		}
+		w.a.next(crust.EventWritable)
+		if w.a.EventsPending() || w.b.EventsPending() {
+			t.Fatal("more events")
+		}
+	})
+}
+
+// TestNetworkChangedProves: the word that the network has changed finds a link that
+// is dead although nothing is sent over it, and leaves one alone that is not.
+func TestNetworkChangedProves(t *testing.T) {
+	transports(t, simnet.Link{Latency: 100 * time.Millisecond}, crust.Config{}, func(t *testing.T, w *roaming) {
+		time.Sleep(time.Minute)
+		w.a.NetworkChanged()
+		if e := w.a.next(crust.EventNetworkChanged); e.Count() != 0 {
+			t.Errorf("%d addresses have changed", e.Count())
+		}
+		time.Sleep(10 * time.Second)
+		if w.a.EventsPending() || w.b.EventsPending() {
+			t.Fatal("a link that works was given up")
+		}
+		w.Silence(w.ha, w.hb)
+		w.a.NetworkChanged()
+		began := time.Now()
+		w.a.next(crust.EventSuspended)
+		if took := time.Since(began); took > 1200*time.Millisecond {
+			t.Errorf("suspended after %v", took)
+		}
+		time.Sleep(20 * time.Second) // tries are seldom now
+		w.Heal(w.ha, w.hb)
+		w.a.NetworkChanged()
+		began = time.Now()
+		w.a.next(crust.EventResumed)
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("resumed after %v", took)
+		}
+	})
+}
+
+// TestNetworkChangedStorm: the word may come as often as it likes, also beside
+// Close, and costs nothing but an event each half second.
+func TestNetworkChangedStorm(t *testing.T) {
+	transports(t, simnet.Link{Latency: 50 * time.Millisecond}, crust.Config{}, func(t *testing.T, w *roaming) {
+		told := w.traffic(t, 2, 500, 50*time.Millisecond, 20*time.Second, func() {
+			for range 2000 {
+				w.a.NetworkChanged()
+				time.Sleep(5 * time.Millisecond)
+			}
+		})
+		if n := told[0].count(crust.EventNetworkChanged); n < 10 || n > 22 {
+			t.Errorf("%d changes were told in 10 s", n)
+		}
+		for k := range told {
+			if n := told[k].count(crust.EventSuspended); n > 0 {
+				t.Errorf("side %d was suspended %d times", k, n)
+			}
+		}
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				for range 100 {
+					w.a.NetworkChanged()
+				}
+			})
+		}
+		w.a.Close()
+		wg.Wait()
+		w.a.NetworkChanged()
+	})
+}
+
+// TestNoNetworkWatch: who does not want to watch notices nothing, and a listener
+// at an address that has gone leaves its sessions to other sockets.
+func TestNoNetworkWatch(t *testing.T) {
+	roam(t, "tcp", simnet.Link{Latency: 5 * time.Millisecond}, crust.Config{NoNetworkWatch: true}, func(t *testing.T, w *roaming) {
+		w.ha.Readdress("10.0.0.9")
+		time.Sleep(500 * time.Millisecond)
+		if w.a.EventsPending() {
+			t.Error("something was noticed")
+		}
+		w.a.NetworkChanged()
+		w.a.next(crust.EventResumed, crust.EventSuspended)
+	})
+	synctest.Test(t, func(t *testing.T) {
+		internet := simnet.New(5)
+		ha, hb := internet.Host("10.0.0.1"), internet.Host("10.0.0.2")
+		a, b := newNode(t, crust.On(ha, over(crust.Config{}, "10.0.0.1", "utp"))), newNode(t, crust.On(hb, over(crust.Config{}, "0.0.0.0", "utp")))
+		defer b.Close()
+		defer a.Close()
+		if err := a.Connect(b.info(), 1); err != nil {
+			t.Fatal(err)
+		}
+		a.next(crust.EventConnected)
+		b.next(crust.EventConnected)
+		for _, to := range []string{"10.0.0.9", "10.0.0.1"} {
+			ha.Readdress(to)
+			began := time.Now()
+			if err := a.Send(b.ID(), []byte(to), 1); err != nil {
+				t.Fatal(err)
+			}
+			for {
+				if e := b.next(crust.EventMessage, crust.EventSuspended, crust.EventResumed); e.Type == crust.EventMessage {
+					break
+				}
+			}
+			if took := time.Since(began); took > 2*time.Second {
+				t.Errorf("the session goes on from %s after %v", to, took)
+			}
+		}
+	})
+}

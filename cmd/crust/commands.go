@@ -32,6 +32,7 @@ var usages = []struct{ name, form, help string }{
 	{"bulk", "bulk PEER COUNT SIZE [PRIORITY]", "send COUNT messages of SIZE bytes; priority 0 is the most urgent (default 1)"},
 	{"datagram", "datagram PEER TEXT", "send one datagram, which may be lost: the rest of the line"},
 	{"disconnect", "disconnect PEER", "end a session in order"},
+	{"netchange", "netchange", "say that this machine's network has changed"},
 	{"peers", "peers", "list the connected peers"},
 	{"stats", "stats", "print the counters"},
 	{"quit", "quit", "close in order, as the end of the input does"},
@@ -54,6 +55,8 @@ func (p *peer) command(name string) func(ctx context.Context, arguments string) 
 		return p.commandDatagram
 	case "disconnect":
 		return p.commandDisconnect
+	case "netchange":
+		return p.commandNetchange
 	case "peers":
 		return p.commandPeers
 	case "stats":
@@ -271,6 +274,14 @@ func (p *peer) commandDisconnect(_ context.Context, arguments string) error {
 		return err
 	}
 	return p.service.Disconnect(who)
+}
+
+func (p *peer) commandNetchange(_ context.Context, arguments string) error {
+	if _, err := words("netchange", arguments, 0, 0); err != nil {
+		return err
+	}
+	p.service.NetworkChanged()
+	return nil
 }
 
 func (p *peer) commandPeers(_ context.Context, arguments string) error {

@@ -64,6 +64,7 @@ type running struct {
 	exit   int
 	id     string // with --json
 	at     string // its listener, with --json
+	mobile bool   // changes of the machine's network are not passed over
 }
 
 type syncedBuffer struct {
@@ -126,16 +127,19 @@ func (r *running) raw() string {
 	r.t.Helper()
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
-	select {
-	case text, ok := <-r.lines:
-		if !ok {
-			r.t.Fatalf("the output ended; standard error: %s", r.stderr)
+	for {
+		select {
+		case text, ok := <-r.lines:
+			if !ok {
+				r.t.Fatalf("the output ended; standard error: %s", r.stderr)
+			}
+			if r.mobile || !strings.Contains(text, `"event":"network_changed"`) {
+				return text
+			}
+		case <-timer.C:
+			r.t.Fatalf("no output within %v", patience)
 		}
-		return text
-	case <-timer.C:
-		r.t.Fatalf("no output within %v", patience)
 	}
-	return ""
 }
 
 // next returns the next line, which must be this event.

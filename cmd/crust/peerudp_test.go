@@ -168,6 +168,23 @@ func TestPortRotation(t *testing.T) {
 	}
 }
 
+// TestNetchange: the word that the network has changed is answered, and harms
+// nothing.
+func TestNetchange(t *testing.T) {
+	a, b := startUTP(t), start(t)
+	join(b, a)
+	a.mobile = true
+	a.tell("netchange")
+	has(t, a.next("network_changed"), "count")
+	a.tell("netchange now")
+	a.refuse("invalid")
+	b.tell("send %s still here", a.id)
+	b.next("sent")
+	if m := a.past("message", "network_changed"); m.text("text") != "still here" {
+		t.Errorf("got %s", m.raw)
+	}
+}
+
 // past returns the next line that is this event, passing over some others.
 func (r *running) past(event string, passed ...string) line {
 	r.t.Helper()

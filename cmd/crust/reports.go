@@ -32,6 +32,10 @@ type (
 		header
 		Endpoint crust.Endpoint `json:"endpoint"`
 	}
+	networkChangedReport struct {
+		header
+		Count uint64 `json:"count"`
+	}
 	infoReport struct {
 		header
 		Info string `json:"info"`
@@ -161,6 +165,7 @@ func (*startedReport) name() string         { return "started" }
 func (*listenerStartedReport) name() string { return "listener_started" }
 func (*listenerFailedReport) name() string  { return "listener_failed" }
 func (*listenerStoppedReport) name() string { return "listener_stopped" }
+func (*networkChangedReport) name() string  { return "network_changed" }
 func (*infoReport) name() string            { return "info" }
 func (*connectedReport) name() string       { return "connected" }
 func (*connectFailedReport) name() string   { return "connect_failed" }
@@ -187,6 +192,9 @@ func (r *listenerFailedReport) text() string {
 }
 func (r *listenerStoppedReport) text() string {
 	return "no longer listening on " + r.Endpoint.String()
+}
+func (r *networkChangedReport) text() string {
+	return fmt.Sprintf("the network has changed: %d addresses came or went", r.Count)
 }
 func (r *infoReport) text() string { return "info for the other peer: " + r.Info }
 func (r *connectedReport) text() string {
@@ -279,6 +287,8 @@ func reportOf(e *crust.Event) report {
 		return &listenerFailedReport{Endpoint: e.Endpoint(), Error: why(e)}
 	case crust.EventListenerStopped:
 		return &listenerStoppedReport{Endpoint: e.Endpoint()}
+	case crust.EventNetworkChanged:
+		return &networkChangedReport{Count: e.Count()}
 	case crust.EventConnectionInfo:
 		return &infoReport{Info: infoWord.EncodeToString(e.Data)}
 	case crust.EventConnected:
