@@ -60,6 +60,8 @@ func (c *config) setUint(option int32, v uint64) error {
 		return setBool(&c.cfg.NoListen, v)
 	case C.CRUST_OPT_NO_ACCEPT:
 		return setBool(&c.cfg.NoAccept, v)
+	case C.CRUST_OPT_NO_NETWORK_WATCH:
+		return setBool(&c.cfg.NoNetworkWatch, v)
 	case C.CRUST_OPT_NO_RESUME:
 		return setBool(&c.cfg.NoResume, v)
 	case C.CRUST_OPT_LIVE_PORT:
@@ -232,6 +234,7 @@ func (c *config) loadJSON(text []byte) error {
 	merge(&to.Cipher, from.Cipher)
 	merge(&to.LivePort, from.LivePort)
 	merge(&to.NoResume, from.NoResume)
+	merge(&to.NoNetworkWatch, from.NoNetworkWatch)
 	loaded := config{cfg: from}
 	for option := int32(C.CRUST_OPT_CONNECT_TIMEOUT_MS); option <= C.CRUST_OPT_RESEND_BUFFER_BYTES; option++ {
 		if d := c.duration(option); d != nil {

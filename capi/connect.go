@@ -135,3 +135,12 @@ func goCrustSetAccept(h C.uint64_t, accept C.int, why *C.char) (rc C.int32_t) {
 		return nil
 	})
 }
+
+//export goCrustNetworkChanged
+func goCrustNetworkChanged(h C.uint64_t, why *C.char) (rc C.int32_t) {
+	defer guard(h, why, &rc)
+	return withService("crust_service_network_changed", h, why, func(s *crust.Service) error {
+		s.NetworkChanged()
+		return nil
+	})
+}

@@ -412,6 +412,11 @@ crust_result CRUST_CALL crust_set_accept(crust_service service, int accept) {
     return goCrustSetAccept(service, accept, last_error);
 }
 
+crust_result CRUST_CALL crust_service_network_changed(crust_service service) {
+    FORK_GUARD();
+    return goCrustNetworkChanged(service, last_error);
+}
+
 /* ---- looking ---- */
 
 crust_result CRUST_CALL crust_peers(crust_service service, crust_peer_id *ids, size_t *n) {

@@ -190,6 +190,8 @@ enum {                                          /* what; zero or unset means */
                                              port 0 try first, 5483 by convention; where it is taken they get a
                                              random one; random ports */
     CRUST_OPT_NO_RESUME             = 10, /* u64: 1 loses a session with its link; sessions resume */
+    CRUST_OPT_NO_NETWORK_WATCH      = 11, /* u64: 1 does not watch this machine's addresses, interfaces and routes,
+                                             nor whether it has slept: see crust_service_network_changed; watches */
     CRUST_OPT_CONNECT_TIMEOUT_MS    = 20, /* u64; 60,000 */
     CRUST_OPT_BOOTSTRAP_TIMEOUT_MS  = 21, /* u64; 10,000 */
     CRUST_OPT_HANDSHAKE_TIMEOUT_MS  = 22, /* u64; 10,000 */
@@ -260,7 +262,9 @@ enum {
     CRUST_EVENT_DELIVERED         = 16, /* token, peer; code and text unless it has arrived: final event of
                                            crust_send_receipt */
     CRUST_EVENT_DATAGRAM          = 17, /* peer, data (not NULL, also when empty), len */
-    CRUST_EVENT_LISTENER_STOPPED  = 18  /* endpoint: given up for a new port, by PORT_ROTATION; sessions live on */
+    CRUST_EVENT_LISTENER_STOPPED  = 18, /* endpoint: given up for a new port, by PORT_ROTATION; sessions live on */
+    CRUST_EVENT_NETWORK_CHANGED   = 19  /* count: how many addresses of this machine came or went; 0 when interfaces or
+                                           routes changed, it has slept, or the program said so */
 };
 #define CRUST_HOW_DIALED   1u
 #define CRUST_HOW_ACCEPTED 2u
@@ -406,6 +410,11 @@ CRUST_API crust_result CRUST_CALL crust_stop_listening(crust_service service, co
 CRUST_API crust_result CRUST_CALL crust_listeners(crust_service service, char *buf, size_t *len);
 /* Accepts (1) or refuses (0) sessions that peers begin. */
 CRUST_API crust_result CRUST_CALL crust_set_accept(crust_service service, int accept);
+/* Says that this machine's network has changed, or that it has slept: for programs
+ * that know before the system tells, or where it does not. Every session proves
+ * its link, and those without one are dialled at once. NETWORK_CHANGED follows;
+ * calls within half a second are one. Returns at once. */
+CRUST_API crust_result CRUST_CALL crust_service_network_changed(crust_service service);
 
 /* ---- looking -------------------------------------------------------------------------- */
 

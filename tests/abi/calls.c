@@ -37,6 +37,7 @@ void check_calls(crust_service s, crust_result want, crust_result poll_want) {
     CHECK_CODE(want, crust_stop_listening(s, "127.0.0.1:1"));
     CHECK_CODE(want, crust_listeners(s, text, &len));
     CHECK_CODE(want, crust_set_accept(s, 1));
+    CHECK_CODE(want, crust_service_network_changed(s));
     CHECK_CODE(want, crust_peers(s, ids, &n));
     CHECK_CODE(want, crust_peer(s, &peer, &info));
     CHECK_CODE(want, crust_service_stats(s, &stats));

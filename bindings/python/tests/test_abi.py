@@ -133,6 +133,7 @@ class Numbers(TestCase):
             "NO_ACCEPT",
             "CIPHER",
             "NO_RESUME",
+            "NO_NETWORK_WATCH",
         ):
             ours[name] = getattr(_types, f"_{name}")
         self.assertEqual(ours, declared)

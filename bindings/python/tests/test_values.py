@@ -18,6 +18,7 @@ EVENTS: list[crust.Event] = [
     crust.Writable(PEER),
     crust.ListenerStarted("tcp://127.0.0.1:1"),
     crust.ListenerStopped("tcp://127.0.0.1:1"),
+    crust.NetworkChanged(2),
     crust.ListenerFailed("tcp://127.0.0.1:1", crust.Code.ADDRESS_IN_USE, "why"),
     crust.ConnectionInfo(7, b"info"),
     crust.Connected(PEER, 7, crust.How.DIALED, crust.Role.NODE, "tcp://127.0.0.1:1", b"app", 0.5),

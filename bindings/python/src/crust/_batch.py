@@ -36,6 +36,7 @@ from ._events import (
     Message,
     MessagesDropped,
     MessageView,
+    NetworkChanged,
     Resumed,
     Stopped,
     Suspended,
@@ -236,6 +237,8 @@ class Reader:
             return ListenerStarted(endpoint)
         if kind == _ffi.EVENT_LISTENER_STOPPED:
             return ListenerStopped(endpoint)
+        if kind == _ffi.EVENT_NETWORK_CHANGED:
+            return NetworkChanged(row[5])
         if kind == _ffi.EVENT_LISTENER_FAILED:
             return ListenerFailed(endpoint, code, text)
         if kind == _ffi.EVENT_CONNECTION_INFO:

@@ -200,6 +200,20 @@ class ListenerStopped(Event):
     endpoint: str
 
 
+@dataclass(frozen=True)
+class NetworkChanged(Event):
+    """Addresses, interfaces or routes of this machine have changed, it has slept, or
+    `Service.network_changed` was called. Several changes may be told as one.
+
+    Attributes:
+        count: how many addresses came or went.
+    """
+
+    __slots__ = ("count",)
+
+    count: int
+
+
 @dataclass(frozen=True, repr=False)
 class ConnectionInfo(Event):
     """The answer to `Service.prepare_connection_info`.

@@ -53,6 +53,7 @@ EVENT_RESUMED = 15
 EVENT_DELIVERED = 16
 EVENT_DATAGRAM = 17
 EVENT_LISTENER_STOPPED = 18
+EVENT_NETWORK_CHANGED = 19
 
 
 class PeerIdStruct(ctypes.Structure):
@@ -240,6 +241,7 @@ crust_listen = _bind("crust_listen", c_int32, _service, c_char_p)
 crust_stop_listening = _bind("crust_stop_listening", c_int32, _service, c_char_p)
 crust_listeners = _bind("crust_listeners", c_int32, _service, c_void_p, _out_size)
 crust_set_accept = _bind("crust_set_accept", c_int32, _service, c_int)
+crust_service_network_changed = _bind("crust_service_network_changed", c_int32, _service)
 
 crust_peers = _bind("crust_peers", c_int32, _service, c_void_p, _out_size)
 crust_peer = _bind("crust_peer", c_int32, _service, c_char_p, POINTER(PeerInfoStruct))

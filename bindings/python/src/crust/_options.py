@@ -21,6 +21,7 @@ class Options(TypedDict, total=False):
     live_port: int
     port_rotation: Optional[float]
     accept: bool
+    network_watch: bool
     contacts: Sequence[str]
     cipher: Cipher
     connect_timeout: Optional[float]

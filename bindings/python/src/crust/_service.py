@@ -441,6 +441,15 @@ class Service(Sending):
         """Accept or refuse sessions that peers begin."""
         self._check(_ffi.crust_set_accept(self._handle, 1 if accept else 0), "set_accept")
 
+    def network_changed(self) -> None:
+        """Say that this machine's network has changed, or that it has slept.
+
+        It is for programs that know before the system tells, or where it does not. Every session
+        proves its link, and those without one are dialled at once. `NetworkChanged` follows; calls
+        within half a second are one.
+        """
+        self._check(_ffi.crust_service_network_changed(self._handle), "network_changed")
+
     # Looking.
 
     def peers(self) -> list[PeerId]:

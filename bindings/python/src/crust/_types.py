@@ -111,6 +111,8 @@ class Config:
         port_rotation: how often listeners with port 0 move to a new random port, at least 1 s;
             the old one accepts for one more interval, and sessions stay; never.
         accept: whether peers may begin sessions; see `Service.set_accept`.
+        network_watch: whether to watch this machine's addresses, interfaces and routes, and
+            whether it has slept; see `Service.network_changed`.
         contacts: fallback endpoints of `Service.bootstrap`, ``ENDPOINT`` or ``ENDPOINT#PEER``.
         cipher: restricts the record cipher.
         connect_timeout: for one connect altogether; 60 s.
@@ -146,6 +148,7 @@ class Config:
     live_port: int = 0
     port_rotation: Optional[float] = None
     accept: bool = True
+    network_watch: bool = True
     contacts: Sequence[str] = ()
     cipher: Cipher = Cipher.AUTO
     connect_timeout: Optional[float] = None
@@ -198,7 +201,7 @@ _NUMBERS = {
     "resend_buffer": 46,
 }
 _NETWORK_NAME, _IDENTITY_FILE, _IDENTITY_SEED, _APP_ID = 1, 2, 3, 4
-_ROLE, _NO_LISTEN, _NO_ACCEPT, _CIPHER, _NO_RESUME = 5, 6, 7, 8, 10
+_ROLE, _NO_LISTEN, _NO_ACCEPT, _CIPHER, _NO_RESUME, _NO_NETWORK_WATCH = 5, 6, 7, 8, 10, 11
 _U64_MAX = (1 << 64) - 1
 
 
@@ -264,6 +267,8 @@ def apply_config(handle: ctypes.c_void_p, config: Config) -> None:
         _ffi.check(_ffi.crust_config_set_u64(handle, _ROLE, _number(config.role, "role")))
     if not config.accept:
         _ffi.check(_ffi.crust_config_set_u64(handle, _NO_ACCEPT, 1))
+    if not config.network_watch:
+        _ffi.check(_ffi.crust_config_set_u64(handle, _NO_NETWORK_WATCH, 1))
     if not config.resume:
         _ffi.check(_ffi.crust_config_set_u64(handle, _NO_RESUME, 1))
     if config.cipher:

@@ -191,6 +191,8 @@ pub const CRUST_OPT_CIPHER: crust_option = 8;
 pub const CRUST_OPT_LIVE_PORT: crust_option = 9;
 /// u64: 1 loses a session with its link; sessions resume.
 pub const CRUST_OPT_NO_RESUME: crust_option = 10;
+/// u64: 1 does not watch this machine's network: see [`crust_service_network_changed`].
+pub const CRUST_OPT_NO_NETWORK_WATCH: crust_option = 11;
 /// u64; 60,000.
 pub const CRUST_OPT_CONNECT_TIMEOUT_MS: crust_option = 20;
 /// u64; 10,000.
@@ -267,6 +269,8 @@ pub const CRUST_EVENT_DELIVERED: crust_event_type = 16;
 pub const CRUST_EVENT_DATAGRAM: crust_event_type = 17;
 /// endpoint: given up for a new port; sessions live on.
 pub const CRUST_EVENT_LISTENER_STOPPED: crust_event_type = 18;
+/// count: how many addresses of this machine came or went.
+pub const CRUST_EVENT_NETWORK_CHANGED: crust_event_type = 19;
 
 /// We connected to the peer.
 pub const CRUST_HOW_DIALED: u32 = 1;
@@ -611,6 +615,7 @@ unsafe extern "C" {
         len: *mut usize,
     ) -> crust_result;
     pub fn crust_set_accept(service: crust_service, accept: c_int) -> crust_result;
+    pub fn crust_service_network_changed(service: crust_service) -> crust_result;
 
     // Looking.
     pub fn crust_peers(

@@ -150,6 +150,13 @@ impl Config {
         self.number(sys::CRUST_OPT_NO_ACCEPT, 1)
     }
 
+    /// Does not watch this machine's addresses, interfaces and routes, nor whether
+    /// it has slept: [`network_changed`](crate::Handle::network_changed) says when
+    /// they change. Default: watches, where the system lets it.
+    pub fn no_network_watch(self) -> Self {
+        self.number(sys::CRUST_OPT_NO_NETWORK_WATCH, 1)
+    }
+
     /// Adds a contact for [`bootstrap`](crate::Handle::bootstrap): `"ENDPOINT"`,
     /// or `"ENDPOINT#PEER"` when the peer is known. Default: none.
     pub fn contact(self, contact: impl Into<String>) -> Self {

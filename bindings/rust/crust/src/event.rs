@@ -223,6 +223,14 @@ pub enum Event {
         /// Where it was.
         endpoint: String,
     },
+    /// Addresses, interfaces or routes of this machine have changed, it has slept,
+    /// or [`network_changed`](crate::Handle::network_changed) was called. Several
+    /// changes may be told as one.
+    #[non_exhaustive]
+    NetworkChanged {
+        /// How many addresses came or went.
+        count: u32,
+    },
     /// An event newer than this crate, to be ignored.
     #[non_exhaustive]
     Unknown {
@@ -381,6 +389,7 @@ impl Event {
             sys::CRUST_EVENT_LISTENER_STOPPED => Event::ListenerStopped {
                 endpoint: endpoint(),
             },
+            sys::CRUST_EVENT_NETWORK_CHANGED => Event::NetworkChanged { count: raw.count },
             number => Event::Unknown { number },
         }
     }

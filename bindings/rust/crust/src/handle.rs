@@ -380,6 +380,16 @@ impl Handle {
         check(unsafe { sys::crust_set_accept(self.service, c_int::from(accept)) }).map(drop)
     }
 
+    /// Says that this machine's network has changed, or that it has slept, for
+    /// programs that know before the system tells, or where it does not. Every
+    /// session proves its link, and those without one are dialled at once. An
+    /// [`Event::NetworkChanged`](crate::Event::NetworkChanged) follows; calls
+    /// within half a second are one.
+    pub fn network_changed(&self) -> Result<()> {
+        // SAFETY: see Handle::of.
+        check(unsafe { sys::crust_service_network_changed(self.service) }).map(drop)
+    }
+
     /// The peers, in the order of their ids.
     pub fn peers(&self) -> Result<Vec<PeerId>> {
         let ids = fill(sys::crust_peer_id::default(), |buffer, n| {
