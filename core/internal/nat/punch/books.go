@@ -49,6 +49,9 @@ func newBooks(c *Config) books {
 			most = min(part.Sockets, c.Budget.Sockets) * holdSends
 		default:
 			most = each
+			if part.Strategy == Direct && vague(c.Theirs.UDP) {
+				most += vagueWindow * (guessShots + 2)
+			}
 		}
 		b.base[to.Addr()] += most
 	}

@@ -88,6 +88,10 @@ func classify(n wire.NAT) class {
 	return random
 }
 
+// vague reports facts that do not say what the mapping depends on: it may be
+// sequential after all, by steps of one.
+func vague(n wire.NAT) bool { return n.Mapping == wire.DependsUnknown }
+
 // lenient reports a NAT that lets answers in from any port of an address that
 // was sent to, or from everybody.
 func lenient(n wire.NAT) bool {
@@ -134,7 +138,11 @@ func mean(n wire.NAT, d time.Duration) float64 { return float64(n.Rate) / 10 * d
 // ahead returns the port k steps after the last one that was seen, k at least 1,
 // or 0 when that is no port that a NAT gives out.
 func ahead(n wire.NAT, k int) uint16 {
-	p := int(n.External.Port()) + int(n.Step)*k
+	step := int(n.Step)
+	if vague(n) {
+		step = 1
+	}
+	p := int(n.External.Port()) + step*k
 	if p < 1024 || p > 65535 {
 		return 0
 	}

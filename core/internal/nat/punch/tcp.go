@@ -36,6 +36,7 @@ const (
 	firstDial = 10  // predicted ports at first
 	lineDials = 400 // along a line
 	moreDials = 5   // added at each widening
+	vagueMost = 20  // predicted ports when the facts do not say that there is a sequence
 	mostDials = 64  // predicted ports at most
 	heldTries = 4   // of each of many sockets
 	maxTries  = 64  // of one endpoint
@@ -73,6 +74,7 @@ type tcp struct {
 	ports   []uint16     // to spray, or of a line
 	rate    bucket
 	window  int // steps ahead that are guessed, up to which
+	guesses int // how many
 	widenAt time.Time
 }
 
@@ -140,6 +142,9 @@ func (t *tcp) begin(now time.Time) {
 		t.widenAt = first.Add(c.guard() + widen)
 		first = first.Add(c.guard())
 	}
+	if t.part.Strategy == Direct && vague(t.theirs) {
+		t.widenAt = first.Add(widen)
+	}
 	for i := range t.callees {
 		t.callees[i].release(first)
 	}
@@ -182,6 +187,7 @@ func (t *tcp) guess(now time.Time, k, n int) {
 			t.add(now, netip.AddrPortFrom(t.theirs.External.Addr(), p), moreTries)
 		}
 		t.window = k
+		t.guesses++
 	}
 }
 
@@ -235,11 +241,14 @@ func (t *tcp) poll(now time.Time) time.Time {
 	next := sooner(t.until, t.pollCallees(now))
 	if !t.widenAt.IsZero() && !t.widenAt.After(now) {
 		t.widenAt = now.Add(widen)
-		if len(t.callees) >= mostDials {
+		most := mostDials
+		if t.part.Strategy == Direct {
+			most = vagueMost
+		}
+		if from := len(t.callees); t.guesses >= most {
 			t.widenAt = time.Time{}
 		} else {
-			from := len(t.callees)
-			t.guess(now, t.window+1, moreDials)
+			t.guess(now, t.window+1, min(moreDials, most-t.guesses))
 			for i := from; i < len(t.callees); i++ {
 				t.callees[i].release(now.Add(openerAgain))
 			}
@@ -370,6 +379,9 @@ func (c Config) MostDials() (addr netip.Addr, dials int) {
 		most[to.Addr()] += part.Sockets * heldTries
 	default:
 		most[to.Addr()] += dialFirst + maxTries
+		if part.Strategy == Direct && vague(c.Theirs.TCP) {
+			most[to.Addr()] += vagueMost * (dialFirst + moreTries)
+		}
 	}
 	for a, n := range most {
 		if n > dials || n == dials && a.Less(addr) {

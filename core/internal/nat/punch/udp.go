@@ -33,18 +33,19 @@ const (
 
 // Bounds of UDP.
 const (
-	maxOpeners  = 12  // to one target
-	maxShots    = 40  // to one target
-	guessShots  = 10  // to one guessed target
-	holdSends   = 8   // openers and shots from each of many sockets
-	firstWindow = 20  // guessed ports at first
-	nextWindow  = 20  // added at each widening
-	maxWindow   = 100 // guessed ports at most
-	guessMost   = 1000
-	lineSteps   = 450 // ports of a Line; each is sent to twice
-	maxPairs    = 64  // pairs of endpoints that are remembered
-	maxQueue    = 64  // answers that wait for their time
-	answers     = 3   // after the first packet of a pair
+	maxOpeners  = 12   // to one target
+	maxShots    = 40   // to one target
+	guessShots  = 10   // to one guessed target
+	holdSends   = 8    // openers and shots from each of many sockets
+	firstWindow = 20   // guessed ports at first
+	nextWindow  = 20   // added at each widening
+	maxWindow   = 100  // guessed ports at most
+	vagueWindow = 40   // the same when the facts do not say that there is a sequence
+	guessMost   = 1000 // packets to all guessed ports
+	lineSteps   = 450  // ports of a Line; each is sent to twice
+	maxPairs    = 64   // pairs of endpoints that are remembered
+	maxQueue    = 64   // answers that wait for their time
+	answers     = 3    // after the first packet of a pair
 )
 
 // gaps are between the first shots: they go at 0, 20, 60, 120, 200 and 300 ms.
@@ -106,6 +107,7 @@ type udp struct {
 	targets []target
 	due     time.Time // of the first of them; zero: to be found out
 	window  int       // steps ahead that are guessed, up to which
+	guesses int       // how many
 	widenAt time.Time
 	quietTo time.Time // until then nothing new is tried, since something came
 	ports   []uint16  // to spray
@@ -184,6 +186,7 @@ func (u *udp) guess(now time.Time, k, n int) {
 			u.aim(now, 0, netip.AddrPortFrom(u.theirs.External.Addr(), p), guessed)
 		}
 		u.window = k
+		u.guesses++
 	}
 }
 
@@ -211,6 +214,9 @@ func (u *udp) shoot(now time.Time) {
 		}
 	default:
 		u.until = now.Add(untilDirect)
+		if u.part.Strategy == Direct && vague(u.theirs) {
+			u.widenAt = now.Add(u.m.cfg.guard() + widen)
+		}
 		if len(u.targets) == 0 && len(u.pairs) == 0 && len(candidates(u.m.cfg.Mine, endpoint.UTP)) == 0 {
 			u.until = now // neither side has anywhere to go
 		}
@@ -420,8 +426,11 @@ func (u *udp) pollWindow(now time.Time) time.Time {
 		return u.widenAt
 	}
 	u.widenAt = now.Add(widen)
-	from := len(u.targets)
-	u.guess(now, u.window+1, min(nextWindow, max(0, maxWindow-len(u.targets))))
+	from, most := len(u.targets), maxWindow
+	if u.part.Strategy == Direct {
+		most = vagueWindow
+	}
+	u.guess(now, u.window+1, min(nextWindow, max(0, most-u.guesses)))
 	if from == len(u.targets) {
 		u.widenAt = time.Time{}
 	}
