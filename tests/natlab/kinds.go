@@ -24,6 +24,10 @@ type Kind struct {
 	// Rules are those of nftables in a kernel's router, whose outer interface is
 	// "link0" and whose inner one is "lan".
 	Rules string
+	// HostRules are those of nftables in the machine itself: a firewall on it.
+	HostRules string
+	// IPv6 has Measure look at IPv6.
+	IPv6 bool
 	// Public has no NAT at all.
 	Public bool
 	// Want is what Measure should find.
@@ -113,6 +117,16 @@ const (
 	inputAccept = `		accept`
 )
 
+// hostFirewall is what a machine has that lets in answers alone.
+const hostFirewall = `table inet natlab {
+	chain input {
+		type filter hook input priority filter; policy drop;
+		iifname "lo" accept
+		ct state established,related accept
+	}
+}
+`
+
 // facts of the usual NATs.
 var (
 	home = Facts{Mapping: natsim.Independent, Filtering: natsim.OnAddressPort, Ports: Preserving, Strangers: Dropped}
@@ -156,6 +170,13 @@ var Kinds = []Kind{
 	{Name: "sequential", Words: "sequential", Want: hard.but(ports(Sequential, 1))},
 	{Name: "sequential-down", Words: "sequential step=-2", Want: hard.but(ports(Sequential, -2))},
 	{Name: "block", Words: "block", Want: hard.but(ports(Block, 0))},
+	{Name: "kernel-udp-blocked", Rules: kernel(masquerade("")+`
+	chain block { type filter hook forward priority -1; meta l4proto udp drop; }`, inputDrop), Want: home},
+	{Name: "kernel-firewall", HostRules: hostFirewall, Want: home},
+	{Name: "kernel-firewall-ipv6", HostRules: hostFirewall, IPv6: true, Want: home},
+	{Name: "firewall", Words: "firewall", Want: home},
+	{Name: "firewall-ipv6", Words: "home ipv6=firewall", IPv6: true, Want: home},
+	{Name: "firewall-ipv6-reset", Words: "home strangers=refuse ipv6=firewall", IPv6: true, Want: home.but(strangers(Refused))},
 	{Name: "udp-blocked", Words: "home udp=off", Want: home},
 	{Name: "home-in-carrier", Words: "home", Carrier: "home", Want: home},
 	{Name: "home-in-sequential", Words: "home", Carrier: "sequential", Want: hard.but(ports(Sequential, 1))},

@@ -40,12 +40,14 @@ type Machine struct {
 	Name string
 	*linklab.Namespace
 	addr netip.Addr
+	six  netip.Addr
 	side *side
 }
 
-// Addr is the IPv4 address of the machine's interface, Public the one by which others
-// see it now.
-func (m *Machine) Addr() netip.Addr { return m.addr }
+// Addr is the IPv4 address of the machine's interface, Addr6 the IPv6 address, which is
+// not valid if it has none, and Public the IPv4 address by which others see it now.
+func (m *Machine) Addr() netip.Addr  { return m.addr }
+func (m *Machine) Addr6() netip.Addr { return m.six }
 func (m *Machine) Public() netip.Addr {
 	if m.side == nil {
 		return m.addr
@@ -97,7 +99,7 @@ func New(c Config) (*Lab, error) {
 	l := &Lab{links: lab}
 	for i := range publics {
 		h := lab.Host(fmt.Sprint("public", i))
-		l.Public[i] = &Machine{Name: h.Name(), Namespace: h.Namespace(), addr: h.Addr()}
+		l.Public[i] = &Machine{Name: h.Name(), Namespace: h.Namespace(), addr: h.Addr(), six: h.Addr6()}
 	}
 	if err := l.sides(c); err != nil {
 		return nil, errors.Join(err, l.Close())
@@ -154,7 +156,11 @@ func (l *Lab) sides(c Config) (err error) {
 func (l *Lab) machine(name string, k Kind, neighbour *Machine) (*Machine, error) {
 	s := &side{kind: k, host: l.links.Host(name)}
 	if k.Rules == "" {
-		return &Machine{Name: name, Namespace: s.host.Namespace(), addr: s.host.Addr(), side: s}, nil
+		m := &Machine{Name: name, Namespace: s.host.Namespace(), addr: s.host.Addr(), six: s.host.Addr6(), side: s}
+		if k.HostRules == "" {
+			return m, nil
+		}
+		return m, shell(m.Namespace, "nft -f -", k.HostRules)
 	}
 	count := 2
 	if neighbour == nil {
@@ -236,7 +242,7 @@ func (l *Lab) Close() error {
 // cannot, get another address.
 func (l *Lab) Reboot(m *Machine, address bool) error {
 	switch s := m.side; {
-	case s == nil || s.kind.Public:
+	case s == nil || s.kind.Rules == "" && s.kind.Words == "":
 		return fmt.Errorf("%s has no NAT", m.Name)
 	case s.kind.Rules != "" && address:
 		return errors.New("a kernel's router keeps its address")
@@ -279,9 +285,9 @@ func (l *Lab) Change(m *Machine, words ...string) error {
 	return m.side.host.Change(words...)
 }
 
-// Listen opens a UDP socket of the machine. Port 0 means any.
-func (m *Machine) ListenUDP(port uint16) (conn *net.UDPConn, err error) {
-	m.Do(func() { conn, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(m.addr, port))) })
+// ListenUDP opens a UDP socket at an address of the machine.
+func (m *Machine) ListenUDP(at netip.AddrPort) (conn *net.UDPConn, err error) {
+	m.Do(func() { conn, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(at)) })
 	return conn, err
 }
 

@@ -63,8 +63,16 @@ func (g *gauge) close() {
 	}
 }
 
+// addr is the address of a machine of the family that is measured.
+func (g *gauge) addr(m *Machine) netip.Addr {
+	if g.m.side != nil && g.m.side.kind.IPv6 {
+		return m.six
+	}
+	return m.addr
+}
+
 func (g *gauge) udp(m *Machine, port uint16) (*net.UDPConn, error) {
-	c, err := m.ListenUDP(port)
+	c, err := m.ListenUDP(netip.AddrPortFrom(g.addr(m), port))
 	if err == nil {
 		g.open = append(g.open, c)
 	}
@@ -190,10 +198,14 @@ func choice(locals, externals []int) (Ports, int) {
 	return Random, 0
 }
 
+// nated reports whether the machine has a NAT that translates, as its name for itself
+// and for others tells.
+func (m *Machine) nated() bool { return !m.side.kind.IPv6 && m.Public() != m.addr }
+
 // udpHairpin tries it with two sockets of the machine, of a NAT whose mappings mean
 // anything to others.
 func (g *gauge) udpHairpin(f *Facts) error {
-	if f.Blocked || f.Mapping != natsim.Independent || g.m.side.kind.Public {
+	if f.Blocked || f.Mapping != natsim.Independent || !g.m.nated() {
 		return nil
 	}
 	var socket [2]*net.UDPConn
@@ -245,7 +257,7 @@ func (g *gauge) udpFiltering(f *Facts) error {
 	}
 	// A connected socket hears ICMP.
 	var conn net.Conn
-	stranger.Do(func() { conn, err = net.Dial("udp4", external.String()) })
+	stranger.Do(func() { conn, err = net.Dial("udp", external.String()) })
 	if err != nil {
 		return err
 	}
@@ -326,7 +338,7 @@ func reuse(_, _ string, c syscall.RawConn) (err error) {
 func (g *gauge) listen(m *Machine, port uint16) (l net.Listener, err error) {
 	config := net.ListenConfig{Control: reuse}
 	m.Do(func() {
-		l, err = config.Listen(context.Background(), "tcp4", netip.AddrPortFrom(m.addr, port).String())
+		l, err = config.Listen(context.Background(), "tcp", netip.AddrPortFrom(g.addr(m), port).String())
 	})
 	if err == nil {
 		g.open = append(g.open, l)
@@ -336,8 +348,8 @@ func (g *gauge) listen(m *Machine, port uint16) (l net.Listener, err error) {
 
 // dial connects from a port of a machine; 0 means any.
 func (g *gauge) dial(m *Machine, port uint16, to string, wait time.Duration) (conn net.Conn, err error) {
-	dialer := net.Dialer{Control: reuse, LocalAddr: &net.TCPAddr{IP: m.addr.AsSlice(), Port: int(port)}, Timeout: wait}
-	m.Do(func() { conn, err = dialer.Dial("tcp4", to) })
+	dialer := net.Dialer{Control: reuse, LocalAddr: &net.TCPAddr{IP: g.addr(m).AsSlice(), Port: int(port)}, Timeout: wait}
+	m.Do(func() { conn, err = dialer.Dial("tcp", to) })
 	if err == nil {
 		g.open = append(g.open, conn)
 	}
