@@ -169,7 +169,9 @@ func (h *Host) receive(d datagram, from *Host) {
 	h.net.link(h, next).air(h, next).push(d)
 }
 
-// WriteTTL is WriteBatch of datagrams that pass at most ttl-1 routers.
+var _ netio.TTLWriter = (*packetConn)(nil)
+
+// WriteTTL implements netio.TTLWriter: datagrams pass at most ttl-1 routers.
 func (c *packetConn) WriteTTL(ttl int, ps []netio.Packets) error { return c.write(ttl, ps) }
 
 // leg is a link of a way, and the machine from which it is entered.

@@ -178,6 +178,24 @@ func TestWrongUse(t *testing.T) {
 	}
 }
 
+// TestRouters: a is behind a NAT and a carrier's, whose address it shows, or beside b.
+func TestRouters(t *testing.T) {
+	print := "echo $LINKLAB_ADDR_A $LINKLAB_ADDR_B {a6}"
+	for args, want := range map[string]string{
+		"--nat-a home --carrier-a sequential,noise=5 --hops 3": "11.77.3.1 11.77.2.1 invalid IP\n",
+		"--nat restricted,hairpin=on":                          "11.77.3.1 11.77.3.1 invalid IP\n",
+		"--nat-a firewall":                                     "11.77.1.1 11.77.2.1 2a00:7700::1:1\n",
+	} {
+		out, notes, status := call(t, append(append([]string{"run"}, strings.Fields(args)...), "--", "sh", "-c", print)...)
+		if out != want || status != 0 {
+			t.Errorf("%s: status %d, %q, %q, want %q", args, status, out, notes, want)
+		}
+	}
+	if _, notes, status := call(t, "run", "--nat", "home", "--carrier-b", "home", "--", "true"); status == 0 || !strings.Contains(notes, "one carrier") {
+		t.Errorf("two routers before b: %q", notes)
+	}
+}
+
 func TestSplit(t *testing.T) {
 	got := split(strings.Fields("a b -- c -- d e"))
 	if len(got) != 3 || !slices.Equal(got[0], []string{"a", "b"}) || !slices.Equal(got[1], []string{"c"}) || !slices.Equal(got[2], []string{"d", "e"}) {
