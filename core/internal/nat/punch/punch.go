@@ -130,11 +130,12 @@ type Config struct {
 }
 
 // Kind is what a packet says. All but openers are sealed, so that nobody else
-// can make them.
+// can make them. Openers are as good as random bytes; an owner that seals them as
+// probes does no harm.
 type Kind uint8
 
 const (
-	Opener   Kind = iota // random bytes, not for the peer
+	Opener   Kind = iota // nothing: it makes our NAT ready, and may never arrive
 	Probe                // asks whether this pair of endpoints works
 	Answer               // something of the other's came through this pair
 	Nominate             // this pair is chosen; said back as confirmation

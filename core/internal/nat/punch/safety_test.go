@@ -125,6 +125,10 @@ func TestSilent(t *testing.T) {
 		for _, theirs := range []wire.NAT{{}, home, seq, blk, small, rnd} {
 			for _, slow := range []time.Duration{time.Minute, time.Millisecond} {
 				c := facing(mine, theirs)
+				if slow < time.Second { // it lists mapped ports too
+					mapped := netip.AddrPortFrom(they, 7777)
+					c.Theirs.Candidates = []endpoint.Endpoint{endpoint.New(endpoint.UTP, mapped), endpoint.New(endpoint.TCP, mapped), endpoint.New(endpoint.UTP, mapped)}
+				}
 				name := fmt.Sprintf("%v to %v, dials fail after %v", mine.Ports, theirs.Ports, slow)
 				rec := alone(t, c, 5*time.Second, slow)
 				plan := Plan(c.Mine.UDP, c.Theirs.UDP, false)
@@ -146,13 +150,13 @@ func TestSilent(t *testing.T) {
 				if rec.failed[endpoint.UTP] != want || len(rec.failed) != 2 {
 					t.Errorf("%s: failed by %v", name, rec.failed)
 				}
-				if packets > 2048 || dials > 1024 {
+				if packets > 2048+60 || dials > 1024+70 {
 					t.Errorf("%s: up to %d packets and %d dials", name, packets, dials)
 				}
 				if got := rec.busiest(time.Second); got > 1500+32 {
 					t.Errorf("%s: %d packets in one second", name, got)
 				}
-				if plan.Ports == Any && rec.busiest(time.Second) > 204 {
+				if plan.Ports == Any && rec.busiest(time.Second) > 204+10 {
 					t.Errorf("%s: %d guesses in one second", name, rec.busiest(time.Second))
 				}
 				if rec.last > 5*time.Second+untilBirthday {
