@@ -414,3 +414,53 @@ func TestUnknownAddressesBehindRouters(t *testing.T) {
 		v.ra.Host("192.168.1.2")
 	})
 }
+
+// TestHoles opens pairs of NATs, once with a datagram that reaches the other side too
+// early, and once with openers that die on the way.
+func TestHoles(t *testing.T) {
+	for _, c := range []struct {
+		a, b        string
+		early, open bool // works after an early datagram, after openers
+	}{
+		{"home", "home", true, true},
+		{"home", "home strangers=refuse", true, true},
+		{"home strangers=accept", "home strangers=accept", false, true},
+		{"home strangers=punish", "home strangers=punish", false, true},
+		{"home", "symmetric", false, false},
+		{"full-cone", "symmetric", true, true},
+	} {
+		for opener, want := range map[bool]bool{false: c.early, true: c.open} {
+			inVillage(t, c.a, c.b, func(t *testing.T, v *village) {
+				sockets := [2]*packetConn{socketAt(t, v.a, "0.0.0.0:1000"), socketAt(t, v.b, "0.0.0.0:2000")}
+				at := socketAt(t, v.one, "0.0.0.0:1")
+				to := [2]netip.AddrPort{1: seen(t, sockets[0], at), 0: seen(t, sockets[1], at)}
+				for i, s := range sockets {
+					ttl := defaultTTL
+					if opener {
+						ttl = 4
+					}
+					if opener || i == 0 {
+						if err := s.WriteTTL(ttl, []netio.Packets{{Buf: []byte("open"), N: 4, Addr: to[i]}}); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}
+				time.Sleep(time.Second)
+				waiting(t, sockets[1])
+				works := 0
+				for n := range 6 {
+					i := n % 2
+					post(t, sockets[i], to[i], []byte("hello"))
+					time.Sleep(100 * time.Millisecond)
+					if got := waiting(t, sockets[1-i]); len(got) > 0 {
+						works++
+						to[1-i] = got[0].from
+					}
+				}
+				if (works >= 4) != want {
+					t.Errorf("%s and %s, openers %v: %d of 6 arrive, want a way %v", c.a, c.b, opener, works, want)
+				}
+			})
+		}
+	}
+}
