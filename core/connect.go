@@ -189,7 +189,9 @@ func (s *Service) runConnect(a *attempt) {
 			continue
 		}
 		s.mu.Lock()
-		a.peer = link.Remote.Peer
+		if a.peer.IsZero() { // else others read it
+			a.peer = link.Remote.Peer
+		}
 		s.mu.Unlock()
 		if p := s.settled(a); p != nil && !s.improves(p, Dialed, step) { // while we dialled, the peer did
 			link.Conn.Close() //nolint:errcheck // it carries nothing

@@ -44,6 +44,7 @@ const (
 type punching struct {
 	s       *Service
 	attempt *attempt
+	peer    PeerID
 	key     *secure.ProbeKey
 	machine *punch.Machine
 	events  chan func(now time.Time) // for the goroutine
@@ -94,7 +95,7 @@ func (s *Service) punch(a *attempt, id meetingID, mine, theirs wire.Letter, roun
 	}
 	side := func(l wire.Letter) punch.Side { return punch.Side{UDP: l.UDP, TCP: l.TCP, Candidates: l.Endpoints} }
 	p := &punching{
-		s: s, attempt: a, key: key, events: make(chan func(time.Time), punchQueue), ready: make(chan struct{}), done: make(chan struct{}),
+		s: s, attempt: a, peer: a.peer, key: key, events: make(chan func(time.Time), punchQueue), ready: make(chan struct{}), done: make(chan struct{}),
 		dials: make(map[int]context.CancelFunc), heard: make(map[[16]byte]struct{}),
 		machine: punch.New(punch.Config{
 			Mine: side(mine), Theirs: side(theirs), Larger: s.ID().Compare(a.peer) > 0,
@@ -207,7 +208,7 @@ func (p *punching) act(ctx context.Context, act punch.Action) {
 	case punch.Nominated:
 		p.nominated(ctx, act)
 	case punch.Failed:
-		p.s.log.Debug("punching has failed", "peer", p.attempt.peer.Short(), "transport", act.Transport, "error", act.Reason)
+		p.s.log.Debug("punching has failed", "peer", p.peer.Short(), "transport", act.Transport, "error", act.Reason)
 	}
 }
 
@@ -335,16 +336,16 @@ func (p *punching) nominated(ctx context.Context, act punch.Nominated) {
 	p.pair = act.Remote
 	p.mu.Unlock()
 	u.mux.SetAccept(true)
-	if p.s.ID().Compare(p.attempt.peer) < 0 {
+	if p.s.ID().Compare(p.peer) < 0 {
 		return
 	}
 	p.s.spawn(func() {
 		began := time.Now()
 		ctx, cancel := context.WithTimeout(ctx, p.s.cfg.HandshakeTimeout)
 		defer cancel()
-		a, err := u.mux.Dial(ctx, act.Remote, p.attempt.peer)
+		a, err := u.mux.Dial(ctx, act.Remote, p.peer)
 		if err != nil {
-			p.s.log.Debug("no handshake through the opened NATs", "peer", p.attempt.peer.Short(), "error", err)
+			p.s.log.Debug("no handshake through the opened NATs", "peer", p.peer.Short(), "error", err)
 			return
 		}
 		p.adopt(p.s.newUTP(a).link(), endpoint.New(UTP, act.Remote), began)
@@ -373,7 +374,7 @@ func (p *punching) take(act punch.Nominated) (*udpSocket, error) {
 func (p *punching) adopt(link *secure.Link, at Endpoint, began time.Time) error {
 	_, err := p.s.adopt(link, adoption{how: Punched, began: p.attempt.began, linked: began, endpoint: at, attempt: p.attempt, within: p.s.ctx})
 	if err != nil {
-		p.s.log.Debug("a punched link gave no session", "peer", p.attempt.peer.Short(), "error", err)
+		p.s.log.Debug("a punched link gave no session", "peer", p.peer.Short(), "error", err)
 	}
 	return err
 }
@@ -425,9 +426,9 @@ func (s *Service) listenPort(to netip.Addr) netip.AddrPort {
 // one begins when nothing has come for a while: then it was accepted.
 func (p *punching) shake(conn net.Conn) (*secure.Link, error) {
 	now := time.Now()
-	if p.s.ID().Compare(p.attempt.peer) < 0 {
+	if p.s.ID().Compare(p.peer) < 0 {
 		conn.SetDeadline(now.Add(p.s.cfg.HandshakeTimeout)) //nolint:errcheck // a closed connection shows in the first write
-		return secure.Initiate(conn, p.s.secure, p.attempt.peer)
+		return secure.Initiate(conn, p.s.secure, p.peer)
 	}
 	conn.SetReadDeadline(now.Add(turnPatience)) //nolint:errcheck // a closed connection shows in the read
 	var first [1]byte
@@ -439,12 +440,12 @@ func (p *punching) shake(conn net.Conn) (*secure.Link, error) {
 		if err != nil {
 			return nil, err
 		}
-		if link.Conn = conn; link.Remote.Peer != p.attempt.peer {
+		if link.Conn = conn; link.Remote.Peer != p.peer {
 			return nil, secure.ErrWrongPeer
 		}
 		return link, nil
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return secure.Initiate(conn, p.s.secure, p.attempt.peer)
+		return secure.Initiate(conn, p.s.secure, p.peer)
 	}
 	return nil, err
 }
