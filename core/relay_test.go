@@ -2,7 +2,10 @@ package crust_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
+	"math/rand/v2"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,7 +33,9 @@ func relayWorld(t *testing.T, seed uint64, n int, transport string, cfg, relay c
 		w := &relayed{t: t, moving: moving{Net: internet, link: simnet.Link{Latency: 20 * time.Millisecond}}}
 		w.ha, w.hb = internet.Host("10.0.0.1"), internet.Host("10.0.0.2")
 		internet.Silence(w.ha, w.hb)
-		cfg = over(cfg, "0.0.0.0", "tcp", "utp")
+		if cfg.Listen == nil {
+			cfg = over(cfg, "0.0.0.0", "tcp", "utp")
+		}
 		cfg.Identity = keys[seed%2]
 		w.a = newNode(t, crust.On(w.ha, cfg))
 		cfg.Identity = keys[1-seed%2]
@@ -105,4 +110,172 @@ func TestRelay(t *testing.T) {
 			})
 		}
 	}
+}
+
+// how returns over what both sides are connected, 0 when they do not agree.
+func (w *relayed) how() crust.How {
+	pa, okA := w.a.Peer(w.b.ID())
+	pb, okB := w.b.Peer(w.a.ID())
+	switch {
+	case !okA || !okB || pa.Suspended || pb.Suspended || (pa.How == crust.Relayed) != (pb.How == crust.Relayed):
+		return 0
+	}
+	return pa.How
+}
+
+// await waits until both sides are relayed, or are not.
+func (w *relayed) await(relayed bool, patience time.Duration) time.Duration {
+	w.t.Helper()
+	began := time.Now()
+	for ; w.how() == 0 || (w.how() == crust.Relayed) != relayed; time.Sleep(10 * time.Millisecond) {
+		if time.Since(began) > patience {
+			pa, _ := w.a.Peer(w.b.ID())
+			pb, _ := w.b.Peer(w.a.ID())
+			for _, r := range w.relays {
+				w.t.Logf("a relay carries %d circuits", r.Stats().Circuits)
+			}
+			w.t.Errorf("after %v the sessions are %v (suspended: %v) and %v (%v), want relayed: %v", patience, pa.How, pa.Suspended, pb.How, pb.Suspended, relayed)
+			return patience
+		}
+	}
+	return time.Since(began)
+}
+
+// TestRelayUpgrade: a session goes over from a relay to a direct link as soon as
+// there is one, and back when that breaks, again and again under traffic; nothing
+// is lost, doubled or out of order.
+func TestRelayUpgrade(t *testing.T) {
+	const upgrades = 50
+	for seed := range uint64(slowly(20)) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			relayWorld(t, seed, 1+int(seed%2), []string{"tcp", "utp"}[seed/2%2], over(crust.Config{}, "0.0.0.0", "tcp"), crust.Config{}, func(t *testing.T, w *relayed) {
+				w.meet()
+				r := rand.New(rand.NewPCG(seed, 9))
+				done := make(chan struct{})
+				var slowest time.Duration
+				go func() {
+					defer close(done)
+					for range upgrades {
+						w.await(true, 20*time.Second)
+						time.Sleep(time.Duration(r.Int64N(int64(3 * time.Second))))
+						w.Heal(w.ha, w.hb)
+						slowest = max(slowest, w.await(false, 5*time.Minute+15*time.Second))
+						if t.Failed() {
+							return
+						}
+						time.Sleep(time.Duration(r.Int64N(int64(2 * time.Second))))
+						w.Silence(w.ha, w.hb)
+						w.Reset(w.ha, w.hb)
+					}
+				}()
+				w.conversation(t, seed, 2000, 20_000, 400*time.Millisecond)
+				<-done
+				p, _ := w.a.Peer(w.b.ID())
+				t.Logf("%d moves, at most %v after a link was possible", p.Resumed, slowest)
+				if p.Resumed < 2*upgrades-1 {
+					t.Errorf("only %d moves", p.Resumed)
+				}
+			})
+		})
+	}
+}
+
+// TestRelayUpgradeAtOnce: when the two could have met directly, they are connected
+// over the relay first or not at all, and directly within a second.
+func TestRelayUpgradeAtOnce(t *testing.T) {
+	for seed := range uint64(2) {
+		relayWorld(t, seed, 1, "tcp", crust.Config{}, crust.Config{}, func(t *testing.T, w *relayed) {
+			w.Heal(w.ha, w.hb)
+			if err := w.a.ConnectPeer(w.b.ID(), 7); err != nil {
+				t.Fatal(err)
+			}
+			w.a.next(crust.EventConnected)
+			w.b.next(crust.EventConnected)
+			w.await(false, time.Second)
+		})
+	}
+}
+
+// TestRelayDies: the relay of a session is killed under traffic; the session goes
+// on over another one within three seconds, and nothing is lost.
+func TestRelayDies(t *testing.T) {
+	for _, transport := range []string{"tcp", "utp"} {
+		for seed := range uint64(2) {
+			t.Run(fmt.Sprint(transport, seed), func(t *testing.T) {
+				relayWorld(t, seed, 2, transport, crust.Config{Heartbeat: 500 * time.Millisecond, LostAfter: 2 * time.Second}, crust.Config{}, func(t *testing.T, w *relayed) {
+					w.meet()
+					done := make(chan struct{})
+					go func() {
+						defer close(done)
+						time.Sleep(5 * time.Second)
+						p, _ := w.a.Peer(w.b.ID())
+						for i, h := range w.hosts {
+							if p.Endpoint.Addr.Addr().String() == fmt.Sprintf("10.0.1.%d", i+1) {
+								for _, end := range []*simnet.Host{w.ha, w.hb} {
+									w.Reset(h, end)
+									w.Silence(h, end)
+								}
+							}
+						}
+						began := time.Now()
+						for q := p; q.Endpoint == p.Endpoint; q, _ = w.a.Peer(w.b.ID()) {
+							if time.Since(began) > 10*time.Second {
+								t.Errorf("it is still over %v", q.Endpoint)
+								return
+							}
+							time.Sleep(10 * time.Millisecond)
+						}
+						w.await(true, 10*time.Second)
+						took := time.Since(began)
+						t.Logf("resumed after %v", took)
+						if took > 3*time.Second {
+							t.Errorf("it took %v", took)
+						}
+					}()
+					w.talk(t, seed, 2000)
+					<-done
+				})
+			})
+		}
+	}
+}
+
+// talk is conversation where relays may be lost.
+func (w *relayed) talk(t *testing.T, seed uint64, count uint64) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+	defer cancel()
+	var wg sync.WaitGroup
+	for k, pair := range [][2]*node{{w.a, w.b}, {w.b, w.a}} {
+		from, to := pair[0], pair[1]
+		r := rand.New(rand.NewPCG(seed, uint64(k)))
+		wg.Go(func() {
+			for i := range count {
+				if err := from.SendWait(ctx, to.ID(), filled(8+r.IntN(30_000), i), 1); err != nil {
+					t.Errorf("message %d: %v", i, err)
+					return
+				}
+				time.Sleep(time.Duration(r.Int64N(int64(10 * time.Millisecond))))
+			}
+		})
+		wg.Go(func() {
+			next := uint64(0)
+			for e := range to.Events(ctx) {
+				switch {
+				case e.Type == crust.EventMessage && !bytes.Equal(e.Data, filled(len(e.Data), next)):
+					t.Errorf("%d bytes came where message %d was due", len(e.Data), next)
+					return
+				case e.Type == crust.EventMessage:
+					next++
+				case e.Type == crust.EventLost && e.Peer == from.ID():
+					t.Errorf("the session is lost: %v", e.Err())
+					return
+				}
+				if next == count {
+					return
+				}
+			}
+			t.Errorf("%d of %d messages came", next, count)
+		})
+	}
+	wg.Wait()
 }
