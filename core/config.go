@@ -141,7 +141,9 @@ type Config struct {
 	// alive. Zero means 20 s.
 	Heartbeat time.Duration
 	// LostAfter is how long nothing is heard before a link is given up. It must
-	// be at least twice Heartbeat. Zero means 120 s.
+	// be at least twice Heartbeat. Zero means 120 s. A session that can be resumed
+	// gives its link up sooner when the peer does not answer what it sends, within
+	// about 2.5 s, but is lost no sooner for it.
 	LostAfter time.Duration
 	// ResumeWindow is how long a session whose link is gone waits for another
 	// one before the peer is lost; the lesser of both sides' counts. Zero means
