@@ -119,10 +119,16 @@ func (s *Service) respond(g *guest, t endpoint.Transport) {
 	// The exact moment at which we give up says nothing about us.
 	patience := s.cfg.HandshakeTimeout - rand.N(s.cfg.HandshakeTimeout/4+1)
 	g.conn.SetDeadline(began.Add(patience)) //nolint:errcheck // a closed connection shows in the first read
-	link, err := secure.Respond(g.conn, s.secure)
+	how, link, err := Accepted, (*secure.Link)(nil), error(nil)
+	if p := s.begins(endpointOf(t, g.conn.RemoteAddr()).Addr); p != nil {
+		how = Punched
+		link, err = p.shake(g.conn)
+	} else {
+		link, err = secure.Respond(g.conn, s.secure)
+	}
 	if err == nil {
 		admit := func() bool { return s.halls.admit(g) }
-		_, err = s.adopt(link, adoption{how: Accepted, began: began, linked: began, endpoint: endpointOf(t, g.conn.RemoteAddr()), admit: admit})
+		_, err = s.adopt(link, adoption{how: how, began: began, linked: began, endpoint: endpointOf(t, g.conn.RemoteAddr()), admit: admit})
 	} else {
 		if errors.Is(err, secure.ErrFirstFlight) {
 			swallow(g.conn)

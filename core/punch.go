@@ -57,7 +57,8 @@ type punching struct {
 
 	mu    sync.Mutex
 	heard map[[16]byte]struct{}
-	pair  netip.AddrPort // the peer's endpoint that was nominated
+	pair  netip.AddrPort              // the peer's endpoint that was nominated
+	to    map[netip.AddrPort]struct{} // what was dialled by TCP
 }
 
 // hole is a socket that was opened for one punch. Something else reads from it
@@ -96,7 +97,7 @@ func (s *Service) punch(a *attempt, id meetingID, mine, theirs wire.Letter, roun
 	side := func(l wire.Letter) punch.Side { return punch.Side{UDP: l.UDP, TCP: l.TCP, Candidates: l.Endpoints} }
 	p := &punching{
 		s: s, attempt: a, peer: a.peer, key: key, events: make(chan func(time.Time), punchQueue), ready: make(chan struct{}), done: make(chan struct{}),
-		dials: make(map[int]context.CancelFunc), heard: make(map[[16]byte]struct{}),
+		dials: make(map[int]context.CancelFunc), heard: make(map[[16]byte]struct{}), to: make(map[netip.AddrPort]struct{}),
 		machine: punch.New(punch.Config{
 			Mine: side(mine), Theirs: side(theirs), Larger: s.ID().Compare(a.peer) > 0,
 			RTT: round, Lead: round / 2, Seed: binary.NativeEndian.Uint64(seed[:]), UDP: true, TCP: true,
@@ -381,7 +382,15 @@ func (p *punching) adopt(link *secure.Link, at Endpoint, began time.Time) error 
 
 // dial dials by TCP from the listener's port, or a fresh one, and shakes hands.
 func (p *punching) dial(ctx context.Context, act punch.Dial) error {
+	if act.TTL != 0 { // an opener, without which the chances are a little less
+		return errors.ErrUnsupported
+	}
 	began := time.Now()
+	p.mu.Lock()
+	if len(p.to) < maxHeard {
+		p.to[act.To] = struct{}{}
+	}
+	p.mu.Unlock()
 	local := netip.AddrPort{}
 	if !act.Fresh {
 		local = p.s.listenPort(act.To.Addr())
@@ -479,6 +488,22 @@ func (s *Service) opened(at netip.AddrPort) bool {
 		}
 	}
 	return false
+}
+
+// begins returns the punch whose peer has come from an endpoint that we have dialled
+// as well, when the handshake is ours to begin: nil otherwise.
+func (s *Service) begins(from netip.AddrPort) *punching {
+	s.post.mu.Lock()
+	defer s.post.mu.Unlock()
+	for _, p := range s.post.punches {
+		p.mu.Lock()
+		_, dialled := p.to[from]
+		p.mu.Unlock()
+		if dialled && s.ID().Compare(p.peer) < 0 {
+			return p
+		}
+	}
+	return nil
 }
 
 // errClosedNATs is why two peers that have met are not connected.
