@@ -42,6 +42,7 @@ type lease struct {
 	wait    time.Time // a better way is waited for
 	pinhole uint16    // UPnP's id of it
 	life    uint32    // asked for, in seconds
+	unsure  bool      // whether there is a mapping, and whose
 }
 
 // held reports whether there is a mapping.

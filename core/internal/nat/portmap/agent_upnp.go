@@ -83,7 +83,7 @@ func (a *upnpAgent) hello(ctx context.Context) error {
 	if err != nil {
 		return silent(ctx, err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	begin, buf := time.Now(), make([]byte, maxSSDP+1)
 	var seen []string
 	result := ErrSilent
@@ -392,12 +392,19 @@ func (a *upnpAgent) addPinhole(ctx context.Context, l *lease) (grant, error) {
 }
 
 func (a *upnpAgent) remove(ctx context.Context, l *lease) error {
-	s := a.service
+	s, port, protocol := a.service, l.mapping.External.Port(), l.want.Protocol.upnp()
+	if l.unsure && s.wan != nil {
+		internal, client, _, _, _, err := s.wan.GetSpecificPortMappingEntryCtx(ctx, "", port, protocol)
+		if err != nil || internal != l.want.Port || client != l.local.String() {
+			return s.web.meaning(ctx, err) // some routers would delete another's
+		}
+	}
 	var err error
-	if s.wall != nil {
+	switch {
+	case s.wall == nil:
+		err = s.wan.DeletePortMappingCtx(ctx, "", port, protocol)
+	case !l.unsure: // the id of the pinhole is known
 		err = s.wall.DeletePinholeCtx(ctx, l.pinhole)
-	} else {
-		err = s.wan.DeletePortMappingCtx(ctx, "", l.mapping.External.Port(), l.want.Protocol.upnp())
 	}
 	err = s.web.meaning(ctx, err)
 	if errors.Is(err, upnpNoEntry) || errors.Is(err, upnpNoPinhole) {

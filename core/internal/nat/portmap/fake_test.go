@@ -237,6 +237,24 @@ func TestIGDChecks(t *testing.T) {
 	if err := a.remove(t.Context(), l); err != nil {
 		t.Errorf("remove what is not there: %v", err)
 	}
+	// Who is not sure whose a mapping is leaves another's alone.
+	unsure := *l
+	unsure.unsure = true
+	for client, left := range map[string]int{"127.0.0.3:45000": 1, "127.0.0.1:45001": 1, "127.0.0.1:45000": 0} {
+		set(func() {
+			delete(f.faults, "GetSpecificPortMappingEntry")
+			f.entries["UDP45000"] = client
+		})
+		if err := a.remove(t.Context(), &unsure); err != nil {
+			t.Errorf("remove of %s: %v", client, err)
+		}
+		set(func() {
+			if len(f.entries) != left {
+				t.Errorf("removed of %s, left: %v", client, f.entries)
+			}
+			clear(f.entries)
+		})
+	}
 	f.server.Close()
 	for _, deep := range []bool{false, true} {
 		if err := a.check(t.Context(), l, deep); !gone(err) {
@@ -446,13 +464,13 @@ func TestPlain(t *testing.T) {
 	}
 }
 
-// bodies is an HTTP transport that answers with the same bytes always.
+// bodies is a router that answers with the same bytes always.
 type bodies struct {
 	status int
 	body   []byte
 }
 
-func (b bodies) RoundTrip(*http.Request) (*http.Response, error) {
+func (b bodies) answer(*http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: b.status, ContentLength: -1, Header: http.Header{}, Body: io.NopCloser(bytes.NewReader(b.body))}, nil
 }
 
@@ -470,7 +488,7 @@ func FuzzUPnP(f *testing.F) {
 		}
 		for _, text := range [][]byte{text, known} {
 			w := newWeb(a.iface.Prefix.Addr(), gateway)
-			w.transport = bodies{200, text}
+			w.exchange = bodies{200, text}.answer
 			root, err := w.get(t.Context(), u)
 			if err != nil {
 				continue
@@ -479,7 +497,7 @@ func FuzzUPnP(f *testing.F) {
 				if s.control.Addr() != gateway {
 					t.Fatalf("a service at %v", s.control)
 				}
-				w.transport = bodies{200, answer}
+				w.exchange = bodies{200, answer}.answer
 				if a.greet(t.Context(), s) != nil {
 					continue
 				}

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -73,11 +74,27 @@ func newClient(t *testing.T, cfg Config) *testClient {
 		begin := time.Now()
 		c.Close()
 		running.Wait()
+		if stacks := ours(); stacks != "" {
+			t.Errorf("still running after Close: %s", stacks)
+		}
 		if took := time.Since(begin); took > 2500*time.Millisecond {
 			t.Errorf("Close took %v", took)
 		}
 	})
 	return c
+}
+
+// ours returns the stack of a goroutine of the client's, or of what it uses.
+func ours() string {
+	buf := make([]byte, 1<<20)
+	for _, stack := range strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
+		for _, what := range []string{"portmap.(*site)", "portmap.(*web)", "portmap.(*Client)", "portmap.caller", "net/http.(*Transport)", "net/http.(*persistConn)"} {
+			if strings.Contains(stack, what) && !strings.Contains(stack, "portmap.ours") {
+				return stack
+			}
+		}
+	}
+	return ""
 }
 
 // await waits until the mappings are as good says.
@@ -215,7 +232,7 @@ func TestMap(t *testing.T) {
 		{"UPnP of a router of version 1", nil, []string{"enable_natpmp=no", "force_igd_desc_v1=yes"}, IGD1},
 		{"NAT-PMP", []Means{PCP, IGD2}, nil, NATPMP},
 		{"PCP", nil, []string{"enable_upnp=no"}, PCP},
-		{"all", nil, nil, PCP}, // the best
+		{"all", nil, nil, 0}, // the best of those that answer at once
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			l := newLab(t)
@@ -234,6 +251,9 @@ func TestMap(t *testing.T) {
 					t.Errorf("%v expires in %v", m, left)
 				}
 				want[i].Means, want[i].Gateway, want[i].Expires = c.means, netip.MustParseAddr(lab.Router), m.Expires
+				if c.means == 0 && (m.Means == PCP || m.Means == NATPMP) {
+					want[i].Means = m.Means // UPnP takes longer, whatever else the machine does
+				}
 			}
 			if !slices.Equal(got, want) {
 				t.Errorf("mapped\n%+v\nwant\n%+v", got, want)
@@ -495,20 +515,20 @@ func TestNoPublicAddress(t *testing.T) {
 
 func TestIPv6(t *testing.T) {
 	for _, c := range []struct {
-		name  string
-		lines []string
-		means Means
+		name    string
+		without []Means
+		means   Means
 	}{
-		{"PCP", []string{"enable_upnp=no"}, PCP},
-		{"UPnP", []string{"enable_natpmp=no"}, Pinhole},
+		{"PCP", []Means{Pinhole}, PCP},
+		{"UPnP", []Means{PCP}, Pinhole},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			l := newLab(t)
 			if err := l.Enable6(); err != nil {
 				t.Fatal(err)
 			}
-			start(t, l, append(c.lines, "ipv6_disable=no")...)
-			client := newClient(t, Config{Interfaces: only(t, lab.Host6+"/64")})
+			start(t, l, "ipv6_disable=no")
+			client := newClient(t, Config{Without: c.without, Interfaces: only(t, lab.Host6+"/64")})
 			client.Want(Want{Protocol: TCP, Port: 45000, Family: IPv6}, Want{Protocol: UDP, Port: 45001}, Want{Protocol: UDP, Port: 45002, Family: IPv4})
 			got := client.await(t, 8*time.Second, "map", count(2))
 			for _, m := range got {

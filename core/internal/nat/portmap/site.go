@@ -174,22 +174,15 @@ func (w *seat) isUp(c *Client) bool {
 	return w.up
 }
 
-// isAsking reads asking.
-func (w *seat) isAsking(c *Client) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return w.asking
-}
-
 // inspect asks the ways in use whether the router still has what it gave.
 func (s *site) inspect() {
-	now, alarm := time.Now(), false
+	now := time.Now()
 	if now.Before(s.nextCheck) {
 		if !s.alarm.Load() || now.Before(s.nextCheck.Add(time.Second-checkEvery)) {
 			return // an announcement is heeded once a second
 		}
 	}
-	alarm = s.alarm.Swap(false)
+	alarm := s.alarm.Swap(false)
 	if s.reset.Swap(false) {
 		for _, l := range s.leases {
 			if l.held() {
@@ -426,10 +419,10 @@ func (s *site) obtain(l *lease, ways []*seat) {
 // suspect notes that a router may have made a mapping whose answer nobody waits
 // for any more, so that it is given back.
 func (s *site) suspect(l *lease, w *seat) {
-	if l.held() {
+	if l.held() && !l.unsure {
 		return
 	}
-	l.agent = w.agent
+	l.agent, l.unsure = w.agent, true
 	if l.mapping.External.Port() == 0 {
 		l.mapping.External = netip.AddrPortFrom(netip.Addr{}, cmp.Or(l.want.External, l.want.Port))
 	}

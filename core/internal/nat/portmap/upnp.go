@@ -1,6 +1,7 @@
 package portmap
 
 import (
+	"bufio"
 	"context"
 	"encoding/xml"
 	"errors"
@@ -24,7 +25,8 @@ const (
 	// maxBody bounds what is read of an HTTP answer, in bytes. Descriptions are of
 	// some 10 KiB.
 	maxBody = 64 << 10
-	// maxHeader bounds the headers of an HTTP answer, in bytes.
+	// maxHeader bounds the head of an HTTP answer, together with what maxBody leaves
+	// of its bound, in bytes.
 	maxHeader = 16 << 10
 )
 
@@ -34,9 +36,9 @@ type web struct {
 	local netip.Addr
 	host  netip.Addr // with its zone
 
-	transport http.RoundTripper
-	mu        sync.Mutex
-	failed    error // what the network did to the last exchange
+	exchange func(r *http.Request) (*http.Response, error)
+	mu       sync.Mutex
+	failed   error // what the network did to the last exchange
 }
 
 // errElsewhere means that a router points to another host.
@@ -47,14 +49,7 @@ var errTooLong = fmt.Errorf("the answer has more than %d bytes: %w", maxBody, Er
 
 func newWeb(local, host netip.Addr) *web {
 	w := &web{local: local, host: host}
-	w.transport = &http.Transport{
-		Proxy:                  nil, // not that of the environment: this is our own subnet
-		DialContext:            w.dial,
-		DisableKeepAlives:      true,
-		DisableCompression:     true,
-		ResponseHeaderTimeout:  httpTimeout,
-		MaxResponseHeaderBytes: maxHeader,
-	}
+	w.exchange = w.overNetwork
 	return w
 }
 
@@ -68,20 +63,94 @@ func (w *web) dial(ctx context.Context, _, address string) (net.Conn, error) {
 	return d.DialContext(ctx, "tcp", netip.AddrPortFrom(w.host, to.Port()).String())
 }
 
-// client returns an http.Client for one exchange after another.
+// client returns an http.Client for one exchange after another. It has no timeout
+// of its own: overNetwork has one.
 func (w *web) client() http.Client {
 	return http.Client{
 		Transport:     w,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Timeout:       httpTimeout,
 	}
+}
+
+// overNetwork is one exchange over one connection, all on the caller's goroutine.
+// http.Transport would go on dialling when nobody waits any more, after Close.
+func (w *web) overNetwork(r *http.Request) (*http.Response, error) {
+	ctx := r.Context()
+	port := r.URL.Port()
+	if port == "" {
+		port = "80"
+	}
+	conn, err := w.dial(ctx, "tcp", net.JoinHostPort(r.URL.Hostname(), port))
+	if err != nil {
+		if r.Body != nil {
+			_ = r.Body.Close()
+		}
+		return nil, err
+	}
+	p := &patientConn{Conn: conn, ctx: ctx, deadline: time.Now().Add(httpTimeout)}
+	answer, err := p.exchange(r)
+	if err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	answer.Body = closer{answer.Body, conn}
+	return answer, nil
+}
+
+// patientConn is a connection whose reads end with a context or at a deadline.
+type patientConn struct {
+	net.Conn
+	ctx      context.Context
+	deadline time.Time
+}
+
+// Read implements io.Reader.
+func (p *patientConn) Read(b []byte) (int, error) {
+	for {
+		if err := p.ctx.Err(); err != nil {
+			return 0, err
+		}
+		if err := p.SetReadDeadline(earlier(p.deadline, time.Now().Add(patience))); err != nil {
+			return 0, err
+		}
+		n, err := p.Conn.Read(b)
+		if n > 0 || !timeout(err) || !time.Now().Before(p.deadline) {
+			return n, err
+		}
+	}
+}
+
+// exchange writes a request and reads the head of the answer to it.
+func (p *patientConn) exchange(r *http.Request) (*http.Response, error) {
+	if err := p.SetWriteDeadline(p.deadline); err != nil {
+		return nil, err
+	}
+	r = r.Clone(p.ctx)
+	r.Close = true // one exchange only
+	if err := r.Write(p); err != nil {
+		return nil, err
+	}
+	in := bufio.NewReader(io.LimitReader(p, maxHeader+maxBody+1))
+	for {
+		answer, err := http.ReadResponse(in, r)
+		if err != nil || answer.StatusCode/100 != 1 {
+			return answer, err
+		}
+	}
+}
+
+// closer is a body whose Close closes the connection. What is left of the body is
+// not read.
+type closer struct {
+	io.Reader
+	io.Closer
 }
 
 // RoundTrip implements http.RoundTripper: it bounds the body and remembers errors
 // of the network, which goupnp tells as text only.
 func (w *web) RoundTrip(r *http.Request) (*http.Response, error) {
 	w.fail(nil)
-	answer, err := w.transport.RoundTrip(r)
+	answer, err := w.exchange(r)
 	if err != nil {
 		w.fail(err)
 		return nil, err
