@@ -13,8 +13,8 @@ const (
 	// lowRecord is the size of their records, in bytes.
 	lowRecord = 32 << 10
 	// lowEach is after how many bytes of messages such a record goes out while more
-	// messages wait: one in sixteen.
-	lowEach = 15 * lowRecord
+	// messages wait: one in twenty.
+	lowEach = 19 * lowRecord
 	// lowBatch is how many bytes of them are sealed for one write: a message that
 	// comes meanwhile waits for no more.
 	lowBatch = 64 << 10
