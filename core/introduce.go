@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	mathrand "math/rand/v2"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -71,6 +72,9 @@ type post struct {
 	budgets map[PeerID]*budget
 	reading int
 	punches map[meetingID]*punching
+
+	spraying bool                     // a punch guesses ports
+	sprayed  map[netip.Addr]time.Time // at which, and when
 }
 
 // budget is how many letters a peer may still send.

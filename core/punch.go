@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -36,6 +37,10 @@ const (
 	// turnPatience is how long the side with the greater peer id waits for the other
 	// one to begin the handshake on a connection that both may have dialled.
 	turnPatience = 400 * time.Millisecond
+	// sprayPause is how long no ports are guessed at an address at which that was in
+	// vain; maxSprayed bounds the addresses that are remembered.
+	sprayPause = 10 * time.Minute
+	maxSprayed = 1024
 	// maxHeard bounds the probes of one punch that are listened to.
 	maxHeard = 4096
 )
@@ -95,18 +100,28 @@ func (s *Service) punch(a *attempt, id meetingID, mine, theirs wire.Letter, roun
 		return nil
 	}
 	side := func(l wire.Letter) punch.Side { return punch.Side{UDP: l.UDP, TCP: l.TCP, Candidates: l.Endpoints} }
-	p := &punching{
-		s: s, attempt: a, peer: a.peer, key: key, events: make(chan func(time.Time), punchQueue), ready: make(chan struct{}), done: make(chan struct{}),
-		dials: make(map[int]context.CancelFunc), heard: make(map[[16]byte]struct{}), to: make(map[netip.AddrPort]struct{}),
-		machine: punch.New(punch.Config{
-			Mine: side(mine), Theirs: side(theirs), Larger: s.ID().Compare(a.peer) > 0,
-			RTT: round, Lead: round / 2, Seed: binary.NativeEndian.Uint64(seed[:]), UDP: true, TCP: true,
-		}, time.Now()),
+	larger := s.ID().Compare(a.peer) > 0
+	wide := sprays(mine.UDP, theirs.UDP, larger) || sprays(mine.TCP, theirs.TCP, larger)
+	victim := theirs.UDP.External.Addr()
+	if !victim.IsValid() {
+		victim = theirs.TCP.External.Addr()
 	}
 	s.post.mu.Lock()
 	defer s.post.mu.Unlock()
 	if len(s.post.punches) >= maxPunches || s.post.punches[id] != nil {
 		return nil
+	}
+	budget := punch.Budget{}
+	if wide && !s.post.maySpray(victim, time.Now()) {
+		budget.Sprays, budget.Sprayed, wide = 1, 1, false
+	}
+	p := &punching{
+		s: s, attempt: a, peer: a.peer, key: key, events: make(chan func(time.Time), punchQueue), ready: make(chan struct{}), done: make(chan struct{}),
+		dials: make(map[int]context.CancelFunc), heard: make(map[[16]byte]struct{}), to: make(map[netip.AddrPort]struct{}),
+		machine: punch.New(punch.Config{
+			Mine: side(mine), Theirs: side(theirs), Larger: larger, Budget: budget,
+			RTT: round, Lead: round / 2, Seed: binary.NativeEndian.Uint64(seed[:]), UDP: true, TCP: true,
+		}, time.Now()),
 	}
 	if s.post.punches == nil {
 		s.post.punches = make(map[meetingID]*punching)
@@ -114,11 +129,40 @@ func (s *Service) punch(a *attempt, id meetingID, mine, theirs wire.Letter, roun
 	s.post.punches[id] = p
 	s.spawn(func() {
 		p.run()
+		met := s.find(p.peer) != nil
 		s.post.mu.Lock()
+		defer s.post.mu.Unlock()
 		delete(s.post.punches, id)
-		s.post.mu.Unlock()
+		if wide {
+			s.post.spraying = false
+			if met {
+				delete(s.post.sprayed, victim)
+			}
+		}
 	})
 	return p
+}
+
+// sprays reports whether one side may have to guess many ports of the other.
+func sprays(mine, theirs wire.NAT, larger bool) bool {
+	return punch.Plan(mine, theirs, larger).Strategy >= punch.Spray
+}
+
+// maySpray reports whether ports of an address may be guessed now: one punch at a
+// time does that, and not again soon where it was in vain. mu is held.
+func (o *post) maySpray(at netip.Addr, now time.Time) bool {
+	if len(o.sprayed) >= maxSprayed {
+		maps.DeleteFunc(o.sprayed, func(_ netip.Addr, last time.Time) bool { return now.Sub(last) > sprayPause })
+	}
+	last, before := o.sprayed[at]
+	if o.spraying || before && now.Sub(last) < sprayPause || len(o.sprayed) >= maxSprayed {
+		return false
+	}
+	if o.sprayed == nil {
+		o.sprayed = make(map[netip.Addr]time.Time)
+	}
+	o.spraying, o.sprayed[at] = true, now
+	return true
 }
 
 // start lets the machine shoot.
