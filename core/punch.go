@@ -183,7 +183,9 @@ func (p *punching) run() {
 	defer p.end()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	ready, resolved, over := p.ready, p.attempt.ctx.Done(), (<-chan time.Time)(nil)
+	linger := time.NewTimer(punchLife)
+	defer linger.Stop()
+	ready, resolved := p.ready, p.attempt.ctx.Done()
 	for {
 		acts, next := p.machine.Poll(time.Now())
 		for _, act := range acts {
@@ -201,8 +203,9 @@ func (p *punching) run() {
 		case f := <-p.events:
 			f(time.Now())
 		case <-resolved: // there is a session, or the program wants none any more
-			resolved, over = nil, time.After(punch.Linger)
-		case <-over:
+			resolved = nil
+			linger.Reset(punch.Linger)
+		case <-linger.C:
 			return
 		case <-ctx.Done():
 			return
