@@ -199,7 +199,7 @@ func (p *punching) run() {
 		case <-timer.C:
 		case <-ready:
 			ready = nil
-			p.machine.Go(time.Now())
+			p.machine.Shoot(time.Now())
 		case f := <-p.events:
 			f(time.Now())
 		case <-resolved: // there is a session, or the program wants none any more

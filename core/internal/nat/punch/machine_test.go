@@ -69,8 +69,8 @@ func TestSchedule(t *testing.T) {
 		}
 	}
 	note(500 * time.Millisecond)
-	b.m.Go(b.now)
-	b.m.Go(b.now.Add(time.Hour)) // does nothing
+	b.m.Shoot(b.now)
+	b.m.Shoot(b.now.Add(time.Hour)) // does nothing
 	note(350 * time.Millisecond)
 	if want := []string{"0:0/4", "100:0/4", "500:1/0", "520:1/0", "560:1/0", "620:1/0", "700:1/0", "800:1/0"}; !slices.Equal(at, want) {
 		t.Errorf("sent at %v, want %v", at, want)
@@ -96,7 +96,7 @@ func TestQuiet(t *testing.T) {
 		if acts := b.wait(2 * time.Second); len(acts) != 0 {
 			t.Errorf("%s: %v before go", name, acts)
 		}
-		b.m.Go(b.now)
+		b.m.Shoot(b.now)
 		if acts := b.wait(time.Second); len(sends(acts, Probe)) < 6 || len(sends(acts, Opener)) > 0 {
 			t.Errorf("%s: %v after go", name, acts)
 		}
@@ -109,7 +109,7 @@ func TestLarger(t *testing.T) {
 	c := facing(home, home)
 	c.TCP, c.Larger = false, true
 	b := &bench{t, New(c, epoch), epoch}
-	b.m.Go(b.now)
+	b.m.Shoot(b.now)
 	b.wait(400 * time.Millisecond)
 	b.m.Probe(b.now, 0, there, Probe)
 	acts := b.wait(100 * time.Millisecond)
@@ -153,7 +153,7 @@ func TestSmaller(t *testing.T) {
 	c := facing(home, home)
 	c.TCP = false
 	b := &bench{t, New(c, epoch), epoch}
-	b.m.Go(b.now)
+	b.m.Shoot(b.now)
 	b.wait(4900 * time.Millisecond)
 	b.m.Probe(b.now, 0, there, Answer)
 	acts := b.wait(900 * time.Millisecond)
@@ -177,7 +177,7 @@ func TestSmaller(t *testing.T) {
 	}
 	// Another that is never told.
 	b = &bench{t, New(c, epoch), epoch}
-	b.m.Go(b.now)
+	b.m.Shoot(b.now)
 	b.m.Probe(b.now, 0, there, Answer)
 	if got := only[Failed](b.wait(7 * time.Second)); len(got) != 1 || got[0].Reason != ErrChoice {
 		t.Errorf("never told: %v", got)
@@ -211,7 +211,7 @@ func TestSockets(t *testing.T) {
 		if len(used) > 1+min(max(n, 0), 255) {
 			t.Errorf("of %d sockets, %d send", n, len(used))
 		}
-		b.m.Go(b.now)
+		b.m.Shoot(b.now)
 		b.wait(time.Second)
 		if last := min(max(n, 0), 255); last > 0 {
 			b.m.Probe(b.now, last, there, Nominate)
@@ -227,7 +227,7 @@ func TestPause(t *testing.T) {
 	c := facing(home, rnd)
 	c.TCP, c.Larger = false, true
 	b := &bench{t, New(c, epoch), epoch}
-	b.m.Go(b.now)
+	b.m.Shoot(b.now)
 	if got := len(sends(b.wait(time.Second), Probe)); got < 190 || got > 210 {
 		t.Errorf("%d guesses in a second", got)
 	}
@@ -262,7 +262,7 @@ func TestDials(t *testing.T) {
 	if again := only[Dial](b.wait(2 * time.Second)); len(again) != 0 {
 		t.Errorf("openers again: %+v", again)
 	}
-	b.m.Go(b.now)
+	b.m.Shoot(b.now)
 	dials := only[Dial](b.wait(0))
 	if len(dials) != 2 || dials[0].TTL != 0 || dials[0].Fresh || dials[0].Timeout != 400*time.Millisecond {
 		t.Fatalf("at go: %+v", dials)
@@ -307,7 +307,7 @@ func TestStop(t *testing.T) {
 	c := facing(home, rnd)
 	c.UDP = false
 	b := &bench{t, New(c, epoch), epoch}
-	b.m.Go(b.now)
+	b.m.Shoot(b.now)
 	dials := only[Dial](b.wait(300 * time.Millisecond))
 	if len(dials) < 50 {
 		t.Fatalf("%d dials", len(dials))
@@ -388,7 +388,7 @@ func FuzzMachine(f *testing.F) {
 			}
 			switch op % 8 {
 			case 0:
-				m.Go(now)
+				m.Shoot(now)
 			case 1:
 				m.Opened(now, int(arg)-2)
 			case 2, 3:

@@ -141,11 +141,11 @@ func (tr trial) meet(seed uint64) result {
 	w.after(letters[0], func() { begin(1) }) // the offer arrives
 	w.after(letters[0]+letters[1], func() {  // the answer
 		begin(0)
-		w.peers[0].m.Go(w.time())
+		w.peers[0].m.Shoot(w.time())
 		w.peers[0].pump()
 	})
 	w.after(letters[0]+letters[1]+letters[2], func() { // go
-		w.peers[1].m.Go(w.time())
+		w.peers[1].m.Shoot(w.time())
 		w.peers[1].pump()
 	})
 	res := result{w: w}

@@ -5,12 +5,12 @@
 // and where they may be. The machine is pure: it knows no sockets, no keys and no
 // clock. Its owner asks Poll what to do, does it, and says what came of it:
 //
-//	New ──▶ openers ──Go──▶ shots ──a valid probe──▶ answers ──▶ nomination
+//	New ──▶ openers ──Shoot──▶ shots ──a valid probe──▶ answers ──▶ nomination
 //	           (low time to live: both NATs are ready     (the larger peer id
 //	            before anything reaches the other)         chooses the pair)
 //
 //	Poll(now) ──▶ Send, Open, Dial, Stop, Nominated, Failed, and when to ask again
-//	Go, Opened, Probe, Dialled ◀── what happened
+//	Shoot, Opened, Probe, Dialled ◀── what happened
 //
 // After New and after each of these inputs the owner calls Poll, and sets its
 // timer to what that returned.
@@ -51,7 +51,7 @@ const (
 	MaxCandidates = 16
 	// near is a round trip below which openers could reach the peer.
 	near = 3 * time.Millisecond
-	// Patience is how long a Machine waits for Go.
+	// Patience is how long a Machine waits for Shoot.
 	Patience = 10 * time.Second
 )
 
@@ -207,7 +207,7 @@ type Machine struct {
 	tcp  *tcp // nil when not allowed
 	acts []Action
 	made time.Time
-	gone time.Time // when Go came; zero before
+	gone time.Time // when Shoot came; zero before
 }
 
 // New returns a machine at the time now, which is when the peer's letter with its
@@ -225,9 +225,9 @@ func New(c Config, now time.Time) *Machine {
 	return m
 }
 
-// Go says that the peer has sent its openers: from now on everything is sent at
+// Shoot says that the peer has sent its openers: from now on everything is sent at
 // full time to live. Only the first call counts.
-func (m *Machine) Go(now time.Time) {
+func (m *Machine) Shoot(now time.Time) {
 	if !m.gone.IsZero() {
 		return
 	}

@@ -56,7 +56,7 @@ func alone(t *testing.T, c Config, word, slow time.Duration) record {
 	}
 	pump()
 	if word >= 0 {
-		w.after(word, func() { m.Go(w.time()); pump() })
+		w.after(word, func() { m.Shoot(w.time()); pump() })
 	}
 	w.run(time.Minute)
 	if w.events.Len() > 0 {
@@ -235,7 +235,7 @@ func TestSpoofed(t *testing.T) {
 		c.TCP, c.Larger = false, larger
 		now := epoch
 		m := New(c, now)
-		m.Go(now)
+		m.Shoot(now)
 		heard, sent := map[netip.Addr]int{}, map[netip.Addr]int{}
 		total := 0
 		for i := range 20000 {
@@ -278,7 +278,7 @@ func TestReasons(t *testing.T) {
 	c := facing(home, home)
 	c.TCP = false
 	m := New(c, epoch)
-	m.Go(epoch)
+	m.Shoot(epoch)
 	m.Poll(epoch)
 	m.Probe(epoch, 0, netip.MustParseAddrPort(them), Probe)
 	var reason error

@@ -52,7 +52,7 @@ type callee struct {
 	left    int       // tries
 	ports   int       // tries that ended in ErrPort
 	next    time.Time // of the next dial; zero: none
-	from    time.Time // when dials are no openers any more; zero: at Go, which has not come
+	from    time.Time // when dials are no openers any more; zero: at Shoot, which has not come
 	id      int       // of the dial under way, 0: none
 	opening bool      // that is an opener
 }
@@ -130,7 +130,7 @@ func planTCP(c *Config) Part {
 	return p
 }
 
-// begin lets what was opened be dialled, at Go.
+// begin lets what was opened be dialled, at Shoot.
 func (t *tcp) begin(now time.Time) {
 	if t.over {
 		return
@@ -221,7 +221,7 @@ func (t *tcp) again(c *callee, now time.Time, err error) {
 	case opening && c.openers > 0:
 		c.next = now.Add(dialLater)
 	case opening, c.left <= 0, c.ports >= portTries:
-		c.next = time.Time{} // after openers, Go wakes it
+		c.next = time.Time{} // after openers, Shoot wakes it
 	case errors.Is(err, ErrPort):
 		c.next = now.Add(portPause)
 	default:

@@ -18,8 +18,8 @@ const (
 	openerLater = time.Second            // those after it
 	holdLater   = 2 * time.Second        // between packets that hold one of many sockets open
 	holdStagger = 200 * time.Millisecond // in which all of many sockets send once
-	holdLow     = 6 * time.Second        // after Go: until then only openers hold them
-	holdMid     = 2 * time.Second        // after Go: from then on these live twice as long
+	holdLow     = 6 * time.Second        // after Shoot: until then only openers hold them
+	holdMid     = 2 * time.Second        // after Shoot: from then on these live twice as long
 	widen       = 400 * time.Millisecond // when the window of guessed ports grows
 	lineStep    = 10 * time.Millisecond  // of a Line, or less: five for each mapping of others
 	lineLeast   = 2500 * time.Microsecond
@@ -54,10 +54,10 @@ var gaps = [...]time.Duration{20 * time.Millisecond, 40 * time.Millisecond, 60 *
 type mode uint8
 
 const (
-	straight mode = iota // openers, from Go on shots
+	straight mode = iota // openers, from Shoot on shots
 	guessed              // openers until the peer had its chance, then fewer shots
 	held                 // one of many sockets, kept open
-	once                 // one shot at Go: nobody vouches for the address
+	once                 // one shot at Shoot: nobody vouches for the address
 )
 
 // target is an endpoint that one socket sends to.
@@ -68,7 +68,7 @@ type target struct {
 	openers int
 	shots   int
 	next    time.Time // of the next packet; zero: none
-	base    time.Time // when shots begin; zero: at Go, which has not come
+	base    time.Time // when shots begin; zero: at Shoot, which has not come
 }
 
 type pair struct {
@@ -190,7 +190,7 @@ func (u *udp) guess(now time.Time, k, n int) {
 	}
 }
 
-// shoot begins what comes after Go.
+// shoot begins what comes after Shoot.
 func (u *udp) shoot(now time.Time) {
 	if u.state != trying {
 		return
@@ -398,7 +398,7 @@ func (u *udp) advance(t *target, now time.Time, kind Kind) {
 			t.next = t.base
 		}
 		if t.openers >= most {
-			t.next = t.base // zero: Go wakes it
+			t.next = t.base // zero: Shoot wakes it
 		}
 		return
 	}
