@@ -88,7 +88,11 @@ func (a *upnpAgent) hello(ctx context.Context) error {
 	var seen []string
 	result := ErrSilent
 	for i := range searchTimes[1:] {
-		if err := a.search(conn); err != nil {
+		targets := searchTargets
+		if i == 0 {
+			targets = targets[:1]
+		}
+		if err := a.search(conn, targets); err != nil {
 			return silent(ctx, err)
 		}
 		for next := begin.Add(searchTimes[i+1]); time.Now().Before(next); {
@@ -118,14 +122,14 @@ func (a *upnpAgent) hello(ctx context.Context) error {
 	return result
 }
 
-// search sends all searches, to everybody and to the router alone: the one or the
+// search sends searches, to everybody and to the router alone: the one or the
 // other is dropped by some switches and by some routers. An error means that
 // nothing could be sent.
-func (a *upnpAgent) search(conn *net.UDPConn) error {
+func (a *upnpAgent) search(conn *net.UDPConn, targets []string) error {
 	var last error
 	sent := false
 	for _, host := range a.groups() {
-		for _, target := range searchTargets {
+		for _, target := range targets {
 			_, err := conn.WriteToUDPAddrPort(appendSearch(nil, host, target), host)
 			sent, last = sent || err == nil, err
 		}

@@ -600,3 +600,29 @@ func TestWantLess(t *testing.T) {
 	client.await(t, 5*time.Second, "give all back", count(0))
 	clean(t, l)
 }
+
+// Whenever Close comes, nothing is left in the router.
+func TestCloseAtAnyMoment(t *testing.T) {
+	for _, without := range [][]Means{{IGD2}, {PCP, IGD2}, {PCP, NATPMP}} {
+		t.Run(fmt.Sprint("without ", without), func(t *testing.T) {
+			l := newLab(t)
+			start(t, l)
+			step := 2 * time.Millisecond // what UDP takes, and a good deal of it
+			if len(without) == 2 && without[1] == NATPMP {
+				step = 30 * time.Millisecond
+			}
+			mapped := 0
+			for i := range 12 {
+				client := newClient(t, Config{Without: without})
+				client.Want(both...)
+				pause(time.Duration(i) * step)
+				mapped += len(client.Mappings())
+				client.Close()
+				clean(t, l)
+			}
+			if mapped == 0 {
+				t.Error("Close always came before the first mapping")
+			}
+		})
+	}
+}

@@ -15,12 +15,14 @@ const (
 	maxSSDP = 2048
 )
 
-// searchTargets is what we look for: routers that listen to one of these answer.
+// searchTargets is what we look for. A device of version 2 has to answer a search
+// for version 1; the others are for routers that do not know that, and come later:
+// miniupnpd works for 55 ms on each search before it does anything else.
 var searchTargets = []string{
-	"urn:schemas-upnp-org:device:InternetGatewayDevice:2",
 	"urn:schemas-upnp-org:device:InternetGatewayDevice:1",
-	"urn:schemas-upnp-org:service:WANIPConnection:2",
+	"urn:schemas-upnp-org:device:InternetGatewayDevice:2",
 	"urn:schemas-upnp-org:service:WANIPConnection:1",
+	"urn:schemas-upnp-org:service:WANIPConnection:2",
 	"urn:schemas-upnp-org:service:WANPPPConnection:1",
 	"upnp:rootdevice",
 }
