@@ -206,7 +206,10 @@ func (p *punching) run() {
 			resolved = nil
 			linger.Reset(punch.Linger)
 		case <-linger.C:
-			return
+			if !p.s.isRelayed(p.peer) {
+				return
+			}
+			linger.Reset(punch.Linger) // a direct link is better
 		case <-ctx.Done():
 			return
 		}

@@ -279,3 +279,56 @@ func (w *relayed) talk(t *testing.T, seed uint64, count uint64) {
 	}
 	wg.Wait()
 }
+
+// TestRelayThenPunch: peers behind NATs have their first message over a relay after
+// two round trips and a half of it, and a direct link once their NATs are open;
+// where they cannot be opened the relay stays.
+func TestRelayThenPunch(t *testing.T) {
+	for _, c := range []struct {
+		a, b   string
+		direct time.Duration // 0: never
+	}{
+		{"home", "public", 2 * time.Second},
+		{"home", "home", 3 * time.Second},
+		{"home,udp=off", "home,udp=off", 5 * time.Second},
+		{"home", "symmetric", 12 * time.Second},
+		{"symmetric", "symmetric", 0},
+	} {
+		t.Run(c.a+" and "+c.b, func(t *testing.T) {
+			for seed := range uint64(3) {
+				town(t, seed+1, c.a, c.b, crust.Config{Relay: crust.RelayData}, func(t *testing.T, a, b *node) {
+					began := time.Now()
+					if err := a.ConnectPeer(b.ID(), 7); err != nil {
+						t.Fatal(err)
+					}
+					if e := a.final(t, 7); e.Type != crust.EventConnected {
+						t.Fatalf("%v %v", e.Type, e.Err())
+					}
+					if err := a.Send(b.ID(), []byte("hello"), 1); err != nil {
+						t.Fatal(err)
+					}
+					if e := b.message(t); string(e.Data) != "hello" || time.Since(began) > 205*time.Millisecond {
+						t.Errorf("%q after %v", e.Data, time.Since(began))
+					}
+					w := &relayed{t: t, moving: moving{a: a, b: b}}
+					if c.direct > 0 {
+						t.Logf("direct after %v", 200*time.Millisecond+w.await(false, c.direct))
+						return
+					}
+					time.Sleep(2 * time.Minute)
+					if w.how() != crust.Relayed {
+						t.Errorf("connected %v", w.how())
+					}
+					for i := range uint64(100) {
+						if err := b.Send(a.ID(), filled(10_000, i), 1); err != nil {
+							t.Fatal(err)
+						}
+						if e := a.message(t); !bytes.Equal(e.Data, filled(10_000, i)) {
+							t.Fatalf("message %d is wrong", i)
+						}
+					}
+				})
+			}
+		})
+	}
+}

@@ -176,10 +176,7 @@ func (s *Service) meetByRelay(a *attempt) {
 // still is: it tells where a direct link may be had.
 func late[T any](s *Service, a *attempt, came <-chan T) (got T, ok bool) {
 	p := s.find(a.peer)
-	if p == nil {
-		return got, false
-	}
-	if _, how := s.whereabouts(p); how != Relayed {
+	if p == nil || !s.isRelayed(a.peer) {
 		return got, false
 	}
 	timer := time.NewTimer(latePatience)
@@ -192,6 +189,14 @@ func late[T any](s *Service, a *attempt, came <-chan T) (got T, ok bool) {
 	case <-s.ctx.Done():
 	}
 	return got, false
+}
+
+// isRelayed reports whether there is a session with a peer whose link is relayed.
+func (s *Service) isRelayed(id PeerID) bool {
+	s.lookup.RLock()
+	defer s.lookup.RUnlock()
+	p := s.peers[id]
+	return p != nil && p.how == Relayed
 }
 
 // beyondRelay looks at once for a direct link to a peer that may be at endpoints.
