@@ -56,13 +56,20 @@ type asker struct {
 	spent  time.Time
 }
 
-// introduce tells a peer what it should know about its new link and about us.
+// introduce tells a peer what it should know about its new link and about us: how
+// we see it, unless it is on this machine, and where we answer echoes, if there may
+// be a NAT between us.
 func (s *Service) introduce(p *peer, link *secure.Link) {
-	from := endpointOf(endpoint.TCP, link.Conn.RemoteAddr()).Addr
-	if !from.IsValid() {
+	ep := endpointOf(endpoint.TCP, link.Conn.RemoteAddr())
+	from := ep.Addr
+	if !from.IsValid() || ep.Scope() == endpoint.Loopback {
 		return
 	}
 	frames := wire.AppendSeen(nil, from)
+	if ep.Scope() < endpoint.CGNAT {
+		p.sess.SendControl(frames)
+		return
+	}
 	if u, err := s.udpFor(from.Addr()); err == nil {
 		if tag, ok := s.asker(p); ok {
 			frames = wire.Echo{Tag: tag, Port: u.mux.LocalAddr().Port()}.Append(frames)
