@@ -626,3 +626,54 @@ func TestCloseAtAnyMoment(t *testing.T) {
 		})
 	}
 }
+
+// A machine that moves has its ports mapped where it is.
+func TestNetworkChange(t *testing.T) {
+	l := newLab(t)
+	start(t, l)
+	client := newClient(t, Config{})
+	client.Want(both...)
+	client.await(t, 5*time.Second, "map", count(2))
+	ip := func(words string) {
+		t.Helper()
+		if out, err := exec.Command("ip", strings.Fields(words)...).CombinedOutput(); err != nil {
+			t.Fatal(words, err, string(out))
+		}
+	}
+	ip("addr del 192.168.77.2/24 dev eth0") // and the route with it
+	client.Refresh()
+	client.await(t, 2*time.Second, "forget", func(m []Mapping) bool { return len(m) == 0 && errors.Is(client.Report().Err, ErrNoGateway) })
+	ip("addr add 192.168.77.3/24 dev eth0")
+	ip("route add default via 192.168.77.1")
+	client.Refresh()
+	got := client.await(t, 3*time.Second, "map the new address", count(2))
+	for _, m := range got {
+		if m.Internal.Addr().String() != "192.168.77.3" || m.External.Port() == 0 {
+			t.Errorf("mapped %+v", m)
+		}
+	}
+	reach(t, l, got)
+}
+
+// What a program had that crashed is its own again: with the same secret also of
+// routers that hold RFC 6887 more strictly than miniupnpd does.
+func TestAfterCrash(t *testing.T) {
+	l := newLab(t)
+	start(t, l, "enable_upnp=no")
+	mine := [32]byte{1}
+	before := &pcpAgent{caller: caller{netip.MustParseAddr(lab.Host), netip.MustParseAddrPort(lab.Router + ":5351")}, secret: mine}
+	for _, w := range both {
+		if _, err := before.add(t.Context(), &lease{want: w, life: leaseSeconds}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	client := newClient(t, Config{Without: []Means{NATPMP}, Secret: mine})
+	client.Want(both...)
+	got := client.await(t, 5*time.Second, "map", count(2))
+	if got[0].External.String() != "5.5.5.1:45000" || got[1].External.String() != "5.5.5.1:45001" {
+		t.Errorf("mapped %+v", got)
+	}
+	reach(t, l, got)
+	client.Close()
+	clean(t, l)
+}
