@@ -27,8 +27,9 @@ type evilRelay struct {
 	secure *secure.Config
 	id     crust.PeerID
 	lives  sync.WaitGroup
-	tamper func(n int, data []byte) [][]byte // what to send for the n-th frame of data
-	liar   bool                              // it announces circuits as another peer's
+	tamper func(n int, data []byte) [][]byte   // what to send for the n-th frame of data
+	see    func(t wire.FrameType, body []byte) // nil, or takes frames instead of carrying
+	liar   bool                                // it announces circuits as another peer's
 
 	mu       sync.Mutex
 	sessions map[crust.PeerID]*session.Session
@@ -97,6 +98,10 @@ func (e *evilRelay) serve(conn net.Conn) {
 func (e *evilRelay) Relay(sess *session.Session, _ session.Line, t wire.FrameType, body []byte) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.see != nil {
+		e.see(t, body)
+		return nil
+	}
 	send := func(to *session.Session, frame []byte) {
 		if at, ok := to.At(); ok {
 			to.SendLow(at, frame)
