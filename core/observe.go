@@ -70,7 +70,10 @@ func (s *Service) introduce(p *peer, link *secure.Link) {
 		p.sess.SendControl(frames)
 		return
 	}
-	if u, err := s.udpFor(from.Addr()); err == nil {
+	s.udpMu.Lock()
+	u := s.udpOpen(from.Addr()) // who has no UDP socket needs to know nothing of one
+	s.udpMu.Unlock()
+	if u != nil {
 		if tag, ok := s.asker(p); ok {
 			frames = wire.Echo{Tag: tag, Port: u.mux.LocalAddr().Port()}.Append(frames)
 		}

@@ -98,13 +98,7 @@ func (u *udpSocket) close() {
 func (s *Service) udpFor(addr netip.Addr) (*udpSocket, error) {
 	s.udpMu.Lock()
 	defer s.udpMu.Unlock()
-	var found *udpSocket
-	for _, u := range s.sockets {
-		if !u.retired.Load() && !u.lost.Load() && u.mux.Reaches(addr) && (found == nil || u.accept.Load() && !found.accept.Load()) {
-			found = u
-		}
-	}
-	if found != nil {
+	if found := s.udpOpen(addr); found != nil {
 		return found, nil
 	}
 	unspecified := netip.IPv4Unspecified()
@@ -117,6 +111,17 @@ func (s *Service) udpFor(addr netip.Addr) (*udpSocket, error) {
 	}
 	s.sockets = append(s.sockets, u)
 	return u, nil
+}
+
+// udpOpen returns the socket to dial an address from, nil when there is none yet.
+// udpMu is held.
+func (s *Service) udpOpen(addr netip.Addr) (found *udpSocket) {
+	for _, u := range s.sockets {
+		if !u.retired.Load() && !u.lost.Load() && u.mux.Reaches(addr) && (found == nil || u.accept.Load() && !found.accept.Load()) {
+			found = u
+		}
+	}
+	return found
 }
 
 // closeUDP closes all sockets, when no session is left.
