@@ -332,3 +332,24 @@ func TestRelayThenPunch(t *testing.T) {
 		})
 	}
 }
+
+// TestRelayComesBack: a session whose only relay is away for a while goes on soon
+// after that is back, although nobody answers at the endpoints of the peer.
+func TestRelayComesBack(t *testing.T) {
+	relayWorld(t, 0, 1, "tcp", crust.Config{}, crust.Config{}, func(t *testing.T, w *relayed) {
+		w.meet()
+		time.Sleep(time.Second)
+		for _, end := range []*simnet.Host{w.ha, w.hb} {
+			w.Cut(w.hosts[0], end)
+			w.Reset(w.hosts[0], end)
+		}
+		time.Sleep(4 * time.Second)
+		for _, end := range []*simnet.Host{w.ha, w.hb} {
+			w.Heal(w.hosts[0], end)
+		}
+		if took := w.await(true, 15*time.Second); took > 8*time.Second { // the session with the relay comes first
+			t.Errorf("it took %v", took)
+		}
+		w.talk(t, 1, 20)
+	})
+}

@@ -217,8 +217,8 @@ type found struct {
 	err  error
 }
 
-// raceAll dials a peer at its endpoints and, a little later, over relays, and
-// returns the first link.
+// raceAll dials a peer at its endpoints and, a little later, over relays, again and
+// again while it dials, and returns the first link.
 func (s *Service) raceAll(a *attempt, eps []Endpoint) found {
 	ctx, cancel := context.WithCancel(a.ctx)
 	defer cancel()
@@ -240,13 +240,18 @@ func (s *Service) raceAll(a *attempt, eps []Endpoint) found {
 		defer func() { results <- r }()
 		timer := time.NewTimer(relayHead)
 		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-failed:
-		case <-ctx.Done():
-			return
+		last := false // there is no more to wait for
+		for tries := 1; !last && r.err != nil; tries++ {
+			select {
+			case <-timer.C:
+			case <-failed:
+				last = true
+			case <-ctx.Done():
+				return
+			}
+			r.link, r.ep, r.err = s.raceRelays(ctx, a.peer)
+			timer.Reset(redialPause(tries))
 		}
-		r.link, r.ep, r.err = s.raceRelays(ctx, a.peer)
 	})
 	first := <-results
 	if first.err != nil {
