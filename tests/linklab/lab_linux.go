@@ -25,6 +25,9 @@ type HostConfig struct {
 	// Behind names the router that the link goes to, in place of the middle. With a
 	// NAT as well there are two in a row.
 	Behind string
+	// Addr and Addr6 are the addresses of a host without NAT and router. Those that
+	// are not valid the laboratory chooses.
+	Addr, Addr6 netip.Addr
 }
 
 // Config describes a laboratory.
@@ -193,6 +196,17 @@ func (l *Lab) place(i int, h *Host, c HostConfig, config Config) error {
 		}
 	}
 	h.addr, h.v6 = outside(0), public6(i)
+	if c.Addr.IsValid() || c.Addr6.IsValid() {
+		if c.NAT != nil || c.Behind != "" || c.Addr.Is6() || c.Addr6.Is4() || l.byAddr[c.Addr] != nil || l.byAddr[c.Addr6] != nil {
+			return fmt.Errorf("%v and %v cannot be its addresses", c.Addr, c.Addr6)
+		}
+		if c.Addr.IsValid() {
+			h.addr = c.Addr
+		}
+		if c.Addr6.IsValid() {
+			h.v6 = c.Addr6
+		}
+	}
 	l.enter(n, h.addr)
 	if c.NAT != nil {
 		if err := c.NAT.Check(); err != nil {

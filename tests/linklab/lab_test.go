@@ -553,6 +553,7 @@ func TestWrongConfigurationsAreRefused(t *testing.T) {
 		"empty or taken": {Hosts: host(linklab.HostConfig{})},
 		"jitter":         {Hosts: host(linklab.HostConfig{Name: "a", Up: linklab.Shape{Jitter: 1}})},
 		"an MTU of 600":  {MTU: 600, Hosts: host(linklab.HostConfig{Name: "a"})},
+		"cannot be its":  {Hosts: host(linklab.HostConfig{Name: "a", Addr: netip.IPv6Loopback()})},
 		"at most 200":    {Hosts: host(linklab.HostConfig{Name: "a", NAT: &linklab.NAT{Addresses: 201}})},
 	} {
 		lab, err := linklab.New(config)

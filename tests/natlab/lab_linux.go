@@ -14,8 +14,8 @@ import (
 	"github.com/libcrust/libcrust/tests/natsim"
 )
 
-// Config describes a laboratory: sides "a" and "b", and six public hosts with
-// different networks.
+// Config describes a laboratory: sides "a" and "b", and six public hosts in different
+// networks, by the first 16 bits of IPv4 and the first 32 of IPv6.
 type Config struct {
 	A, B Kind
 	// Same puts b behind the NAT of a, beside it. B is not used.
@@ -90,7 +90,11 @@ func New(c Config) (*Lab, error) {
 		}
 	}
 	for i := range publics {
-		links.Hosts = append(links.Hosts, linklab.HostConfig{Name: fmt.Sprint("public", i), Up: way, Down: way})
+		links.Hosts = append(links.Hosts, linklab.HostConfig{
+			Name: fmt.Sprint("public", i), Up: way, Down: way,
+			Addr:  netip.AddrFrom4([4]byte{23, byte(i + 1), 0, 1}),
+			Addr6: netip.AddrFrom16([16]byte{0: 0x2a, 1: 1, 2: byte(i + 1), 15: 1}),
+		})
 	}
 	lab, err := linklab.New(links)
 	if err != nil {
