@@ -159,6 +159,8 @@ type statsReport struct {
 	SentDatagrams      uint64 `json:"sent_datagrams"`
 	ReceivedDatagrams  uint64 `json:"received_datagrams"`
 	LostDatagrams      uint64 `json:"lost_datagrams"`
+	Circuits           int    `json:"circuits"`
+	CarriedBytes       uint64 `json:"carried_bytes"`
 }
 
 func (*startedReport) name() string         { return "started" }
@@ -351,6 +353,7 @@ func statsOf(s crust.Stats) report {
 		WireSentBytes: s.WireSentBytes, WireReceivedBytes: s.WireReceivedBytes, EventsQueued: s.EventsQueued,
 		EventBytesQueued: s.EventBytesQueued, EventsTotal: s.EventsTotal, BackpressurePauses: s.BackpressurePauses,
 		SentDatagrams: s.SentDatagrams, ReceivedDatagrams: s.ReceivedDatagrams, LostDatagrams: s.LostDatagrams,
+		Circuits: s.Circuits, CarriedBytes: s.CarriedBytes,
 	}
 }
 

@@ -10,8 +10,9 @@ import "github.com/libcrust/libcrust/core/internal/wire"
 const (
 	// MaxLow bounds the frames of the low class that wait to be written, in bytes.
 	MaxLow = 16 << 20
-	// lowRecord is the size of their records, in bytes.
-	lowRecord = 32 << 10
+	// lowRecord is the size of their records, in bytes: two full frames of a circuit
+	// fit in.
+	lowRecord = 33 << 10
 	// lowEach is after how many bytes of messages such a record goes out while more
 	// messages wait: one in twenty.
 	lowEach = 19 * lowRecord
