@@ -18,7 +18,7 @@ const (
 	lowEach = 19 * lowRecord
 	// lowBatch is how many bytes of them are sealed for one write: a message that
 	// comes meanwhile waits for no more.
-	lowBatch = 64 << 10
+	lowBatch = lowRecord
 )
 
 // lowQueue is the frames of the low class, in runs of up to lowRecord bytes each.
