@@ -56,6 +56,8 @@ func (c *config) setUint(option int32, v uint64) error {
 		return setSmall(&c.cfg.Role, v, uint64(crust.Client))
 	case C.CRUST_OPT_CIPHER:
 		return setSmall(&c.cfg.Cipher, v, uint64(crust.CipherChaCha20Poly1305))
+	case C.CRUST_OPT_RELAY:
+		return setSmall(&c.cfg.Relay, v, uint64(crust.RelayData))
 	case C.CRUST_OPT_NO_LISTEN:
 		return setBool(&c.cfg.NoListen, v)
 	case C.CRUST_OPT_NO_ACCEPT:
@@ -235,6 +237,12 @@ func (c *config) loadJSON(text []byte) error {
 	merge(&to.LivePort, from.LivePort)
 	merge(&to.NoResume, from.NoResume)
 	merge(&to.NoNetworkWatch, from.NoNetworkWatch)
+	merge(&to.Relay, from.Relay)
+	merge(&to.RelayCircuits, from.RelayCircuits)
+	merge(&to.RelayPerPeer, from.RelayPerPeer)
+	merge(&to.RelayBytesPerSecond, from.RelayBytesPerSecond)
+	merge(&to.RelayBytesPerCircuit, from.RelayBytesPerCircuit)
+	merge(&to.RelayLifetime, from.RelayLifetime)
 	loaded := config{cfg: from}
 	for option := int32(C.CRUST_OPT_CONNECT_TIMEOUT_MS); option <= C.CRUST_OPT_RESEND_BUFFER_BYTES; option++ {
 		if d := c.duration(option); d != nil {

@@ -48,6 +48,14 @@ func goCrustConnectEndpoint(h C.uint64_t, text *C.char, token C.uint64_t, why *C
 	})
 }
 
+//export goCrustConnectPeer
+func goCrustConnectPeer(h C.uint64_t, peer *C.crust_peer_id, token C.uint64_t, why *C.char) (rc C.int32_t) {
+	defer guard(h, why, &rc)
+	return withService("crust_service_connect_peer", h, why, func(s *crust.Service) error {
+		return s.ConnectPeer(*peerID(peer), uint64(token))
+	})
+}
+
 //export goCrustConnectionInfoPeer
 func goCrustConnectionInfoPeer(info unsafe.Pointer, n C.size_t, out *C.crust_peer_id, why *C.char) (rc C.int32_t) {
 	defer guard(0, why, &rc)

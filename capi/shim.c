@@ -360,6 +360,12 @@ crust_result CRUST_CALL crust_connect_endpoint(crust_service service, const char
     return goCrustConnectEndpoint(service, (char *)contact, token, last_error);
 }
 
+crust_result CRUST_CALL crust_service_connect_peer(crust_service service, const crust_peer_id *peer, uint64_t token) {
+    FORK_GUARD();
+    NEED(peer);
+    return goCrustConnectPeer(service, (crust_peer_id *)peer, token, last_error);
+}
+
 crust_result CRUST_CALL crust_connection_info_peer(const void *info, size_t len, crust_peer_id *out) {
     NEED(out);
     memset(out, 0, sizeof *out);

@@ -175,6 +175,9 @@ typedef struct crust_batch  crust_batch;  /* opaque */
 
 #define CRUST_ROLE_NODE   0u
 #define CRUST_ROLE_CLIENT 1u
+#define CRUST_RELAY_SIGNAL 0u /* carries the letters by which two peers meet, and no more */
+#define CRUST_RELAY_OFF    1u /* carries nothing of others */
+#define CRUST_RELAY_DATA   2u /* carries letters and links, within limits; for services that peers can reach */
 
 typedef int32_t crust_option;
 enum {                                          /* what; zero or unset means */
@@ -192,6 +195,8 @@ enum {                                          /* what; zero or unset means */
     CRUST_OPT_NO_RESUME             = 10, /* u64: 1 loses a session with its link; sessions resume */
     CRUST_OPT_NO_NETWORK_WATCH      = 11, /* u64: 1 does not watch this machine's addresses, interfaces and routes,
                                              nor whether it has slept: see crust_service_network_changed; watches */
+    CRUST_OPT_RELAY                 = 12, /* u64: CRUST_RELAY_*, what is done for peers that cannot reach each other;
+                                             CRUST_RELAY_SIGNAL */
     CRUST_OPT_CONNECT_TIMEOUT_MS    = 20, /* u64; 60,000 */
     CRUST_OPT_BOOTSTRAP_TIMEOUT_MS  = 21, /* u64; 10,000 */
     CRUST_OPT_HANDSHAKE_TIMEOUT_MS  = 22, /* u64; 10,000 */
@@ -390,6 +395,12 @@ CRUST_API crust_result CRUST_CALL crust_prepare_connection_info(crust_service se
 CRUST_API crust_result CRUST_CALL crust_connect(crust_service service, const void *info, size_t len, uint64_t token);
 /* Connects to "ENDPOINT" or "ENDPOINT#PEER". The same final events. INVALID, LIMIT, CLOSED. */
 CRUST_API crust_result CRUST_CALL crust_connect_endpoint(crust_service service, const char *contact, uint64_t token);
+/* Connects to a peer of which only the id is known: peers that are connected to
+ * this service introduce the two, over up to six peers in a row. Both open their
+ * NATs; where that fails, a peer that relays carries the link. The same final
+ * events; CONNECT_FAILED has NO_ENDPOINT when no peer is connected and TIMEOUT when
+ * nobody knows the peer. INVALID (the id is zero), SELF, LIMIT, CLOSED. */
+CRUST_API crust_result CRUST_CALL crust_service_connect_peer(crust_service service, const crust_peer_id *peer, uint64_t token);
 /* Checks an info and says who made it. BAD_INFO. */
 CRUST_API crust_result CRUST_CALL crust_connection_info_peer(const void *info, size_t len, crust_peer_id *out);
 /* Ends a session in order; LOST with DISCONNECTED follows on both sides. UNKNOWN_PEER. */

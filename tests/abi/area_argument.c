@@ -83,6 +83,13 @@ static void null_pointers(void) {
     CHECK_CODE(CRUST_ERR_INVALID, crust_connection_info_peer(NULL, 1, &peer));
     CHECK_CODE(CRUST_ERR_BAD_INFO, crust_connection_info_peer(NULL, 0, &peer));
     CHECK_CODE(CRUST_ERR_BAD_INFO, crust_connection_info_peer(&byte, 1, &peer));
+    CHECK_CODE(CRUST_ERR_INVALID, crust_service_connect_peer(s, NULL, 0));
+    CHECK_TEXT("peer");
+    CHECK_CODE(CRUST_OK, crust_service_id(s, &peer));
+    CHECK_CODE(CRUST_ERR_SELF, crust_service_connect_peer(s, &peer, 0));
+    memset(&peer, 0, sizeof peer);
+    CHECK_CODE(CRUST_ERR_INVALID, crust_service_connect_peer(s, &peer, 0));
+    CHECK_TEXT("zero");
     CHECK_CODE(CRUST_ERR_INVALID, crust_disconnect(s, NULL));
     CHECK_CODE(CRUST_ERR_INVALID, crust_listen(s, NULL));
     CHECK_CODE(CRUST_ERR_INVALID, crust_listen(s, "tcp://"));

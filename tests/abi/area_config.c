@@ -32,6 +32,8 @@ static void numbers(void) {
     CHECK_CODE(CRUST_OK, crust_config_set_u64(c, CRUST_OPT_NO_ACCEPT, 1));
     CHECK_CODE(CRUST_OK, crust_config_set_u64(c, CRUST_OPT_NO_NETWORK_WATCH, 1));
     CHECK_CODE(CRUST_ERR_INVALID, crust_config_set_u64(c, CRUST_OPT_NO_NETWORK_WATCH, 2));
+    CHECK_CODE(CRUST_OK, crust_config_set_u64(c, CRUST_OPT_RELAY, CRUST_RELAY_DATA));
+    CHECK_CODE(CRUST_ERR_INVALID, crust_config_set_u64(c, CRUST_OPT_RELAY, CRUST_RELAY_DATA + 1));
     CHECK_CODE(CRUST_OK, crust_config_set_u64(c, CRUST_OPT_NO_RESUME, 1));
     CHECK_CODE(CRUST_ERR_INVALID, crust_config_set_u64(c, CRUST_OPT_NO_RESUME, 2));
     CHECK_CODE(CRUST_OK, crust_config_set_u64(c, CRUST_OPT_RESEND_BUFFER_BYTES, 524288));

@@ -320,6 +320,38 @@ static void each_token_has_one_final_event(void) {
     CHECK_CODE(CRUST_OK, crust_service_free(b.service));
 }
 
+/* a and c know each other's id only; both are connected to b. */
+static void peers_meet_through_a_third(void) {
+    pair p;
+    inbox c;
+    crust_peer_id id_c;
+    const crust_event *e;
+    memset(&c, 0, sizeof c);
+    REQUIRE_OR(pair_make(&p), pair_free(&p));
+    c.service = loopback_service(NULL);
+    REQUIRE_OR(c.service != 0, pair_free(&p));
+    CHECK_CODE(CRUST_OK, crust_service_id(c.service, &id_c));
+    CHECK_CODE(CRUST_OK, crust_service_connect_peer(c.service, &p.id_a, 5)); /* nobody can introduce it yet */
+    e = inbox_await(&c, CRUST_EVENT_CONNECT_FAILED);
+    if (e) CHECK(e->token == 5 && e->code == CRUST_ERR_NO_ENDPOINT && e->peer && memcmp(e->peer, &p.id_a, sizeof p.id_a) == 0);
+    if (!connect_inboxes(&p.b, &c)) goto end;
+    CHECK_CODE(CRUST_OK, crust_service_connect_peer(c.service, &p.id_a, 6));
+    e = inbox_await(&c, CRUST_EVENT_CONNECTED);
+    if (e) CHECK(e->token == 6 && e->peer && memcmp(e->peer, &p.id_a, sizeof p.id_a) == 0);
+    e = inbox_await(&p.a, CRUST_EVENT_CONNECTED);
+    if (e) CHECK(e->token == 0 && e->peer && memcmp(e->peer, &id_c, sizeof id_c) == 0);
+    CHECK_CODE(CRUST_OK, crust_service_connect_peer(c.service, &p.id_a, 7));
+    e = inbox_await(&c, CRUST_EVENT_ALREADY_CONNECTED);
+    if (e) CHECK(e->token == 7);
+    CHECK_CODE(CRUST_OK, crust_send(p.a.service, &id_c, "hello", 5, 1));
+    e = inbox_await(&c, CRUST_EVENT_MESSAGE);
+    if (e) CHECK(e->len == 5 && memcmp(e->data, "hello", 5) == 0 && memcmp(e->peer, &p.id_a, sizeof p.id_a) == 0);
+end:
+    inbox_done(&c);
+    CHECK_CODE(CRUST_OK, crust_service_free(c.service));
+    pair_free(&p);
+}
+
 static void bootstrapping(void) {
     inbox a, b;
     crust_config *config;
@@ -359,6 +391,7 @@ const tap_test exchange_tests[] = {
     {"a full queue refuses, WRITABLE follows once", full_queues_refuse_and_tell},
     {"crust_send_wait waits, and gives up", send_wait_waits},
     {"each token has exactly one final event", each_token_has_one_final_event},
+    {"two peers meet through a third", peers_meet_through_a_third},
     {"bootstrapping", bootstrapping},
 };
 const size_t exchange_count = sizeof exchange_tests / sizeof exchange_tests[0];

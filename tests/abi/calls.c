@@ -30,6 +30,7 @@ void check_calls(crust_service s, crust_result want, crust_result poll_want) {
     CHECK_CODE(want, crust_prepare_connection_info(s, 1));
     CHECK_CODE(want, crust_connect(s, "x", 1, 1));
     CHECK_CODE(want, crust_connect_endpoint(s, "127.0.0.1:1", 1));
+    CHECK_CODE(want, crust_service_connect_peer(s, &peer, 1));
     CHECK_CODE(want, crust_disconnect(s, &peer));
     CHECK_CODE(want, crust_bootstrap(s, 1));
     CHECK_CODE(want, crust_stop_bootstrap(s));

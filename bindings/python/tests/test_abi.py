@@ -134,13 +134,18 @@ class Numbers(TestCase):
             "CIPHER",
             "NO_RESUME",
             "NO_NETWORK_WATCH",
+            "RELAY",
         ):
             ours[name] = getattr(_types, f"_{name}")
         self.assertEqual(ours, declared)
 
     def test_roles_and_ways(self) -> None:
         text = HEADER.read_text()
-        for prefix, kind in (("CRUST_ROLE_", crust.Role), ("CRUST_HOW_", crust.How)):
+        for prefix, kind in (
+            ("CRUST_ROLE_", crust.Role),
+            ("CRUST_HOW_", crust.How),
+            ("CRUST_RELAY_", crust.Relay),
+        ):
             declared = {
                 name: int(value) for name, value in re.findall(rf"#define {prefix}(\w+)\s+(\d+)u", text)
             }

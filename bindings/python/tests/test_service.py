@@ -90,6 +90,47 @@ class Connecting(TestCase):
             with self.fails(crust.SelfConnect):
                 one.connect_endpoint(one.listeners()[0]).result(PATIENCE)
 
+    def test_through_a_third(self) -> None:
+        network = new_network()
+        with new_service(network) as one, new_service(network) as other, new_service(network) as third:
+            with self.fails(crust.NoEndpoint, "introduce"):
+                one.connect_peer(other.id).result(PATIENCE)
+            link(one, third)
+            link(other, third)
+            call = one.connect_peer(other.id)
+            met = call.result(PATIENCE)
+            assert isinstance(met, crust.Connected)
+            self.assertEqual((met.peer, met.token), (other.id, call.token))
+            self.assertEqual(wait_for(other, crust.Connected).peer, one.id)
+            one.send(other.id, b"hello")
+            self.assertEqual(wait_for(other, crust.Message), crust.Message(one.id, b"hello", 1))
+            self.assertEqual(
+                one.connect_peer(other.id).result(PATIENCE).__class__, crust.AlreadyConnected
+            )
+
+    def test_wrong_peer_ids(self) -> None:
+        with new_service(new_network()) as one:
+            with self.fails(crust.SelfConnect, "our own service"):
+                one.connect_peer(one.id)
+            with self.fails(crust.Invalid, "zero"):
+                one.connect_peer(bytes(32))
+            with self.fails(crust.Invalid, "32"):
+                one.connect_peer(b"short")
+        with self.fails(crust.Closed):
+            one.connect_peer(b"\1" * 32)
+
+    def test_relaying_is_refused_when_off(self) -> None:
+        network = new_network()
+        with (
+            new_service(network, connect_timeout=1.0) as one,
+            new_service(network) as other,
+            new_service(network, relay=crust.Relay.OFF) as third,
+        ):
+            link(one, third)
+            link(other, third)
+            with self.fails(crust.Timeout):
+                one.connect_peer(other.id).result(PATIENCE)
+
     def test_malformed_info(self) -> None:
         with new_service(new_network()) as one:
             info = one.prepare_connection_info().result(PATIENCE)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Optional, TypedDict, Union
 
-from ._types import Cipher, Role
+from ._types import Cipher, Relay, Role
 
 
 class Options(TypedDict, total=False):
@@ -22,6 +22,7 @@ class Options(TypedDict, total=False):
     port_rotation: Optional[float]
     accept: bool
     network_watch: bool
+    relay: Relay
     contacts: Sequence[str]
     cipher: Cipher
     connect_timeout: Optional[float]

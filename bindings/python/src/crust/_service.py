@@ -379,6 +379,24 @@ class Service(Sending):
         """
         return self._call("connect", _ffi.crust_connect_endpoint, _ffi.c_string(contact, "contact"))
 
+    def connect_peer(self, peer: bytes) -> Call[Union[Connected, AlreadyConnected]]:
+        """Connect to a peer of which only the id is known.
+
+        Peers that are connected to this service introduce the two, over up to six peers in a row.
+        Both open their NATs; where that fails, a peer that relays carries the link.
+
+        Returns:
+            As `connect`. It raises `NoEndpoint` when no peer is connected, and `Timeout` when
+            nobody knows the peer.
+
+        Raises:
+            Invalid: the peer id is zero.
+            SelfConnect: it is this service's own.
+            Limit, Closed: as `connect`.
+        """
+        check_peer(peer)
+        return self._call("connect", _ffi.crust_service_connect_peer, peer)
+
     def bootstrap(self) -> Call[Bootstrapped]:
         """Try all `Config.contacts` at once and keep the first that answers.
 

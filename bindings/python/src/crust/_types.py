@@ -87,6 +87,17 @@ class Cipher(NamedNumber):
     """Always ChaCha20-Poly1305."""
 
 
+class Relay(NamedNumber):
+    """What a service does for peers that cannot reach each other."""
+
+    SIGNAL = 0
+    """Carry the letters by which two peers meet, and no more."""
+    OFF = 1
+    """Carry nothing of others."""
+    DATA = 2
+    """Carry letters and links, within limits; for services that peers can reach."""
+
+
 # Record ciphers by the number that crust_peer_info gives.
 _CIPHER_NAMES = {1: "ChaCha20-Poly1305", 2: "AES-256-GCM"}
 
@@ -113,6 +124,7 @@ class Config:
         accept: whether peers may begin sessions; see `Service.set_accept`.
         network_watch: whether to watch this machine's addresses, interfaces and routes, and
             whether it has slept; see `Service.network_changed`.
+        relay: what is done for peers that cannot reach each other.
         contacts: fallback endpoints of `Service.bootstrap`, ``ENDPOINT`` or ``ENDPOINT#PEER``.
         cipher: restricts the record cipher.
         connect_timeout: for one connect altogether; 60 s.
@@ -149,6 +161,7 @@ class Config:
     port_rotation: Optional[float] = None
     accept: bool = True
     network_watch: bool = True
+    relay: Relay = Relay.SIGNAL
     contacts: Sequence[str] = ()
     cipher: Cipher = Cipher.AUTO
     connect_timeout: Optional[float] = None
@@ -202,6 +215,7 @@ _NUMBERS = {
 }
 _NETWORK_NAME, _IDENTITY_FILE, _IDENTITY_SEED, _APP_ID = 1, 2, 3, 4
 _ROLE, _NO_LISTEN, _NO_ACCEPT, _CIPHER, _NO_RESUME, _NO_NETWORK_WATCH = 5, 6, 7, 8, 10, 11
+_RELAY = 12
 _U64_MAX = (1 << 64) - 1
 
 
@@ -269,6 +283,8 @@ def apply_config(handle: ctypes.c_void_p, config: Config) -> None:
         _ffi.check(_ffi.crust_config_set_u64(handle, _NO_ACCEPT, 1))
     if not config.network_watch:
         _ffi.check(_ffi.crust_config_set_u64(handle, _NO_NETWORK_WATCH, 1))
+    if config.relay:
+        _ffi.check(_ffi.crust_config_set_u64(handle, _RELAY, _number(config.relay, "relay")))
     if not config.resume:
         _ffi.check(_ffi.crust_config_set_u64(handle, _NO_RESUME, 1))
     if config.cipher:

@@ -167,6 +167,12 @@ pub struct crust_batch {
 pub const CRUST_ROLE_NODE: u32 = 0;
 /// A user of the network.
 pub const CRUST_ROLE_CLIENT: u32 = 1;
+/// Carries the letters by which two peers meet, and no more.
+pub const CRUST_RELAY_SIGNAL: u32 = 0;
+/// Carries nothing of others.
+pub const CRUST_RELAY_OFF: u32 = 1;
+/// Carries letters and links, within limits; for services that peers can reach.
+pub const CRUST_RELAY_DATA: u32 = 2;
 
 /// An option of [`crust_config`].
 pub type crust_option = i32;
@@ -193,6 +199,8 @@ pub const CRUST_OPT_LIVE_PORT: crust_option = 9;
 pub const CRUST_OPT_NO_RESUME: crust_option = 10;
 /// u64: 1 does not watch this machine's network: see [`crust_service_network_changed`].
 pub const CRUST_OPT_NO_NETWORK_WATCH: crust_option = 11;
+/// u64: `CRUST_RELAY_*`, what is done for peers that cannot reach each other.
+pub const CRUST_OPT_RELAY: crust_option = 12;
 /// u64; 60,000.
 pub const CRUST_OPT_CONNECT_TIMEOUT_MS: crust_option = 20;
 /// u64; 10,000.
@@ -595,6 +603,11 @@ unsafe extern "C" {
     pub fn crust_connect_endpoint(
         service: crust_service,
         contact: *const c_char,
+        token: u64,
+    ) -> crust_result;
+    pub fn crust_service_connect_peer(
+        service: crust_service,
+        peer: *const crust_peer_id,
         token: u64,
     ) -> crust_result;
     pub fn crust_connection_info_peer(

@@ -20,6 +20,19 @@ pub enum Role {
     Client,
 }
 
+/// What a service does for peers that cannot reach each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Relay {
+    /// Carries nothing of others.
+    Off,
+    /// Carries the letters by which two peers meet, and no more.
+    #[default]
+    Signal,
+    /// Carries letters and links, within limits. For services that peers can reach.
+    Data,
+}
+
 impl Role {
     pub(crate) fn from_raw(role: u8) -> Self {
         if u32::from(role) == sys::CRUST_ROLE_CLIENT {
@@ -155,6 +168,17 @@ impl Config {
     /// they change. Default: watches, where the system lets it.
     pub fn no_network_watch(self) -> Self {
         self.number(sys::CRUST_OPT_NO_NETWORK_WATCH, 1)
+    }
+
+    /// What is done for peers that cannot reach each other. Default:
+    /// [`Relay::Signal`].
+    pub fn relay(self, relay: Relay) -> Self {
+        let relay = match relay {
+            Relay::Off => sys::CRUST_RELAY_OFF,
+            Relay::Signal => sys::CRUST_RELAY_SIGNAL,
+            Relay::Data => sys::CRUST_RELAY_DATA,
+        };
+        self.number(sys::CRUST_OPT_RELAY, u64::from(relay))
     }
 
     /// Adds a contact for [`bootstrap`](crate::Handle::bootstrap): `"ENDPOINT"`,

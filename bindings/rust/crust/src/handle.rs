@@ -311,6 +311,22 @@ impl Handle {
             .map(drop)
     }
 
+    /// Connects to a peer of which only the id is known: peers that are connected
+    /// to this service introduce the two, over up to six peers in a row. Both open
+    /// their NATs; where that fails, a peer that relays carries the link. The same
+    /// final events as [`connect`](Handle::connect), which fails with
+    /// [`NoEndpoint`](crate::ErrorKind::NoEndpoint) when no peer is connected, and
+    /// with [`Timeout`](crate::ErrorKind::Timeout) when nobody knows the peer.
+    ///
+    /// Errors: [`Invalid`](crate::ErrorKind::Invalid) when the id is zero,
+    /// [`SelfConnect`](crate::ErrorKind::SelfConnect),
+    /// [`Limit`](crate::ErrorKind::Limit).
+    pub fn connect_peer(&self, peer: &PeerId, token: u64) -> Result<()> {
+        // SAFETY: an id.
+        check(unsafe { sys::crust_service_connect_peer(self.service, peer.as_raw(), token) })
+            .map(drop)
+    }
+
     /// Tries all [contacts](crate::Config::contact) at once and keeps the first
     /// that answers. Final event: [`Bootstrapped`](crate::Event::Bootstrapped) or
     /// [`BootstrapFailed`](crate::Event::BootstrapFailed).

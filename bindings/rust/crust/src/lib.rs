@@ -71,7 +71,7 @@ mod service;
 #[cfg(feature = "stream")]
 mod stream;
 
-pub use config::{Config, Role};
+pub use config::{Config, Relay, Role};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Batch, Event, How, Message, Payload};
 pub use handle::{Handle, Outgoing, Sent};

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Node, PATIENCE, couple, listening, pair};
-use crust::{Cipher, Config, ErrorKind, Event, How, MAX_MESSAGE, Outgoing, Role};
+use crust::{Cipher, Config, ErrorKind, Event, How, MAX_MESSAGE, Outgoing, Relay, Role};
 
 #[test]
 fn hello_both_ways_by_connection_info() {
@@ -57,6 +57,47 @@ fn hello_both_ways_by_connection_info() {
     let message = alice.message();
     assert_eq!((message.peer, message.priority), (bob.id(), 9));
     assert_eq!(message.as_ref(), b"hello Alice");
+}
+
+#[test]
+fn two_meet_through_a_third() {
+    let (mut third, mut alice) = couple();
+    let mut bob = Node::new(listening());
+    bob.service.connect_peer(&alice.id(), 4).unwrap(); // nobody can introduce them yet
+    let (token, error) = bob.connect_failed();
+    assert_eq!((token, error.kind()), (4, ErrorKind::NoEndpoint), "{error}");
+    let contact = format!("{}#{}", third.service.listeners().unwrap()[0], third.id());
+    bob.service.connect_endpoint(&contact, 5).unwrap();
+    assert_eq!(bob.connected(), third.id());
+    assert_eq!(third.connected(), bob.id());
+    alice.service.connect_peer(&bob.id(), 6).unwrap();
+    let met = alice.wait("a session", |event| match event {
+        Event::Connected { peer, token, .. } => Some((peer, token)),
+        Event::ConnectFailed { error, .. } => panic!("{error}"),
+        _ => None,
+    });
+    assert_eq!(met, (bob.id(), 6));
+    assert_eq!(bob.connected(), alice.id());
+    bob.service.send(&alice.id(), "hello", 1).unwrap();
+    assert_eq!(&*alice.message(), b"hello");
+}
+
+#[test]
+fn letters_are_not_carried_when_relaying_is_off() {
+    let (third, alice) = pair(
+        listening().relay(Relay::Off),
+        Config::new()
+            .no_listen()
+            .connect_timeout(Duration::from_secs(1)),
+    );
+    let mut alice = alice;
+    let mut bob = Node::new(listening());
+    let contact = format!("{}#{}", third.service.listeners().unwrap()[0], third.id());
+    bob.service.connect_endpoint(&contact, 5).unwrap();
+    assert_eq!(bob.connected(), third.id());
+    alice.service.connect_peer(&bob.id(), 6).unwrap();
+    let (token, error) = alice.connect_failed();
+    assert_eq!((token, error.kind()), (6, ErrorKind::Timeout), "{error}");
 }
 
 #[test]

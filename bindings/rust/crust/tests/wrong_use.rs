@@ -102,6 +102,11 @@ fn connecting_to_oneself_is_refused() {
     });
     let error = node.service.connect(&info, 2).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::SelfConnect, "{error}");
+    let error = node.service.connect_peer(&node.id(), 2).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::SelfConnect, "{error}");
+    let zero = crust::PeerId::from([0; 32]);
+    let error = node.service.connect_peer(&zero, 2).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
     // At an endpoint it shows only when the other end has proved who it is.
     node.service.connect_endpoint(&endpoint, 3).unwrap();
     let (token, error) = node.connect_failed();
@@ -263,6 +268,7 @@ fn a_closed_service_says_that_it_is_closed() {
         service.send_wait(&to, "late", 0, None),
         service.prepare_connection_info(1),
         service.connect_endpoint("tcp://127.0.0.1:1", 1),
+        service.connect_peer(&to, 1),
         service.listen("tcp://127.0.0.1:0"),
         service.bootstrap(1),
         b.events.try_next().map(drop),
