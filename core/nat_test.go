@@ -3,6 +3,7 @@ package crust_test
 import (
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	crust "github.com/libcrust/libcrust/core"
 )
@@ -50,6 +51,7 @@ func TestNATReportPublic(t *testing.T) {
 		if e := b.final(t, 9); e.Type != crust.EventConnected {
 			t.Fatalf("got %v %v", e.Type, e.Err())
 		}
+		synctest.Wait() // b has told what it sees
 		if err := b.Send(a.ID(), []byte("what I see came before"), 1); err != nil {
 			t.Fatal(err)
 		}

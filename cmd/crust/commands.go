@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,12 +28,14 @@ const maxBulkSize = 4 * crust.MaxMessage
 var usages = []struct{ name, form, help string }{
 	{"info", "info", "print the word that lets another peer connect to this one"},
 	{"connect", "connect INFO | ENDPOINT[#PEER]", "connect to the peer that printed INFO, or to whoever is at ENDPOINT"},
+	{"dial", "dial PEER", "connect to a peer of which only the id is known, through connected peers"},
 	{"send", "send PEER TEXT", "send one message: the rest of the line"},
 	{"receipt", "receipt PEER TEXT", "send one message and tell when it has arrived"},
 	{"bulk", "bulk PEER COUNT SIZE [PRIORITY]", "send COUNT messages of SIZE bytes; priority 0 is the most urgent (default 1)"},
 	{"datagram", "datagram PEER TEXT", "send one datagram, which may be lost: the rest of the line"},
 	{"disconnect", "disconnect PEER", "end a session in order"},
 	{"netchange", "netchange", "say that this machine's network has changed"},
+	{"nat", "nat", "print what is known of the NATs in front of this machine"},
 	{"peers", "peers", "list the connected peers"},
 	{"stats", "stats", "print the counters"},
 	{"quit", "quit", "close in order, as the end of the input does"},
@@ -45,6 +48,8 @@ func (p *peer) command(name string) func(ctx context.Context, arguments string) 
 		return p.commandInfo
 	case "connect":
 		return p.commandConnect
+	case "dial":
+		return p.commandDial
 	case "send":
 		return p.commandSend
 	case "receipt":
@@ -57,6 +62,8 @@ func (p *peer) command(name string) func(ctx context.Context, arguments string) 
 		return p.commandDisconnect
 	case "netchange":
 		return p.commandNetchange
+	case "nat":
+		return p.commandNAT
 	case "peers":
 		return p.commandPeers
 	case "stats":
@@ -81,7 +88,7 @@ func helpText() string {
 	for _, u := range usages {
 		fmt.Fprintf(&b, "  %-32s %s\n", u.form, u.help)
 	}
-	b.WriteString("PEER is a peer id or its first digits, as long as they fit one connected peer only.")
+	b.WriteString("PEER is a peer id or its first digits, as long as they fit one connected peer only; for dial, one that this peer has met.")
 	return b.String()
 }
 
@@ -167,6 +174,18 @@ func (p *peer) commandConnect(_ context.Context, arguments string) error {
 		return &crust.Error{Op: "connect", Code: crust.CodeBadInfo, Err: fmt.Errorf("%.40q is neither an endpoint such as tcp://203.0.113.5:5483 nor a word that info printed", w[0])}
 	}
 	return p.connect(func(token uint64) error { return p.service.Connect(info, token) })
+}
+
+func (p *peer) commandDial(_ context.Context, arguments string) error {
+	w, err := words("dial", arguments, 1, 1)
+	if err != nil {
+		return err
+	}
+	who, err := p.resolveMet(w[0])
+	if err != nil {
+		return err
+	}
+	return p.connect(func(token uint64) error { return p.service.ConnectPeer(who, token) })
 }
 
 // connect begins a connect and notes when it was asked for, see
@@ -284,6 +303,14 @@ func (p *peer) commandNetchange(_ context.Context, arguments string) error {
 	return nil
 }
 
+func (p *peer) commandNAT(_ context.Context, arguments string) error {
+	if _, err := words("nat", arguments, 0, 0); err != nil {
+		return err
+	}
+	p.out.tell(natOf(p.service.NAT()))
+	return nil
+}
+
 func (p *peer) commandPeers(_ context.Context, arguments string) error {
 	if _, err := words("peers", arguments, 0, 0); err != nil {
 		return err
@@ -303,6 +330,28 @@ func (p *peer) commandStats(_ context.Context, arguments string) error {
 // resolve finds the peer that PEER means: an id, or a prefix that fits one
 // connected peer only.
 func (p *peer) resolve(op, text string) (crust.PeerID, error) {
+	connected := func() (ids []crust.PeerID) {
+		for _, info := range p.service.Peers() {
+			ids = append(ids, info.Peer)
+		}
+		return ids
+	}
+	return resolveAmong(op, text, "connected", connected)
+}
+
+// resolveMet finds the peer that the PEER of dial means: an id, or a prefix that
+// fits one only of the peers that this one has been connected to, the last maxMet.
+func (p *peer) resolveMet(text string) (crust.PeerID, error) {
+	return resolveAmong("dial", text, "known", func() []crust.PeerID {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return slices.Clone(p.met)
+	})
+}
+
+// resolveAmong finds an id, or the only one of some peers, which what describes,
+// whose id begins with text.
+func resolveAmong(op, text, what string, among func() []crust.PeerID) (crust.PeerID, error) {
 	prefix := strings.ToLower(text)
 	if len(prefix) == 2*len(crust.PeerID{}) {
 		id, err := crust.ParsePeerID(prefix)
@@ -314,19 +363,14 @@ func (p *peer) resolve(op, text string) (crust.PeerID, error) {
 	if len(prefix) > 2*len(crust.PeerID{}) || strings.Trim(prefix, "0123456789abcdef") != "" {
 		return crust.PeerID{}, invalid("%s: %.80q is no peer id and no beginning of one", op, text)
 	}
-	var found []crust.PeerID
-	for _, info := range p.service.Peers() {
-		if strings.HasPrefix(info.Peer.String(), prefix) {
-			found = append(found, info.Peer)
-		}
-	}
+	found := slices.DeleteFunc(among(), func(id crust.PeerID) bool { return !strings.HasPrefix(id.String(), prefix) })
 	switch len(found) {
 	case 0:
-		return crust.PeerID{}, &crust.Error{Op: op, Code: crust.CodeUnknownPeer, Err: fmt.Errorf("no connected peer's id begins with %q", text)}
+		return crust.PeerID{}, &crust.Error{Op: op, Code: crust.CodeUnknownPeer, Err: fmt.Errorf("no %s peer's id begins with %q", what, text)}
 	case 1:
 		return found[0], nil
 	}
-	return crust.PeerID{}, invalid("%s: the ids of %d connected peers begin with %q", op, len(found), text)
+	return crust.PeerID{}, invalid("%s: the ids of %d %s peers begin with %q", op, len(found), what, text)
 }
 
 // cause takes the operation's name off an error that gets another one.

@@ -19,6 +19,7 @@ type peerFlags struct {
 	rotation  time.Duration
 	window    time.Duration
 	noResume  bool
+	relay     string
 	network   string
 	identity  string
 	appID     string
@@ -75,11 +76,13 @@ its input open: tail -f /dev/null | crust peer --echo
 	flags.BoolVar(&f.noAccept, "no-accept", false, "refuse connections that peers begin")
 	flags.DurationVar(&f.window, "resume-window", 0, "let a session whose link is gone wait `TIME` for another one, no longer than the other side does (default 30s)")
 	flags.BoolVar(&f.noResume, "no-resume", false, "lose a session with its link")
+	flags.StringVar(&f.relay, "relay", "signal", "`WHAT` is done for peers that cannot reach each other: off, signal (carry the letters by which they meet) or data (carry their links too, where peers can reach this one)")
 	flags.BoolVar(&f.echo, "echo", false, "send every message back to whom it came from")
 	flags.BoolVar(&f.quiet, "quiet-messages", false, "do not print received messages of over 256 bytes, only count them in stats")
 	flags.BoolVar(&f.json, "json", false, "one JSON object per line, for programs")
 	flags.StringVar(&f.config, "config", "", "`FILE` with settings as JSON (docs/CONFIG.md); a flag given beside it replaces its setting")
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{"node", "client"}, cobra.ShellCompDirectiveNoFileComp)))
+	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("relay", cobra.FixedCompletions([]string{"off", "signal", "data"}, cobra.ShellCompDirectiveNoFileComp)))
 	for _, name := range []string{"listen", "live-port", "port-rotation", "resume-window", "network", "app-id", "contact"} {
 		cobra.CheckErr(cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions))
 	}
@@ -177,6 +180,14 @@ func (f *peerFlags) check(cmd *cobra.Command, cfg *crust.Config) error {
 	}
 	if given("no-resume") {
 		cfg.NoResume = f.noResume
+	}
+	if given("relay") {
+		modes := map[string]crust.RelayMode{"off": crust.RelayOff, "signal": crust.RelaySignal, "data": crust.RelayData}
+		mode, ok := modes[f.relay]
+		if !ok {
+			return usagef("--relay is off, signal or data, not %q", f.relay)
+		}
+		cfg.Relay = mode
 	}
 	if given("contact") {
 		cfg.Contacts = nil

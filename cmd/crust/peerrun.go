@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,6 +25,9 @@ const maxLine = crust.MaxMessage + 1024
 // defaultCloseTimeout is that of crust.Config.
 const defaultCloseTimeout = 5 * time.Second
 
+// maxMet bounds the peers that dial knows by the first digits of their ids.
+const maxMet = 1024
+
 // peer is one run of `crust peer`: a goroutine prints the events, one reads the
 // commands, and senders send.
 type peer struct {
@@ -39,6 +43,7 @@ type peer struct {
 	sessions uint64                  // guarded by mu; number of sessions told so far
 	told     map[crust.PeerID]uint64 // guarded by mu; which of them is this peer's, while connected
 	connects map[uint64]uint64       // guarded by mu; by token: sessions when the connect was asked for
+	met      []crust.PeerID          // guarded by mu; who has been connected, the last one last; at most maxMet
 }
 
 func newPeer(service *crust.Service, out *output, closeTimeout time.Duration) *peer {
@@ -163,6 +168,7 @@ func (p *peer) handle(ctx context.Context, e *crust.Event) {
 		p.mu.Lock()
 		p.sessions++
 		p.told[e.Peer] = p.sessions
+		p.meet(e.Peer)
 		delete(p.connects, e.Token)
 		p.mu.Unlock()
 	case crust.EventLost:
@@ -186,6 +192,15 @@ func (p *peer) handle(ctx context.Context, e *crust.Event) {
 	if r := reportOf(e); r != nil {
 		p.out.put(r)
 	}
+}
+
+// meet notes that a peer has been connected. The caller holds p.mu.
+func (p *peer) meet(id crust.PeerID) {
+	if i := slices.Index(p.met, id); i >= 0 {
+		p.met = slices.Delete(p.met, i, i+1)
+	}
+	p.met = append(p.met, id)
+	p.met = slices.Delete(p.met, 0, max(0, len(p.met)-maxMet))
 }
 
 // answerAlreadyConnected answers a connect that found a session. When that

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	crust "github.com/libcrust/libcrust/core"
+)
+
+// natReport is the answer to nat.
+type natReport struct {
+	header
+	UDP       natFlow `json:"udp"`
+	TCP       natFlow `json:"tcp"`
+	Reachable bool    `json:"reachable"`
+	Why       string  `json:"why"`
+}
+
+// natFlow is what is known of one transport protocol.
+type natFlow struct {
+	NAT        string           `json:"nat"` // unknown, no or yes
+	Mapping    string           `json:"mapping"`
+	Filtering  string           `json:"filtering"`
+	Ports      string           `json:"ports"`
+	Step       int              `json:"step,omitempty"` // of sequential ports
+	Low        uint16           `json:"low,omitempty"`  // of a block
+	High       uint16           `json:"high,omitempty"`
+	Double     bool             `json:"double,omitempty"`
+	Near       bool             `json:"near,omitempty"`
+	Confidence string           `json:"confidence"`
+	External   []netip.AddrPort `json:"external"`
+}
+
+func (*natReport) name() string { return "nat" }
+
+func (r *natReport) text() string {
+	reached := "reachable: "
+	if !r.Reachable {
+		reached = "not known to be reachable: "
+	}
+	return "UDP: " + r.UDP.text() + "\nTCP: " + r.TCP.text() + "\n" + reached + r.Why
+}
+
+// text describes the flow for people.
+func (f *natFlow) text() string {
+	if len(f.External) == 0 {
+		return "nothing is known; it takes connected peers to find out"
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "seen as %v (confidence: %s)", f.External[0], f.Confidence)
+	if f.Near {
+		b.WriteString(" by peers nearby only")
+	}
+	if f.NAT == "no" {
+		b.WriteString(", no NAT, filtering " + f.Filtering)
+		return b.String()
+	}
+	fmt.Fprintf(&b, ", mapping %s, filtering %s, ports %s", f.Mapping, f.Filtering, f.Ports)
+	switch {
+	case f.Step != 0:
+		fmt.Fprintf(&b, " by %+d", f.Step)
+	case f.High != 0:
+		fmt.Fprintf(&b, " from %d to %d", f.Low, f.High)
+	}
+	if f.Double {
+		b.WriteString(", two NATs in a row")
+	}
+	return b.String()
+}
+
+// natOf gives the facts their names.
+func natOf(r crust.NATReport) report {
+	return &natReport{UDP: natFlowOf(r.UDP), TCP: natFlowOf(r.TCP), Reachable: r.Reachable, Why: r.Why}
+}
+
+func natFlowOf(f crust.NATFlow) natFlow {
+	nat := "unknown"
+	switch {
+	case f.None:
+		nat = "no"
+	case len(f.External) > 0:
+		nat = "yes"
+	}
+	return natFlow{
+		NAT: nat, Mapping: f.Mapping.String(), Filtering: f.Filtering.String(), Ports: f.Ports.String(), Step: f.Step, Low: f.Low, High: f.High,
+		Double: f.Double, Near: f.Near, Confidence: f.Confidence, External: append([]netip.AddrPort{}, f.External...), // none are [], not null
+	}
+}

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"bytes"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	crust "github.com/libcrust/libcrust/core"
+)
+
+// Two peers that know each other's id only meet through a third.
+func TestDial(t *testing.T) {
+	hub := start(t)
+	a, b := start(t), start(t)
+	a.tell("dial %s", b.id)
+	if l := a.next("connect_failed"); l.text("code") != "no_endpoint" || l.text("peer") != b.id {
+		t.Errorf("without any peer: %s", l.raw)
+	}
+	join(a, hub)
+	join(b, hub)
+	a.tell("dial %s", b.id)
+	if l := a.next("connected"); l.text("peer") != b.id {
+		t.Errorf("got %s, want the peer %s", l.raw, b.id)
+	}
+	if l := b.next("connected"); l.text("peer") != a.id {
+		t.Errorf("got %s, want the peer %s", l.raw, a.id)
+	}
+	a.tell("dial %s", b.id)
+	a.refuse("connected")
+	a.tell("disconnect %s", b.id)
+	a.next("lost")
+	b.next("lost")
+	a.tell("dial %s", b.id[:20]) // one that has been connected
+	if l := a.next("connected"); l.text("peer") != b.id {
+		t.Errorf("got %s, want the peer %s", l.raw, b.id)
+	}
+	a.tell("dial %s", a.id)
+	a.refuse("self")
+	a.tell("dial %s", strings.Repeat("0", 64))
+	a.refuse("invalid")
+	a.tell("dial %s", strings.Repeat("0", 20))
+	a.refuse("unknown_peer")
+	a.tell("dial")
+	a.refuse("invalid")
+}
+
+// A peer that carries nothing of others introduces nobody.
+func TestRelayOff(t *testing.T) {
+	hub := start(t, "--relay", "off")
+	config := filepath.Join(t.TempDir(), "settings")
+	if err := os.WriteFile(config, []byte(`{"connect_timeout_ms":1000}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a, b := start(t, "--config", config), start(t)
+	join(a, hub)
+	join(b, hub)
+	a.tell("dial %s", b.id)
+	if l := a.next("connect_failed"); l.text("code") != "timeout" {
+		t.Errorf("got %s, want code timeout", l.raw)
+	}
+	if _, stderr, code := invoke("peer", "--relay", "everything"); code != exitUsage || !strings.Contains(stderr, "off, signal or data") {
+		t.Errorf("--relay everything: exit code %d, %q", code, stderr)
+	}
+}
+
+// The names of the fields are the contract.
+func TestNAT(t *testing.T) {
+	a := start(t)
+	a.tell("nat")
+	got := a.next("nat")
+	has(t, got, "udp", "tcp", "reachable", "why")
+	for _, flow := range []string{"udp", "tcp"} {
+		f, _ := got.fields[flow].(map[string]any)
+		for key, want := range map[string]string{"nat": "unknown", "mapping": "unknown", "filtering": "unknown", "ports": "unknown", "confidence": "none"} {
+			if f[key] != want {
+				t.Errorf("%s: %s is %v, want %q", flow, key, f[key], want)
+			}
+		}
+		if list, ok := f["external"].([]any); !ok || len(list) != 0 {
+			t.Errorf("%s: external is %v, want an empty list", flow, f["external"])
+		}
+	}
+	if got.fields["reachable"] != false || got.text("why") == "" {
+		t.Errorf("got %s", got.raw)
+	}
+	a.tell("nat now")
+	a.refuse("invalid")
+}
+
+// What is known is told under the words of RFC 4787.
+func TestNATFields(t *testing.T) {
+	at := netip.MustParseAddrPort("203.0.113.5:5483")
+	for _, c := range []struct {
+		flow crust.NATFlow
+		want string
+	}{
+		{crust.NATFlow{None: true, External: []netip.AddrPort{at}, Mapping: crust.NATEndpointIndependent, Ports: crust.NATPortsPreserving, Confidence: "confirmed"},
+			`{"nat":"no","mapping":"endpoint-independent","filtering":"unknown","ports":"preserving","confidence":"confirmed","external":["203.0.113.5:5483"]}`},
+		{crust.NATFlow{External: []netip.AddrPort{at}, Mapping: crust.NATAddressPortDependent, Filtering: crust.NATAddressDependent, Ports: crust.NATPortsSequential, Step: 2, Double: true, Near: true, Confidence: "tentative"},
+			`{"nat":"yes","mapping":"address-and-port-dependent","filtering":"address-dependent","ports":"sequential","step":2,"double":true,"near":true,"confidence":"tentative","external":["203.0.113.5:5483"]}`},
+		{crust.NATFlow{External: []netip.AddrPort{at}, Mapping: crust.NATAddressDependent, Ports: crust.NATPortsBlock, Low: 1024, High: 2047, Confidence: "none"},
+			`{"nat":"yes","mapping":"address-dependent","filtering":"unknown","ports":"block","low":1024,"high":2047,"confidence":"none","external":["203.0.113.5:5483"]}`},
+	} {
+		var out bytes.Buffer
+		newOutput(&out, true).tell(natOf(crust.NATReport{UDP: c.flow, Reachable: true, Why: "tcp by 192.0.2.1:5, unasked"}))
+		if !strings.Contains(out.String(), `"udp":`+c.want+`,"tcp":{`) || !strings.Contains(out.String(), `"reachable":true,"why":"tcp by 192.0.2.1:5, unasked"}`) {
+			t.Errorf("got %s, want udp %s", out.String(), c.want)
+		}
+	}
+}
+
+// The words of every kind of NAT.
+func TestNATForPeople(t *testing.T) {
+	at := []netip.AddrPort{netip.MustParseAddrPort("203.0.113.5:5483")}
+	for _, c := range []struct {
+		flow crust.NATFlow
+		want []string
+	}{
+		{crust.NATFlow{}, []string{"nothing is known"}},
+		{crust.NATFlow{None: true, External: at, Filtering: crust.NATAddressDependent}, []string{"203.0.113.5:5483", "no NAT", "filtering address-dependent"}},
+		{crust.NATFlow{External: at, Mapping: crust.NATAddressPortDependent, Ports: crust.NATPortsSequential, Step: -2},
+			[]string{"mapping address-and-port-dependent", "filtering unknown", "ports sequential by -2"}},
+		{crust.NATFlow{External: at, Mapping: crust.NATEndpointIndependent, Ports: crust.NATPortsBlock, Low: 1024, High: 2047, Double: true, Near: true},
+			[]string{"mapping endpoint-independent", "ports block from 1024 to 2047", "two NATs", "nearby"}},
+	} {
+		lines := strings.Split(natOf(crust.NATReport{UDP: c.flow, Why: "nobody came"}).text(), "\n")
+		if len(lines) != 3 || slices.ContainsFunc(c.want, func(w string) bool { return !strings.Contains(lines[0], w) }) {
+			t.Errorf("got %q, want %q in the first of 3 lines", lines, c.want)
+		}
+		if !strings.Contains(lines[2], "not known to be reachable: nobody came") {
+			t.Errorf("got %q", lines[2])
+		}
+	}
+}
