@@ -70,7 +70,7 @@ func ParseInfo(b []byte) (Info, error) {
 	for range int(b[57]) {
 		ep, tail, err := parseEndpoint(rest)
 		if err != nil {
-			return Info{}, err
+			return Info{}, fmt.Errorf("connection info: %w", err)
 		}
 		if rest = tail; ep.Transport.Known() {
 			i.Endpoints = append(i.Endpoints, ep)
