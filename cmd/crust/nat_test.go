@@ -136,3 +136,29 @@ func TestNATForPeople(t *testing.T) {
 		}
 	}
 }
+
+// doctor connects to peers, says which it reached and what they told.
+func TestDoctor(t *testing.T) {
+	a := start(t, "--network", "doctor")
+	stdout, stderr, code := invoke("doctor", "--network", "doctor", "--wait", "0s", a.at+"#"+a.id, "127.0.0.1:1")
+	if code != exitOK || stderr != "" {
+		t.Errorf("exit code %d, standard error %q", code, stderr)
+	}
+	for _, want := range []string{"listening on tcp://", "connected " + a.id[:8], "not connected: connect tcp://127.0.0.1:1", "\nUDP: ", "\nTCP: ", "\nnot known to be reachable: "} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("%q has no %q", stdout, want)
+		}
+	}
+	a.next("connected")
+	if l := a.next("lost"); l.text("code") != "disconnected" {
+		t.Errorf("got %s, want an orderly end", l.raw)
+	}
+	if stdout, stderr, code = invoke("doctor", "127.0.0.1:1"); code != exitFailure || !strings.Contains(stderr, "none of the 1 peers") {
+		t.Errorf("nobody there: exit code %d, %q, %q", code, stdout, stderr)
+	}
+	for _, wrong := range [][]string{{}, {"nowhere"}, {"--wait", "-1s", "127.0.0.1:1"}, {"--wait", "2h", "127.0.0.1:1"}} {
+		if _, stderr, code := invoke(append([]string{"doctor"}, wrong...)...); code != exitUsage || stderr == "" {
+			t.Errorf("doctor %q: exit code %d, %q", wrong, code, stderr)
+		}
+	}
+}
