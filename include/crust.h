@@ -467,6 +467,8 @@ typedef struct crust_stats {
     uint64_t events_total, backpressure_pauses;
     uint64_t sent_datagrams, received_datagrams;
     uint64_t lost_datagrams;                                 /* received ones that found no room */
+    uint64_t circuits;                                       /* links carried for others, now */
+    uint64_t carried_bytes;                                  /* of those, since the start */
 } crust_stats;
 
 /* Counters since the service was made. Bytes beyond the library's own struct

@@ -125,6 +125,7 @@ static void datagrams(void) {
     CHECK_CODE(CRUST_ERR_INVALID, crust_max_datagram(p.a.service, NULL));
     stats = stats_of(p.a.service);
     CHECK(stats.sent_datagrams >= 3 && stats.received_datagrams == 0 && stats.lost_datagrams == 0);
+    CHECK(stats.circuits == 0 && stats.carried_bytes == 0);
     CHECK(eventually(has_counted, &p.b.service));
     CHECK(stats_of(p.b.service).sent_datagrams == 0);
     pair_free(&p);

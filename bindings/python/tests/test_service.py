@@ -104,9 +104,7 @@ class Connecting(TestCase):
             self.assertEqual(wait_for(other, crust.Connected).peer, one.id)
             one.send(other.id, b"hello")
             self.assertEqual(wait_for(other, crust.Message), crust.Message(one.id, b"hello", 1))
-            self.assertEqual(
-                one.connect_peer(other.id).result(PATIENCE).__class__, crust.AlreadyConnected
-            )
+            self.assertEqual(one.connect_peer(other.id).result(PATIENCE).__class__, crust.AlreadyConnected)
 
     def test_wrong_peer_ids(self) -> None:
         with new_service(new_network()) as one:

@@ -202,8 +202,10 @@ class ListenerStopped(Event):
 
 @dataclass(frozen=True)
 class NetworkChanged(Event):
-    """Addresses, interfaces or routes of this machine have changed, it has slept, or
-    `Service.network_changed` was called. Several changes may be told as one.
+    """This machine's network has changed.
+
+    Addresses, interfaces or routes have changed, it has slept, or `Service.network_changed` was
+    called. Several changes may be told as one.
 
     Attributes:
         count: how many addresses came or went.

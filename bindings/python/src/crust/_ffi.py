@@ -162,6 +162,8 @@ class StatsStruct(ctypes.Structure):
         ("sent_datagrams", c_uint64),
         ("received_datagrams", c_uint64),
         ("lost_datagrams", c_uint64),
+        ("circuits", c_uint64),
+        ("carried_bytes", c_uint64),
     )
 
 

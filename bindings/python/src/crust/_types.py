@@ -279,14 +279,15 @@ def apply_config(handle: ctypes.c_void_p, config: Config) -> None:
         _ffi.check(_ffi.crust_config_set_bytes(handle, _APP_ID, app_id, len(app_id)))
     if config.role:
         _ffi.check(_ffi.crust_config_set_u64(handle, _ROLE, _number(config.role, "role")))
-    if not config.accept:
-        _ffi.check(_ffi.crust_config_set_u64(handle, _NO_ACCEPT, 1))
-    if not config.network_watch:
-        _ffi.check(_ffi.crust_config_set_u64(handle, _NO_NETWORK_WATCH, 1))
+    for option, wanted in (
+        (_NO_ACCEPT, config.accept),
+        (_NO_NETWORK_WATCH, config.network_watch),
+        (_NO_RESUME, config.resume),
+    ):
+        if not wanted:
+            _ffi.check(_ffi.crust_config_set_u64(handle, option, 1))
     if config.relay:
         _ffi.check(_ffi.crust_config_set_u64(handle, _RELAY, _number(config.relay, "relay")))
-    if not config.resume:
-        _ffi.check(_ffi.crust_config_set_u64(handle, _NO_RESUME, 1))
     if config.cipher:
         _ffi.check(_ffi.crust_config_set_u64(handle, _CIPHER, _number(config.cipher, "cipher")))
     _apply_endpoints(handle, config)
@@ -386,6 +387,8 @@ class Stats:
         backpressure_pauses: times that reading stopped because the event queue was full.
         sent_datagrams, received_datagrams: by `Service.send_datagram`.
         lost_datagrams: received ones that found no room in the event queue.
+        circuits: links carried for others, now.
+        carried_bytes: of those, since the start.
     """
 
     peers: int
@@ -410,6 +413,8 @@ class Stats:
     sent_datagrams: int
     received_datagrams: int
     lost_datagrams: int
+    circuits: int
+    carried_bytes: int
 
 
 def stats(raw: _ffi.StatsStruct) -> Stats:

@@ -472,6 +472,10 @@ pub struct crust_stats {
     pub received_datagrams: u64,
     /// Datagrams received that found no room in the event queue.
     pub lost_datagrams: u64,
+    /// Links carried for others, now.
+    pub circuits: u64,
+    /// Bytes of those, since the start.
+    pub carried_bytes: u64,
 }
 
 // ---- functions: documented in crust.h ---------------------------------------

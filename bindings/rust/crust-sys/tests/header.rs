@@ -136,6 +136,7 @@ fn all_layouts() -> Vec<(String, i64)> {
             received_messages, received_bytes, dropped_messages, wire_sent_bytes,
             wire_received_bytes, events_queued, event_bytes_queued, events_total,
             backpressure_pauses, sent_datagrams, received_datagrams, lost_datagrams,
+            circuits, carried_bytes,
         }
     }
 }

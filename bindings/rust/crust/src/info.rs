@@ -196,6 +196,10 @@ stats! {
     received_datagrams,
     /// Datagrams received that found no room in the event queue.
     lost_datagrams,
+    /// Links carried for others, now.
+    circuits,
+    /// Bytes of those, since the start.
+    carried_bytes,
 }
 
 #[cfg(test)]

@@ -1,0 +1,30 @@
+package main
+
+import (
+	"testing"
+	"time"
+
+	crust "github.com/libcrust/libcrust/core"
+)
+
+// What a text says about relaying reaches the service, and what it does not say stays.
+func TestLoadJSONRelay(t *testing.T) {
+	var c config
+	err := c.loadJSON([]byte(`{"relay":"data","relay_circuits":7,"relay_per_peer":3,"relay_bytes_per_second":65536,` +
+		`"relay_bytes_per_circuit":131072,"relay_lifetime_ms":5000,"no_network_watch":true}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.loadJSON([]byte(`{"relay_circuits":8}`)); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := c.forService()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cfg.Identity.Zero()
+	if cfg.Relay != crust.RelayData || cfg.RelayCircuits != 8 || cfg.RelayPerPeer != 3 || cfg.RelayBytesPerSecond != 65536 ||
+		cfg.RelayBytesPerCircuit != 131072 || cfg.RelayLifetime != 5*time.Second || !cfg.NoNetworkWatch {
+		t.Errorf("got %+v", cfg)
+	}
+}
