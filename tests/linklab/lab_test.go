@@ -324,7 +324,9 @@ func TestMTU(t *testing.T) {
 			}
 			fits := make([]byte, 1300-header)
 			if _, err := from.Write(fits); err != nil || receive(5*time.Second) != len(fits) {
-				t.Fatalf("a packet of 1300 bytes did not arrive: %v", err)
+				up, _ := a.Counters()
+				_, down := b.Counters()
+				t.Fatalf("a packet of 1300 bytes did not arrive: %v; %+v, %+v", err, up, down)
 			}
 			if _, err := from.Write(make([]byte, len(fits)+1)); err != nil {
 				t.Fatal(err)

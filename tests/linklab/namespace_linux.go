@@ -1,13 +1,17 @@
 package linklab
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
+	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -188,5 +192,41 @@ func configure(mtu int, addrs []netip.Addr) error {
 			return fmt.Errorf("route by %v: %w", a, err)
 		}
 	}
+	for _, a := range addrs {
+		if a.Is6() {
+			if err := await6(a); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
+}
+
+// await6 waits until the kernel takes what is sent to an address of IPv6 for its own,
+// in the namespace of the calling thread. It sees to that in the background, later
+// when it is busy.
+func await6(a netip.Addr) error {
+	const (
+		patience = 10 * time.Second
+		local    = 0x80000000 // RTF_LOCAL of linux/ipv6_route.h
+	)
+	want := hex.EncodeToString(a.AsSlice())
+	for begin := time.Now(); time.Since(begin) < patience; time.Sleep(time.Millisecond) {
+		table, err := os.ReadFile("/proc/thread-self/net/ipv6_route")
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(string(table)) {
+			// Destination, its prefix, source, its prefix, next hop, metric, references,
+			// use, flags, interface.
+			fields := strings.Fields(line)
+			if len(fields) < 10 || fields[0] != want || fields[1] != "80" {
+				continue
+			}
+			if flags, err := strconv.ParseUint(fields[8], 16, 32); err == nil && flags&local != 0 {
+				return nil
+			}
+		}
+	}
+	return fmt.Errorf("%v does not work within %v", a, patience)
 }
