@@ -216,15 +216,19 @@ func (in *inbox) got(n int) {
 // take opens every complete record that is buffered, and lets the peer know what
 // has come if it is time.
 func (in *inbox) take() error {
+	before := in.line.position.Load()
 	err := in.parse()
-	l := in.line
-	if in.number != l.position.Load() {
-		in.s.has.Store(in.has)
-		l.position.Store(in.number)
-		l.bytes.Store(in.size)
-		in.s.acknowledge(l)
+	if in.note(); in.number != before {
+		in.s.acknowledge(in.line)
 	}
 	return err
+}
+
+// note tells the writer how far the reader is.
+func (in *inbox) note() {
+	in.s.has.Store(in.has)
+	in.line.position.Store(in.number)
+	in.line.bytes.Store(in.size)
 }
 
 // parse opens every complete record that is buffered.
@@ -343,6 +347,7 @@ func (in *inbox) control(t wire.FrameType, body []byte) error {
 		if err != nil {
 			return protocol(err)
 		}
+		in.note() // who answers acknowledges all that came before
 		s.mu.Lock()
 		if s.line == in.line && s.state < finishing {
 			s.pong, s.pongDue = v, true // of several pings the last is answered: the memory has a bound
