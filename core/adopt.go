@@ -535,8 +535,9 @@ func (s *Service) insert(link *secure.Link, a adoption, claim uint64, id wire.Se
 	joined := s.joined(p.id, a.attempt)
 	e := Event{Type: EventConnected, Peer: p.id, detail: d}
 	asked := slices.IndexFunc(joined, func(at *attempt) bool { return !at.quiet })
-	if asked >= 0 {
+	if asked >= 0 { // the call began before its peer came
 		e.Token = joined[asked].token
+		d.took = time.Since(joined[asked].began)
 	}
 	calls := []func(){s.events.add(e)}
 	for i, at := range joined {
