@@ -119,7 +119,9 @@ func (s *Service) respond(g *guest, t endpoint.Transport) {
 	// The exact moment at which we give up says nothing about us.
 	patience := s.cfg.HandshakeTimeout - rand.N(s.cfg.HandshakeTimeout/4+1)
 	g.conn.SetDeadline(began.Add(patience)) //nolint:errcheck // a closed connection shows in the first read
-	how, link, err := Accepted, (*secure.Link)(nil), error(nil)
+	var link *secure.Link
+	var err error
+	how := Accepted
 	if p := s.begins(endpointOf(t, g.conn.RemoteAddr()).Addr); p != nil {
 		how = Punched
 		link, err = p.shake(g.conn)

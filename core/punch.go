@@ -399,7 +399,7 @@ func (p *punching) nominated(ctx context.Context, act punch.Nominated) {
 			p.s.log.Debug("no handshake through the opened NATs", "peer", p.peer.Short(), "error", err)
 			return
 		}
-		p.adopt(p.s.newUTP(a).link(), endpoint.New(UTP, act.Remote), began)
+		p.adopt(p.s.newUTP(a).link(), endpoint.New(UTP, act.Remote), began) //nolint:errcheck // it is logged
 	})
 }
 
@@ -470,11 +470,11 @@ func (p *punching) dial(ctx context.Context, act punch.Dial) error {
 func (s *Service) listenPort(to netip.Addr) netip.AddrPort {
 	for _, l := range s.Listeners() {
 		if l.Transport == TCP && !s.isOld(l) && (to.Is4() || l.Addr.Addr().Is6()) {
-			any := netip.IPv4Unspecified()
+			local := netip.IPv4Unspecified()
 			if to.Is6() {
-				any = netip.IPv6Unspecified()
+				local = netip.IPv6Unspecified()
 			}
-			return netip.AddrPortFrom(any, l.Addr.Port())
+			return netip.AddrPortFrom(local, l.Addr.Port())
 		}
 	}
 	return netip.AddrPort{}

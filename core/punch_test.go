@@ -26,7 +26,7 @@ func town(t *testing.T, seed uint64, natA, natB string, cfg crust.Config, f func
 			public = append(public, n)
 		}
 		behind := func(nat string, address string) *node {
-			host := (*simnet.Host)(nil)
+			var host *simnet.Host
 			if nat == "public" {
 				host = internet.Host(address)
 			} else {

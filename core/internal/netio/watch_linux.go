@@ -16,11 +16,10 @@ import (
 // Watch implements Watched by what the kernel tells (rtnetlink(7)), or by looking
 // each 2 s where programs may not listen to that.
 func (system) Watch() (Watcher, error) {
-	w, err := newNetlink()
-	if err != nil {
-		return newPoller(pollEvery), nil
+	if w, err := newNetlink(); err == nil {
+		return w, nil
 	}
-	return w, nil
+	return newPoller(pollEvery), nil
 }
 
 // asleep returns how long the machine has slept since it was started.
@@ -180,7 +179,7 @@ type routes map[string]string
 
 // take reads a run of messages. It reports whether addresses, interfaces or
 // routes may be different, and whether routes are.
-func (r routes) take(b []byte) (any, route bool) {
+func (r routes) take(b []byte) (some, route bool) {
 	for len(b) >= unix.NLMSG_HDRLEN {
 		size := binary.NativeEndian.Uint32(b)
 		kind := binary.NativeEndian.Uint16(b[4:])
@@ -190,15 +189,15 @@ func (r routes) take(b []byte) (any, route bool) {
 		body := b[unix.NLMSG_HDRLEN:size]
 		switch kind {
 		case unix.RTM_NEWLINK, unix.RTM_DELLINK, unix.RTM_NEWADDR, unix.RTM_DELADDR:
-			any = true
+			some = true
 		case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
 			if r.route(kind == unix.RTM_NEWROUTE, body) {
-				any, route = true, true
+				some, route = true, true
 			}
 		}
 		b = b[min(len(b), int(size+3)&^3):]
 	}
-	return any, route
+	return some, route
 }
 
 // route takes a message about a route, and reports whether it tells anything new.

@@ -87,12 +87,9 @@ func (b *books) charge(a netip.Addr) bool {
 	if x == nil || b.left <= 0 {
 		return false
 	}
-	limit := 0
-	switch {
-	case b.vouched[a]:
+	limit := 1 + 2*x.heard
+	if b.vouched[a] {
 		limit = b.base[a] + 3*x.heard
-	default:
-		limit = 1 + 2*x.heard
 	}
 	if x.proven {
 		limit += provenBase

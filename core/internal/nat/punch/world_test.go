@@ -344,9 +344,9 @@ func (p *peer) dial(a Dial) {
 	p.dialling[a.ID] = t
 	p.links[t] = c
 	p.atOnce++
-	for _, again := range []time.Duration{0, 1, 2, 3, 4} { // as Linux retransmits
-		if again*time.Second < a.Timeout {
-			p.w.after(again*time.Second, func() {
+	for seconds := range 5 { // as Linux retransmits
+		if again := time.Duration(seconds) * time.Second; again < a.Timeout {
+			p.w.after(again, func() {
 				if p.links[t] == c && !c.done {
 					p.segment(t, "syn", a.TTL)
 				}
@@ -410,8 +410,8 @@ func (p *peer) receive(t tuple, what string) {
 	case !c.done && (what == "syn+ack" || c.asked):
 		c.done = true
 		if what == "syn+ack" {
-			for _, again := range []time.Duration{0, 250, 750} { // what is sent first, and repeated, acknowledges too
-				p.w.after(again*time.Millisecond, func() { p.segment(t, "ack", 0) })
+			for _, again := range []int{0, 250, 750} { // what is sent first, and repeated, acknowledges too
+				p.w.after(time.Duration(again)*time.Millisecond, func() { p.segment(t, "ack", 0) })
 			}
 		}
 		p.linked = true
