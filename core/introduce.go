@@ -130,10 +130,11 @@ func (o *post) open(id meetingID, r *route, now time.Time) bool {
 
 // ConnectPeer connects to a peer of which only the id is known: peers that are
 // connected to this one introduce the two, directly or over up to six peers in a
-// row. The final event is as for Connect; without any peer it is
+// row. Then both dial, and open their NATs together; meanwhile a peer that relays
+// may carry the link. The final event is as for Connect; without any peer it is
 // EventConnectFailed with CodeNoEndpoint, and CodeTimeout when nobody knows the
-// peer, which cannot be told from one that does not answer. Errors: CodeSelf,
-// CodeLimit, CodeClosed.
+// peer, which cannot be told from one that does not answer. Errors: CodeInvalid
+// (the id is zero), CodeSelf, CodeLimit, CodeClosed.
 func (s *Service) ConnectPeer(id PeerID, token uint64) error {
 	if id.IsZero() {
 		return &Error{Op: "connect", Code: CodeInvalid, Err: errors.New("the peer id is zero")}

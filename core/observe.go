@@ -43,7 +43,6 @@ type watch struct {
 // asker is the echoes between us and one peer. Its address is that of the
 // session's link when it told of the echo; watch.mu guards what is not constant.
 type asker struct {
-	peer   *peer
 	key    *secure.ProbeKey
 	ours   uint64         // the tag of what comes to us
 	theirs uint64         // zero until they have told it
@@ -96,7 +95,7 @@ func (s *Service) asker(p *peer) (tag uint64, ok bool) {
 				return 0, false
 			}
 		}
-		p.echo = &asker{peer: p, key: key, ours: binary.BigEndian.Uint64(b[:]), budget: echoRate}
+		p.echo = &asker{key: key, ours: binary.BigEndian.Uint64(b[:]), budget: echoRate}
 		if s.watch.asks == nil {
 			s.watch.asks = make(map[uint64]*asker)
 		}

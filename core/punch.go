@@ -87,8 +87,7 @@ func (h *hole) MaxSegments() int                    { return h.conn.MaxSegments(
 func (h *hole) Close() error                        { return h.conn.Close() }
 
 // punch begins a punch with the peer of an attempt, unless too many are under way.
-// It is waited for by the returned channel, nil when there is none. sent is when
-// our letter with our facts went out, round how long the answer took; both are
+// Both letters are as they were written. round is how long the answer to ours took,
 // zero for the side that was sought.
 func (s *Service) punch(a *attempt, id meetingID, mine, theirs wire.Letter, round time.Duration) *punching {
 	key, err := s.secure.NewProbeKey(a.peer, id)
