@@ -33,10 +33,25 @@ suite() {
     esac
 }
 
-# suites_end prints the table and returns 1 when a suite failed.
+# suite_failure NAME prints what the log of a failed suite says of its failure, so
+# that the end of a long output is enough to know it.
+suite_failure() {
+    local log=$BUILD/log/$1.log
+    say "$1 failed; of its log"
+    grep -anE -m 20 -- '--- FAIL|^FAIL|FAILED|panicked|^not ok|DATA RACE|ERROR:|^panic:' "$log" || true
+    printf '%s\n' "... and the end:"
+    tail -n 40 "$log"
+}
+
+# suites_end prints what failed and the table, and returns 1 when a suite failed.
 suites_end() {
     local i colour failed=0 unable=0 total=${#SUITE_NAMES[@]}
     printf '\n'
+    for i in "${!SUITE_NAMES[@]}"; do
+        if [ "${SUITE_STATES[$i]}" = FAILED ]; then
+            suite_failure "${SUITE_NAMES[$i]}"
+        fi
+    done
     say "Summary"
     for i in "${!SUITE_NAMES[@]}"; do
         case ${SUITE_STATES[$i]} in
