@@ -46,6 +46,7 @@ func TestConstantsOfTheSpecification(t *testing.T) {
 		"RekeyInterval": {RekeyInterval, 65536}, "MaxMessage": {MaxMessage, 2097152}, "MaxOpenPieces": {MaxOpenPieces, 8},
 		"FlightNonce": {FlightNonce, 24}, "MaxNoise": {MaxNoise, 1024}, "MaxPadding": {MaxPadding, 1024}, "Version": {Version, 1},
 		"MaxAppID": {MaxAppID, 256}, "MaxHeld": {MaxHeld, 16}, "MaxEndpoints": {MaxEndpoints, 32}, "MaxInfo": {MaxInfo, 4096},
+		"MaxContact": {MaxContact, 448}, "MaxContactEndpoints": {MaxContactEndpoints, 8}, "MaxContactLife": {MaxContactLife, 86400},
 	} {
 		if c[0] != c[1] {
 			t.Errorf("%s is %d, and docs/PROTOCOL.md says %d", name, c[0], c[1])
