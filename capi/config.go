@@ -66,6 +66,10 @@ func (c *config) setUint(option int32, v uint64) error {
 		return setBool(&c.cfg.NoNetworkWatch, v)
 	case C.CRUST_OPT_NO_RESUME:
 		return setBool(&c.cfg.NoResume, v)
+	case C.CRUST_OPT_NO_PORT_MAP:
+		return setSmall(&c.cfg.PortMap, v, uint64(crust.PortMapOff))
+	case C.CRUST_OPT_EXTERNAL_PORT:
+		return setSmall(&c.cfg.ExternalPort, v, math.MaxUint16)
 	case C.CRUST_OPT_LIVE_PORT:
 		return setSmall(&c.cfg.LivePort, v, math.MaxUint16)
 	}
@@ -155,7 +159,7 @@ func (c *config) size(option int32) *int {
 func wrongOption(option int32, kind string) error {
 	var c config
 	known := c.duration(option) != nil || c.size(option) != nil ||
-		option >= C.CRUST_OPT_NETWORK_NAME && option <= C.CRUST_OPT_NO_RESUME
+		option >= C.CRUST_OPT_NETWORK_NAME && option <= C.CRUST_OPT_EXTERNAL_PORT
 	if known {
 		return fmt.Errorf("option %d does not take a %s", option, kind)
 	}
@@ -237,6 +241,8 @@ func (c *config) loadJSON(text []byte) error {
 	merge(&to.LivePort, from.LivePort)
 	merge(&to.NoResume, from.NoResume)
 	merge(&to.NoNetworkWatch, from.NoNetworkWatch)
+	merge(&to.PortMap, from.PortMap)
+	merge(&to.ExternalPort, from.ExternalPort)
 	merge(&to.Relay, from.Relay)
 	merge(&to.RelayCircuits, from.RelayCircuits)
 	merge(&to.RelayPerPeer, from.RelayPerPeer)
@@ -272,8 +278,9 @@ func (c *config) forService() (crust.Config, error) {
 	cfg.Listen = slices.Clone(cfg.Listen)
 	cfg.Contacts = slices.Clone(cfg.Contacts)
 	cfg.AppID = slices.Clone(cfg.AppID)
-	var err error
+	err := checkEnvironment(&cfg)
 	switch {
+	case err != nil:
 	case len(c.seed) > 0:
 		cfg.Identity, err = identity.FromSeed(c.seed)
 	case c.identityFile != "":
@@ -282,6 +289,24 @@ func (c *config) forService() (crust.Config, error) {
 		cfg.Identity, err = identity.Generate()
 	}
 	return cfg, err
+}
+
+// checkEnvironment lets the environment turn port mapping off, also when the
+// program has changed it: what Go knows is the environment that the process
+// began with, which crust.New looks at.
+func checkEnvironment(cfg *crust.Config) error {
+	value := C.crust__portmap_variable()
+	if value == nil {
+		return nil
+	}
+	switch word := C.GoString(value); word {
+	case "":
+	case "off":
+		cfg.PortMap = crust.PortMapOff
+	default:
+		return failure("crust_service_new", crust.CodeInvalid, "the environment variable CRUST_PORTMAP is %q, want \"off\" or nothing", word)
+	}
+	return nil
 }
 
 // loadIdentity reads or makes an identity file with the errors of "identity_file"

@@ -12,6 +12,7 @@
 
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #if !defined(_WIN32)
@@ -472,6 +473,10 @@ crust_result CRUST_CALL crust_service_stats(crust_service service, crust_stats *
     return r;
 }
 
+/* ---- the environment ---- */
+
+const char *crust__portmap_variable(void) { return getenv("CRUST_PORTMAP"); }
+
 /* ---- builds for tests only ---- */
 
 #if defined(CRUST_TEST)
@@ -484,7 +489,6 @@ int64_t CRUST_CALL crust__test_counter(int32_t what) { return goCrustTestCounter
 #endif
 
 #if defined(CRUST_COVER)
-#  include <stdlib.h>
 static void cover_flush(void) {
     if (!atomic_load_explicit(&forked, memory_order_relaxed)) goCrustCoverFlush();
 }

@@ -33,6 +33,9 @@ crust_batch *crust__batch_new(size_t capacity);
 int64_t crust__batches_live(void);
 int64_t crust__batch_bytes_cached(void);
 
+/* The environment variable CRUST_PORTMAP as it is now, NULL when it is not set. */
+const char *crust__portmap_variable(void);
+
 /* Calls on_events, marking the thread as being inside a callback, and frees the batch. */
 void crust__deliver(crust_events_fn fn, void *user, crust_service service, crust_batch *batch);
 /* Calls on_release in the same way. */

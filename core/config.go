@@ -126,6 +126,18 @@ type Config struct {
 	// RelayLifetime is for how long one link is carried, at least a second. Zero
 	// means 1 hour. The peers may then ask for another one.
 	RelayLifetime time.Duration
+	// PortMap says whether routers are asked to pass ports on to the listeners. Zero
+	// means PortMapOn. The environment variable CRUST_PORTMAP, when it is "off", turns
+	// it off whatever PortMap says: for machines where no router may be asked. "" is as
+	// if it were not set, and anything else is an error of New.
+	PortMap PortMapMode
+	// ExternalPort is the port that routers must give to listeners, or none: to one TCP
+	// listener and to one UDP listener, which share the number, since ports of TCP and
+	// of UDP are apart. It is the listener that was started first, or its successor by
+	// PortRotation; others get any port. It says nothing about IPv6, where routers open
+	// the port that the listener has. Zero means any port, that of the listener where
+	// it is free.
+	ExternalPort uint16
 	// Contacts are the fallback endpoints of Bootstrap.
 	Contacts []Contact
 	// Cipher restricts the record cipher. Zero means CipherAuto.
@@ -295,6 +307,9 @@ func (c Config) check() (Config, error) {
 		*n.value = cmp.Or(*n.value, n.zero)
 	}
 	if err := c.checkRelay(); err != nil {
+		return Config{}, err
+	}
+	if err := c.checkPortMap(); err != nil {
 		return Config{}, err
 	}
 	for _, contact := range c.Contacts {

@@ -75,6 +75,8 @@ var configKeys = map[string]func(*configText, json.RawMessage) error{
 	"no_network_watch": func(t *configText, v json.RawMessage) error { return readBool(v, &t.cfg.NoNetworkWatch) },
 	"no_accept":        func(t *configText, v json.RawMessage) error { return readBool(v, &t.cfg.NoAccept) },
 
+	"port_map":         func(t *configText, v json.RawMessage) error { return readPortMap(v, &t.cfg.PortMap) },
+	"external_port":    func(t *configText, v json.RawMessage) error { return readPort(v, &t.cfg.ExternalPort) },
 	"relay":            func(t *configText, v json.RawMessage) error { return readRelay(v, &t.cfg.Relay) },
 	"live_port":        func(t *configText, v json.RawMessage) error { return readPort(v, &t.cfg.LivePort) },
 	"port_rotation_ms": func(t *configText, v json.RawMessage) error { return readMillis(v, &t.cfg.PortRotation) },
@@ -226,6 +228,22 @@ func readRelay(v json.RawMessage, out *RelayMode) error {
 		*out = RelayData
 	default:
 		return fmt.Errorf("want \"off\", \"signal\" or \"data\", not %s", shown(v))
+	}
+	return nil
+}
+
+func readPortMap(v json.RawMessage, out *PortMapMode) error {
+	var s string
+	if err := readString(v, math.MaxInt, &s); err != nil {
+		return err
+	}
+	switch s {
+	case "on":
+		*out = PortMapOn
+	case "off":
+		*out = PortMapOff
+	default:
+		return fmt.Errorf("want \"on\" or \"off\", not %s", shown(v))
 	}
 	return nil
 }

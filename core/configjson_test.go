@@ -37,6 +37,8 @@ const everyKey = `{
 	"no_accept": true,
 	"no_network_watch": true,
 	"live_port": 5483,
+	"port_map": "off",
+	"external_port": 21,
 	"port_rotation_ms": 14,
 	"connect_timeout_ms": 1,
 	"bootstrap_timeout_ms": 2,
@@ -77,7 +79,7 @@ func TestParseConfigJSONReadsEveryKey(t *testing.T) {
 		MaxHandshakesPerAddress: 12, MaxConnects: 13,
 		ResumeWindow: 14 * time.Millisecond, NoResume: true, ResendBuffer: 15,
 		Relay: RelayData, RelayCircuits: 16, RelayPerPeer: 17, RelayBytesPerSecond: 18, RelayBytesPerCircuit: 19,
-		RelayLifetime: 20 * time.Millisecond,
+		RelayLifetime: 20 * time.Millisecond, PortMap: PortMapOff, ExternalPort: 21,
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got\n%+v, want\n%+v", got, want)
@@ -113,7 +115,7 @@ func TestParseConfigJSONCoversConfig(t *testing.T) {
 func TestParseConfigJSONDefaults(t *testing.T) {
 	for _, text := range []string{
 		`{}`, " \n{ }\n", `{"network":null,"listen":null,"heartbeat_ms":null,"identity_file":null}`,
-		`{"listen":[],"contacts":[],"heartbeat_ms":0,"max_peers":0,"role":"node","cipher":"auto","network":"","no_listen":false,"relay":"signal"}`,
+		`{"listen":[],"contacts":[],"heartbeat_ms":0,"max_peers":0,"role":"node","cipher":"auto","network":"","no_listen":false,"relay":"signal","port_map":"on","external_port":0}`,
 	} {
 		got, err := ParseConfigJSON([]byte(text))
 		if err != nil {

@@ -197,6 +197,12 @@ enum {                                          /* what; zero or unset means */
                                              nor whether it has slept: see crust_service_network_changed; watches */
     CRUST_OPT_RELAY                 = 12, /* u64: CRUST_RELAY_*, what is done for peers that cannot reach each other;
                                              CRUST_RELAY_SIGNAL */
+    CRUST_OPT_NO_PORT_MAP           = 13, /* u64: 1 asks no router to pass the ports of listeners on; asks. So does the
+                                             environment variable CRUST_PORTMAP when it is "off" */
+    CRUST_OPT_EXTERNAL_PORT         = 14, /* u64, up to 65,535: the port that routers must give, or none: to one TCP
+                                             listener and to one UDP listener, those started first or their
+                                             successors by PORT_ROTATION; any port, that of the listener where it
+                                             is free */
     CRUST_OPT_CONNECT_TIMEOUT_MS    = 20, /* u64; 60,000 */
     CRUST_OPT_BOOTSTRAP_TIMEOUT_MS  = 21, /* u64; 10,000 */
     CRUST_OPT_HANDSHAKE_TIMEOUT_MS  = 22, /* u64; 10,000 */
@@ -313,7 +319,8 @@ typedef struct crust_callbacks {
 
 /* Makes a service. config NULL means all defaults; callbacks NULL means poll
  * mode. on_events may be called before this returns; *out is set by then. On
- * failure on_release is not called. INVALID, BAD_HANDLE (config), ABI, IO,
+ * failure on_release is not called. INVALID (also: the environment variable
+ * CRUST_PORTMAP is not known), BAD_HANDLE (config), ABI, IO,
  * PERMISSION, LIMIT (65,536 services live), FORKED, INTERNAL. */
 CRUST_API CRUST_MUST_CHECK crust_result CRUST_CALL crust_service_new(const crust_config *config, const crust_callbacks *callbacks, crust_service *out);
 /* Begins to close and returns at once; see LIFE above. Again: CRUST_OK. BAD_HANDLE, FORKED. */

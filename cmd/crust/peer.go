@@ -17,6 +17,8 @@ type peerFlags struct {
 	listen    []string
 	livePort  uint16
 	rotation  time.Duration
+	noPortMap bool
+	external  uint16
 	window    time.Duration
 	noResume  bool
 	relay     string
@@ -67,6 +69,8 @@ its input open: tail -f /dev/null | crust peer --echo
 	flags.StringArrayVar(&f.listen, "listen", nil, "accept connections at `ENDPOINT`, such as tcp://0.0.0.0:5483 or utp://0.0.0.0:5483; port 0 is a random one; repeatable (default one random port per transport)")
 	flags.Uint16Var(&f.livePort, "live-port", 0, "`PORT` of TCP and UDP that listeners with port 0 try first, 5483 by convention; where it is taken they get a random one (default random ports)")
 	flags.DurationVar(&f.rotation, "port-rotation", 0, "move listeners with port 0 to a new random port every `TIME`, at least 1s; sessions stay (default never)")
+	flags.BoolVar(&f.noPortMap, "no-portmap", false, "ask no router to pass the ports of the listeners on; so does CRUST_PORTMAP=off in the environment")
+	flags.Uint16Var(&f.external, "external-port", 0, "`PORT` that routers must give, or none, to one listener over TCP and to one over UDP (default any port)")
 	flags.StringVar(&f.network, "network", "", "`NAME` of the network; peers of different names never connect (default the public network)")
 	flags.StringVar(&f.identity, "identity", "", "`FILE` that holds the secret key, created with mode 0600 if missing (default a fresh identity)")
 	flags.StringVar(&f.appID, "app-id", "", "`TEXT` of up to 256 bytes that peers are shown")
@@ -83,7 +87,7 @@ its input open: tail -f /dev/null | crust peer --echo
 	flags.StringVar(&f.config, "config", "", "`FILE` with settings as JSON (docs/CONFIG.md); a flag given beside it replaces its setting")
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{"node", "client"}, cobra.ShellCompDirectiveNoFileComp)))
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("relay", cobra.FixedCompletions([]string{"off", "signal", "data"}, cobra.ShellCompDirectiveNoFileComp)))
-	for _, name := range []string{"listen", "live-port", "port-rotation", "resume-window", "network", "app-id", "contact"} {
+	for _, name := range []string{"listen", "live-port", "port-rotation", "external-port", "resume-window", "network", "app-id", "contact"} {
 		cobra.CheckErr(cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions))
 	}
 	return cmd
@@ -171,6 +175,15 @@ func (f *peerFlags) check(cmd *cobra.Command, cfg *crust.Config) error {
 			return usagef("--port-rotation is 0 for never or at least 1s, not %v", f.rotation)
 		}
 		cfg.PortRotation = f.rotation
+	}
+	if given("no-portmap") {
+		cfg.PortMap = crust.PortMapOn
+		if f.noPortMap {
+			cfg.PortMap = crust.PortMapOff
+		}
+	}
+	if given("external-port") {
+		cfg.ExternalPort = f.external
 	}
 	if given("resume-window") {
 		if f.window < time.Millisecond {

@@ -34,6 +34,12 @@ static void numbers(void) {
     CHECK_CODE(CRUST_ERR_INVALID, crust_config_set_u64(c, CRUST_OPT_NO_NETWORK_WATCH, 2));
     CHECK_CODE(CRUST_OK, crust_config_set_u64(c, CRUST_OPT_RELAY, CRUST_RELAY_DATA));
     CHECK_CODE(CRUST_ERR_INVALID, crust_config_set_u64(c, CRUST_OPT_RELAY, CRUST_RELAY_DATA + 1));
+    CHECK_CODE(CRUST_OK, crust_config_set_u64(c, CRUST_OPT_NO_PORT_MAP, 1));
+    CHECK_CODE(CRUST_ERR_INVALID, crust_config_set_u64(c, CRUST_OPT_NO_PORT_MAP, 2));
+    CHECK_CODE(CRUST_ERR_INVALID, crust_config_set_str(c, CRUST_OPT_NO_PORT_MAP, "off"));
+    CHECK_TEXT("option 13 does not take a string");
+    CHECK_CODE(CRUST_OK, crust_config_set_u64(c, CRUST_OPT_EXTERNAL_PORT, 65535));
+    CHECK_CODE(CRUST_ERR_INVALID, crust_config_set_u64(c, CRUST_OPT_EXTERNAL_PORT, 65536));
     CHECK_CODE(CRUST_OK, crust_config_set_u64(c, CRUST_OPT_NO_RESUME, 1));
     CHECK_CODE(CRUST_ERR_INVALID, crust_config_set_u64(c, CRUST_OPT_NO_RESUME, 2));
     CHECK_CODE(CRUST_OK, crust_config_set_u64(c, CRUST_OPT_RESEND_BUFFER_BYTES, 524288));

@@ -23,6 +23,7 @@ import (
 func TestMain(m *testing.M) {
 	if os.Getenv("CRUST_NATLAB_PEER") == "" {
 		os.Setenv("CRUST_NATLAB_PEER", "1") // of those that it starts
+		os.Setenv("CRUST_PORTMAP", "off")
 		os.Exit(m.Run())
 	}
 	if err := runPeer(os.Args[3:]); err != nil {

@@ -135,6 +135,7 @@ class Numbers(TestCase):
             "NO_RESUME",
             "NO_NETWORK_WATCH",
             "RELAY",
+            "NO_PORT_MAP",
         ):
             ours[name] = getattr(_types, f"_{name}")
         self.assertEqual(ours, declared)

@@ -22,6 +22,8 @@ class Options(TypedDict, total=False):
     port_rotation: Optional[float]
     accept: bool
     network_watch: bool
+    port_map: bool
+    external_port: int
     relay: Relay
     contacts: Sequence[str]
     cipher: Cipher

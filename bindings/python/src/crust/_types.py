@@ -124,6 +124,10 @@ class Config:
         accept: whether peers may begin sessions; see `Service.set_accept`.
         network_watch: whether to watch this machine's addresses, interfaces and routes, and
             whether it has slept; see `Service.network_changed`.
+        port_map: whether routers are asked to pass the ports of the listeners on; the environment
+            variable CRUST_PORTMAP, when it is "off", says no whatever this says.
+        external_port: the port that routers must give, or none: to one TCP listener and to one UDP
+            listener, those started first or their successors by `port_rotation`; 0 is any port.
         relay: what is done for peers that cannot reach each other.
         contacts: fallback endpoints of `Service.bootstrap`, ``ENDPOINT`` or ``ENDPOINT#PEER``.
         cipher: restricts the record cipher.
@@ -161,6 +165,8 @@ class Config:
     port_rotation: Optional[float] = None
     accept: bool = True
     network_watch: bool = True
+    port_map: bool = True
+    external_port: int = 0
     relay: Relay = Relay.SIGNAL
     contacts: Sequence[str] = ()
     cipher: Cipher = Cipher.AUTO
@@ -205,6 +211,7 @@ _DURATIONS = {
 }
 _NUMBERS = {
     "live_port": 9,
+    "external_port": 14,
     "send_queue": 40,
     "event_queue": 41,
     "max_peers": 42,
@@ -215,7 +222,7 @@ _NUMBERS = {
 }
 _NETWORK_NAME, _IDENTITY_FILE, _IDENTITY_SEED, _APP_ID = 1, 2, 3, 4
 _ROLE, _NO_LISTEN, _NO_ACCEPT, _CIPHER, _NO_RESUME, _NO_NETWORK_WATCH = 5, 6, 7, 8, 10, 11
-_RELAY = 12
+_RELAY, _NO_PORT_MAP = 12, 13
 _U64_MAX = (1 << 64) - 1
 
 
@@ -282,6 +289,7 @@ def apply_config(handle: ctypes.c_void_p, config: Config) -> None:
     for option, wanted in (
         (_NO_ACCEPT, config.accept),
         (_NO_NETWORK_WATCH, config.network_watch),
+        (_NO_PORT_MAP, config.port_map),
         (_NO_RESUME, config.resume),
     ):
         if not wanted:

@@ -201,6 +201,10 @@ pub const CRUST_OPT_NO_RESUME: crust_option = 10;
 pub const CRUST_OPT_NO_NETWORK_WATCH: crust_option = 11;
 /// u64: `CRUST_RELAY_*`, what is done for peers that cannot reach each other.
 pub const CRUST_OPT_RELAY: crust_option = 12;
+/// u64: 1 asks no router to pass the ports of listeners on.
+pub const CRUST_OPT_NO_PORT_MAP: crust_option = 13;
+/// u64, up to 65,535: the port that routers must give, or none; any port.
+pub const CRUST_OPT_EXTERNAL_PORT: crust_option = 14;
 /// u64; 60,000.
 pub const CRUST_OPT_CONNECT_TIMEOUT_MS: crust_option = 20;
 /// u64; 10,000.

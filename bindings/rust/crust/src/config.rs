@@ -170,6 +170,20 @@ impl Config {
         self.number(sys::CRUST_OPT_NO_NETWORK_WATCH, 1)
     }
 
+    /// Asks no router to pass the ports of the listeners on. Default: asks, unless
+    /// the environment variable `CRUST_PORTMAP` is `off`.
+    pub fn no_port_map(self) -> Self {
+        self.number(sys::CRUST_OPT_NO_PORT_MAP, 1)
+    }
+
+    /// The port that routers must give, or none: to one TCP listener and to one UDP
+    /// listener, which share the number. It is the listener that was started first,
+    /// or its successor by [`port_rotation`](Self::port_rotation); others get any
+    /// port. Default: any port, that of the listener where it is free.
+    pub fn external_port(self, port: u16) -> Self {
+        self.number(sys::CRUST_OPT_EXTERNAL_PORT, u64::from(port))
+    }
+
     /// What is done for peers that cannot reach each other. Default:
     /// [`Relay::Signal`].
     pub fn relay(self, relay: Relay) -> Self {
