@@ -60,8 +60,7 @@ func fillPeer(out *C.crust_peer_info, info *crust.PeerInfo) {
 		out.cipher = cipherAES256GCM
 	}
 	*peerID(&out.peer) = info.Peer
-	text := unsafe.Slice((*byte)(unsafe.Pointer(&out.endpoint[0])), len(out.endpoint))
-	text[copy(text, fit(info.Endpoint.String(), len(text)-1))] = 0
+	putText(out.endpoint[:], fit(info.Endpoint.String(), len(out.endpoint)-1))
 	out.rtt_us = C.uint64_t(max(info.RTT.Microseconds(), 0))
 	out.age_us = C.uint64_t(max(time.Since(info.Since).Microseconds(), 0))
 	out.sent_messages, out.sent_bytes = C.uint64_t(info.SentMessages), C.uint64_t(info.SentBytes)

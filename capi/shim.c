@@ -473,6 +473,32 @@ crust_result CRUST_CALL crust_service_stats(crust_service service, crust_stats *
     return r;
 }
 
+/* Refuses a struct_size, or clears all of the struct but that. */
+static int bad_struct(void *io, uint32_t size) {
+    if (!io) return 0;
+    if (size < 8 || size > MAX_STRUCT_SIZE) return 1;
+    memset((char *)io + sizeof size, 0, size - sizeof size);
+    return 0;
+}
+
+crust_result CRUST_CALL crust_service_nat(crust_service service, crust_nat *io, crust_nat_flow *udp, crust_nat_flow *tcp) {
+    crust_nat nat;
+    crust_nat_flow flows[2];
+    crust_result r;
+    FORK_GUARD();
+    if (bad_struct(io, io ? io->struct_size : 0)) return fail(CRUST_ERR_ABI, __func__, "io->struct_size must be sizeof(crust_nat)");
+    if (bad_struct(udp, udp ? udp->struct_size : 0) || bad_struct(tcp, tcp ? tcp->struct_size : 0))
+        return fail(CRUST_ERR_ABI, __func__, "struct_size of udp and tcp must be sizeof(crust_nat_flow)");
+    memset(&nat, 0, sizeof nat);
+    memset(flows, 0, sizeof flows);
+    r = goCrustServiceNAT(service, &nat, &flows[0], &flows[1], last_error);
+    if (r != CRUST_OK) return r;
+    if (io) give_struct(io, io->struct_size, &nat, sizeof nat);
+    if (udp) give_struct(udp, udp->struct_size, &flows[0], sizeof flows[0]);
+    if (tcp) give_struct(tcp, tcp->struct_size, &flows[1], sizeof flows[1]);
+    return CRUST_OK;
+}
+
 /* ---- the environment ---- */
 
 const char *crust__portmap_variable(void) { return getenv("CRUST_PORTMAP"); }

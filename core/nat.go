@@ -42,6 +42,19 @@ func (p NATPorts) String() string {
 	return wordOf(p, "unknown", "preserving", "sequential", "block", "random")
 }
 
+// NATHairpin says whether what this machine sends to its own external endpoint comes
+// back to it, as two peers behind the same NAT need.
+type NATHairpin uint8
+
+const (
+	NATHairpinUnknown NATHairpin = iota // not tried
+	NATHairpinNo
+	NATHairpinYes
+)
+
+// String returns "unknown", "no" or "yes".
+func (h NATHairpin) String() string { return wordOf(h, "unknown", "no", "yes") }
+
 // wordOf returns the word of a number, or the number where it has none.
 func wordOf[T ~uint8](n T, words ...string) string {
 	if int(n) < len(words) {
@@ -69,8 +82,13 @@ type NATFlow struct {
 	// Near says that no peer on the Internet has told anything: the rest is about what
 	// lies between this machine and a smaller network.
 	Near bool
-	// Double says that there is a second NAT behind the first.
+	// Double says that there is a second NAT behind the first: the router's own external
+	// address is not the one that others see. Without a port mapper it is not known.
 	Double bool
+	// Blocked says that nothing of this protocol gets through: peers in two networks or
+	// more are there by the other one, and none has answered.
+	Blocked bool
+	Hairpin NATHairpin
 	// External are this machine's endpoints as others have seen them, those that
 	// most say first; at most 16.
 	External []netip.AddrPort
@@ -88,6 +106,10 @@ type NATReport struct {
 	Reachable bool
 	// Why says in a few words what proves that, or why there is no proof.
 	Why string
+	// CGNAT says that the NAT that others see is a provider's and not the user's: this
+	// machine or its router has an address of the block for those (RFC 6598), or there
+	// are two NATs in a row. A router can map no ports of a provider's NAT.
+	CGNAT bool
 }
 
 // NAT returns what is known now. It sends nothing. After Stop it returns what was
@@ -98,6 +120,7 @@ func (s *Service) NAT() NATReport {
 	defer s.watch.mu.Unlock()
 	now := time.Now()
 	r := NATReport{UDP: s.flow(observe.UDP, now), TCP: s.flow(observe.TCP, now)}
+	r.CGNAT = s.watch.machine.Carrier(now)
 	proof, reached := s.watch.machine.Reachable(now)
 	switch {
 	case reached:
@@ -114,13 +137,19 @@ func (s *Service) NAT() NATReport {
 func (s *Service) flow(p observe.Proto, now time.Time) NATFlow {
 	v := s.watch.machine.Verdict(observe.Flow{Proto: p}, now)
 	if len(v.External) == 0 {
-		if v6 := s.watch.machine.Verdict(observe.Flow{Proto: p, IPv6: true}, now); len(v6.External) > 0 {
+		if v6 := s.watch.machine.Verdict(observe.Flow{Proto: p, IPv6: true}, now); len(v6.External) > 0 || v6.Blocked && !v.Blocked {
 			v = v6
 		}
 	}
 	f := NATFlow{
 		Confidence: v.Confidence.String(), None: v.None, Mapping: NATDepends(v.NAT.Mapping), Filtering: NATDepends(v.NAT.Filtering),
-		Ports: NATPorts(v.NAT.Ports), Near: v.Near, Double: v.NAT.Double,
+		Ports: NATPorts(v.NAT.Ports), Near: v.Near, Double: v.NAT.Double, Blocked: v.Blocked,
+	}
+	if v.HairpinKnown {
+		f.Hairpin = NATHairpinNo
+		if v.NAT.Hairpin {
+			f.Hairpin = NATHairpinYes
+		}
 	}
 	switch v.NAT.Ports {
 	case wire.PortsSequential:

@@ -13,6 +13,9 @@ import (
 func TestNATReport(t *testing.T) {
 	town(t, 1, "home", "symmetric", crust.Config{}, func(t *testing.T, a, b *node) {
 		home, symmetric := a.NAT(), b.NAT()
+		if home.CGNAT || home.UDP.Blocked || home.TCP.Double {
+			t.Errorf("home: %+v", home)
+		}
 		if home.UDP.Mapping != crust.NATEndpointIndependent || home.UDP.Confidence != "confirmed" || home.UDP.None {
 			t.Errorf("home, UDP: %+v", home.UDP)
 		}

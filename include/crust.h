@@ -482,6 +482,51 @@ typedef struct crust_stats {
  * are set to 0. ABI when struct_size is smaller than 8. */
 CRUST_API crust_result CRUST_CALL crust_service_stats(crust_service service, crust_stats *io);
 
+#define CRUST_NAT_UNKNOWN                0u /* on what a mapping or a filter depends: not found out; */
+#define CRUST_NAT_ENDPOINT_INDEPENDENT   1u /* on nothing; */
+#define CRUST_NAT_ADDRESS_DEPENDENT      2u /* on the other end's address; */
+#define CRUST_NAT_ADDRESS_PORT_DEPENDENT 3u /* on its address and port */
+#define CRUST_NAT_PORTS_UNKNOWN    0u /* how ports of new mappings are chosen: not found out; */
+#define CRUST_NAT_PORTS_PRESERVING 1u /* the internal port, where it is free; */
+#define CRUST_NAT_PORTS_SEQUENTIAL 2u /* the last one and step; */
+#define CRUST_NAT_PORTS_BLOCK      3u /* any of low to high; */
+#define CRUST_NAT_PORTS_RANDOM     4u /* any */
+
+/* What is known of the NATs between the service and others. */
+typedef struct crust_nat {
+    uint32_t struct_size; /* sizeof(crust_nat), set by the caller */
+    uint8_t  reachable;   /* 1: somebody on the Internet has come unasked within the last hour; 0: nobody so far */
+    uint8_t  cgnat;       /* 1: the NAT that others see is a provider's: no router here can map its ports */
+    uint8_t  reserved[2];
+    char     why[256];    /* in a few words: what proves reachable, or why there is no proof */
+} crust_nat;
+
+/* The same of one transport protocol. */
+typedef struct crust_nat_flow {
+    uint32_t struct_size; /* sizeof(crust_nat_flow), set by the caller */
+    uint8_t  confidence;  /* in the external address and the mapping: 0 none, 1 tentative, 2 confirmed */
+    uint8_t  none;        /* 1: there is no NAT; filtering is then a firewall's */
+    uint8_t  nearby;      /* 1: told by peers in a smaller network alone, and about what lies before that */
+    uint8_t  twice;       /* 1: there are two NATs in a row */
+    uint8_t  blocked;     /* 1: nothing of this protocol gets through */
+    uint8_t  hairpin;     /* what goes to our own external endpoint comes back: 0 unknown, 1 no, 2 yes */
+    uint8_t  mapping;     /* CRUST_NAT_*: on what of the other end the external port depends */
+    uint8_t  filtering;   /* CRUST_NAT_*: on what of the other end it depends whether it is let in */
+    uint8_t  ports;       /* CRUST_NAT_PORTS_* */
+    uint8_t  reserved;
+    int16_t  step;        /* of sequential ports, else 0 */
+    uint16_t low, high;   /* of a block, else 0 */
+    char     external[1024]; /* our endpoints as others see them, "203.0.113.5:40000", one a line, those that most
+                                say first; at most 16 */
+} crust_nat_flow;
+
+/* What is known of the NATs, of the address family about which more is known. It
+ * comes from connected peers, sends nothing, and is forgotten when this machine's
+ * addresses change. Each of the three may be NULL; all are of one moment. Bytes
+ * beyond the library's own structs are set to 0. ABI when a struct_size is smaller
+ * than 8. */
+CRUST_API crust_result CRUST_CALL crust_service_nat(crust_service service, crust_nat *io, crust_nat_flow *udp, crust_nat_flow *tcp);
+
 #ifdef __cplusplus
 }
 #endif

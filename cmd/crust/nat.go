@@ -11,10 +11,13 @@ import (
 // natReport is the answer to nat.
 type natReport struct {
 	header
-	UDP       natFlow `json:"udp"`
-	TCP       natFlow `json:"tcp"`
-	Reachable bool    `json:"reachable"`
-	Why       string  `json:"why"`
+	UDP       natFlow          `json:"udp"`
+	TCP       natFlow          `json:"tcp"`
+	External  []crust.Endpoint `json:"external"` // of both
+	Hairpin   *bool            `json:"hairpin"`  // of either; null when not tried
+	CGNAT     bool             `json:"cgnat"`
+	Reachable bool             `json:"reachable"`
+	Why       string           `json:"why"`
 }
 
 // natFlow is what is known of one transport protocol.
@@ -28,6 +31,8 @@ type natFlow struct {
 	High       uint16           `json:"high,omitempty"`
 	Double     bool             `json:"double,omitempty"`
 	Near       bool             `json:"near,omitempty"`
+	Blocked    bool             `json:"blocked,omitempty"`
+	Hairpin    *bool            `json:"hairpin,omitempty"`
 	Confidence string           `json:"confidence"`
 	External   []netip.AddrPort `json:"external"`
 }
@@ -39,11 +44,18 @@ func (r *natReport) text() string {
 	if !r.Reachable {
 		reached = "not known to be reachable: "
 	}
-	return "UDP: " + r.UDP.text() + "\nTCP: " + r.TCP.text() + "\n" + reached + r.Why
+	text := "UDP: " + r.UDP.text() + "\nTCP: " + r.TCP.text()
+	if r.CGNAT {
+		text += "\nthe NAT is a provider's"
+	}
+	return text + "\n" + reached + r.Why
 }
 
 // text describes the flow for people.
 func (f *natFlow) text() string {
+	if f.Blocked {
+		return "blocked: peers that are there do not answer by it"
+	}
 	if len(f.External) == 0 {
 		return "nothing is known; it takes connected peers to find out"
 	}
@@ -66,12 +78,28 @@ func (f *natFlow) text() string {
 	if f.Double {
 		b.WriteString(", two NATs in a row")
 	}
+	if f.Hairpin != nil && *f.Hairpin {
+		b.WriteString(", hairpin")
+	}
 	return b.String()
 }
 
 // natOf gives the facts their names.
 func natOf(r crust.NATReport) report {
-	return &natReport{UDP: natFlowOf(r.UDP), TCP: natFlowOf(r.TCP), Reachable: r.Reachable, Why: r.Why}
+	out := &natReport{
+		UDP: natFlowOf(r.UDP), TCP: natFlowOf(r.TCP), External: []crust.Endpoint{}, // none are [], not null
+		CGNAT: r.CGNAT, Reachable: r.Reachable, Why: r.Why,
+	}
+	for _, at := range r.TCP.External {
+		out.External = append(out.External, crust.Endpoint{Transport: crust.TCP, Addr: at})
+	}
+	for _, at := range r.UDP.External {
+		out.External = append(out.External, crust.Endpoint{Transport: crust.UTP, Addr: at})
+	}
+	if out.Hairpin = out.UDP.Hairpin; out.Hairpin == nil || out.TCP.Hairpin != nil && *out.TCP.Hairpin {
+		out.Hairpin = out.TCP.Hairpin
+	}
+	return out
 }
 
 func natFlowOf(f crust.NATFlow) natFlow {
@@ -82,8 +110,13 @@ func natFlowOf(f crust.NATFlow) natFlow {
 	case len(f.External) > 0:
 		nat = "yes"
 	}
+	var hairpin *bool
+	if f.Hairpin != crust.NATHairpinUnknown {
+		came := f.Hairpin == crust.NATHairpinYes
+		hairpin = &came
+	}
 	return natFlow{
 		NAT: nat, Mapping: f.Mapping.String(), Filtering: f.Filtering.String(), Ports: f.Ports.String(), Step: f.Step, Low: f.Low, High: f.High,
-		Double: f.Double, Near: f.Near, Confidence: f.Confidence, External: append([]netip.AddrPort{}, f.External...), // none are [], not null
+		Double: f.Double, Near: f.Near, Blocked: f.Blocked, Hairpin: hairpin, Confidence: f.Confidence, External: append([]netip.AddrPort{}, f.External...), // none are [], not null
 	}
 }

@@ -72,7 +72,10 @@ func TestNAT(t *testing.T) {
 	a := start(t)
 	a.tell("nat")
 	got := a.next("nat")
-	has(t, got, "udp", "tcp", "reachable", "why")
+	has(t, got, "udp", "tcp", "external", "hairpin", "cgnat", "reachable", "why")
+	if list, ok := got.fields["external"].([]any); !ok || len(list) != 0 || got.fields["hairpin"] != nil || got.fields["cgnat"] != false {
+		t.Errorf("got %s", got.raw)
+	}
 	for _, flow := range []string{"udp", "tcp"} {
 		f, _ := got.fields[flow].(map[string]any)
 		for key, want := range map[string]string{"nat": "unknown", "mapping": "unknown", "filtering": "unknown", "ports": "unknown", "confidence": "none"} {
@@ -104,12 +107,23 @@ func TestNATFields(t *testing.T) {
 			`{"nat":"yes","mapping":"address-and-port-dependent","filtering":"address-dependent","ports":"sequential","step":2,"double":true,"near":true,"confidence":"tentative","external":["203.0.113.5:5483"]}`},
 		{crust.NATFlow{External: []netip.AddrPort{at}, Mapping: crust.NATAddressDependent, Ports: crust.NATPortsBlock, Low: 1024, High: 2047, Confidence: "none"},
 			`{"nat":"yes","mapping":"address-dependent","filtering":"unknown","ports":"block","low":1024,"high":2047,"confidence":"none","external":["203.0.113.5:5483"]}`},
+		{crust.NATFlow{External: []netip.AddrPort{at}, Hairpin: crust.NATHairpinNo, Confidence: "none"},
+			`{"nat":"yes","mapping":"unknown","filtering":"unknown","ports":"unknown","hairpin":false,"confidence":"none","external":["203.0.113.5:5483"]}`},
+		{crust.NATFlow{Blocked: true, Confidence: "none"},
+			`{"nat":"unknown","mapping":"unknown","filtering":"unknown","ports":"unknown","blocked":true,"confidence":"none","external":[]}`},
 	} {
 		var out bytes.Buffer
 		newOutput(&out, true).tell(natOf(crust.NATReport{UDP: c.flow, Reachable: true, Why: "tcp by 192.0.2.1:5, unasked"}))
 		if !strings.Contains(out.String(), `"udp":`+c.want+`,"tcp":{`) || !strings.Contains(out.String(), `"reachable":true,"why":"tcp by 192.0.2.1:5, unasked"}`) {
 			t.Errorf("got %s, want udp %s", out.String(), c.want)
 		}
+	}
+	var out bytes.Buffer
+	yes := crust.NATFlow{External: []netip.AddrPort{at}, Hairpin: crust.NATHairpinYes}
+	no := crust.NATFlow{External: []netip.AddrPort{at}, Hairpin: crust.NATHairpinNo}
+	newOutput(&out, true).tell(natOf(crust.NATReport{UDP: no, TCP: yes, CGNAT: true}))
+	if want := `"external":["tcp://203.0.113.5:5483","utp://203.0.113.5:5483"],"hairpin":true,"cgnat":true,"reachable":false`; !strings.Contains(out.String(), want) {
+		t.Errorf("got %s, want %s in it", out.String(), want)
 	}
 }
 
@@ -126,6 +140,8 @@ func TestNATForPeople(t *testing.T) {
 			[]string{"mapping address-and-port-dependent", "filtering unknown", "ports sequential by -2"}},
 		{crust.NATFlow{External: at, Mapping: crust.NATEndpointIndependent, Ports: crust.NATPortsBlock, Low: 1024, High: 2047, Double: true, Near: true},
 			[]string{"mapping endpoint-independent", "ports block from 1024 to 2047", "two NATs", "nearby"}},
+		{crust.NATFlow{External: at, Hairpin: crust.NATHairpinYes}, []string{"hairpin"}},
+		{crust.NATFlow{Blocked: true}, []string{"blocked"}},
 	} {
 		lines := strings.Split(natOf(crust.NATReport{UDP: c.flow, Why: "nobody came"}).text(), "\n")
 		if len(lines) != 3 || slices.ContainsFunc(c.want, func(w string) bool { return !strings.Contains(lines[0], w) }) {

@@ -189,11 +189,45 @@ static void stats_and_peer_structs(void) {
     CHECK_CODE(CRUST_OK, crust_service_free(s));
 }
 
+static void nat_structs(void) {
+    struct {
+        crust_nat_flow known;
+        uint8_t        later[24];
+    } big;
+    crust_service s = loopback_service(NULL);
+    crust_nat nat;
+    crust_nat_flow tcp;
+    REQUIRE(s != 0);
+    memset(&nat, 0xAA, sizeof nat);
+    memset(&tcp, 0xAA, sizeof tcp);
+    memset(&big, 0xAA, sizeof big);
+    nat.struct_size = sizeof nat;
+    tcp.struct_size = offsetof(crust_nat_flow, step);
+    big.known.struct_size = sizeof big;
+    CHECK_CODE(CRUST_OK, crust_service_nat(s, &nat, &big.known, &tcp));
+    CHECK(nat.struct_size == sizeof nat && nat.reachable == 0 && nat.cgnat == 0 && nat.reserved[1] == 0);
+    CHECK(strstr(nat.why, "no peer has told") != NULL);
+    CHECK(big.known.struct_size == sizeof big && big.known.mapping == CRUST_NAT_UNKNOWN && big.known.external[0] == 0);
+    CHECK(big.known.ports == CRUST_NAT_PORTS_UNKNOWN && big.known.step == 0 && big.known.confidence == 0);
+    CHECK(big.later[0] == 0 && big.later[23] == 0);
+    CHECK(tcp.struct_size == offsetof(crust_nat_flow, step) && tcp.ports == 0 && tcp.hairpin == 0);
+    CHECK((uint16_t)tcp.step == 0xAAAA && (uint8_t)tcp.external[0] == 0xAA); /* beyond what it has: untouched */
+    CHECK_CODE(CRUST_OK, crust_service_nat(s, NULL, NULL, NULL));
+    nat.struct_size = 7;
+    CHECK_CODE(CRUST_ERR_ABI, crust_service_nat(s, &nat, NULL, NULL));
+    tcp.struct_size = 7;
+    CHECK_CODE(CRUST_ERR_ABI, crust_service_nat(s, NULL, NULL, &tcp));
+    tcp.struct_size = UINT32_MAX;
+    CHECK_CODE(CRUST_ERR_ABI, crust_service_nat(s, NULL, &tcp, NULL));
+    CHECK_CODE(CRUST_OK, crust_service_free(s));
+}
+
 const tap_test argument_tests[] = {
     {"handles that name nothing", bad_handles},
     {"handles that name nothing any more", stale_handles},
     {"NULL and lengths that lie", null_pointers},
     {"crust_callbacks of other sizes", callback_structs},
     {"crust_stats and crust_peer_info of other sizes", stats_and_peer_structs},
+    {"crust_nat and crust_nat_flow of other sizes", nat_structs},
 };
 const size_t argument_count = sizeof argument_tests / sizeof argument_tests[0];

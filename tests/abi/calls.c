@@ -7,6 +7,7 @@ void check_calls(crust_service s, crust_result want, crust_result poll_want) {
     crust_peer_id peer, ids[4];
     crust_peer_info info;
     crust_stats stats;
+    crust_nat nat;
     crust_message message;
     crust_batch *batch = NULL;
     crust_result why = 0;
@@ -20,6 +21,8 @@ void check_calls(crust_service s, crust_result want, crust_result poll_want) {
     info.struct_size = sizeof info;
     memset(&stats, 0, sizeof stats);
     stats.struct_size = sizeof stats;
+    memset(&nat, 0, sizeof nat);
+    nat.struct_size = sizeof nat;
     len = sizeof text;
     CHECK_CODE(want, crust_send(s, &peer, "x", 1, 0));
     CHECK_CODE(want, crust_send_wait(s, &peer, "x", 1, 0, 10));
@@ -42,6 +45,7 @@ void check_calls(crust_service s, crust_result want, crust_result poll_want) {
     CHECK_CODE(want, crust_peers(s, ids, &n));
     CHECK_CODE(want, crust_peer(s, &peer, &info));
     CHECK_CODE(want, crust_service_stats(s, &stats));
+    CHECK_CODE(want, crust_service_nat(s, &nat, NULL, NULL));
     CHECK_CODE(poll_want, crust_service_fd(s, &fd));
     CHECK_CODE(poll_want, crust_wakeup(s));
     batch = (crust_batch *)(void *)&n;

@@ -23,6 +23,8 @@ STRUCTS: dict[str, Any] = {
     "crust_message": _ffi.MessageStruct,
     "crust_peer_info": _ffi.PeerInfoStruct,
     "crust_stats": _ffi.StatsStruct,
+    "crust_nat": _ffi.NatStruct,
+    "crust_nat_flow": _ffi.NatFlowStruct,
 }
 
 
@@ -152,6 +154,12 @@ class Numbers(TestCase):
             }
             self.assertEqual({m.name: int(m) for m in kind if m.name != "UNKNOWN"}, declared)
         self.assertIs(crust.How(77), crust.How.UNKNOWN)
+
+    def test_nat(self) -> None:
+        found = re.findall(r"#define CRUST_NAT_(\w+)\s+(\d+)u", HEADER.read_text())
+        ours = {m.name: int(m) for m in crust.NatDepends}
+        ours |= {f"PORTS_{m.name}": int(m) for m in crust.NatPorts}
+        self.assertEqual(ours, {name: int(value) for name, value in found})
 
     def test_version(self) -> None:
         self.assertEqual(crust.version(), crust.__version__)

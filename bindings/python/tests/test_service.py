@@ -9,6 +9,7 @@ import unittest
 from pathlib import Path
 
 import crust
+from crust import _ffi, _nat
 from support import (
     LOOPBACK,
     PATIENCE,
@@ -357,6 +358,30 @@ class Options(TestCase):
 
 
 class Looking(TestCase):
+    def test_nat(self) -> None:
+        with pair() as (one, _):
+            seen = one.nat()
+            for flow in (seen.udp, seen.tcp):  # peers on this machine know nothing of NATs
+                self.assertEqual((flow.confidence, flow.external), (crust.Confidence.NONE, ()))
+                self.assertEqual((flow.mapping, flow.filtering), (crust.NatDepends.UNKNOWN,) * 2)
+                self.assertEqual((flow.ports, flow.step), (crust.NatPorts.UNKNOWN, 0))
+                self.assertEqual((flow.none, flow.twice, flow.nearby, flow.blocked), (False,) * 4)
+                self.assertIsNone(flow.hairpin)
+            self.assertEqual((seen.reachable, seen.cgnat), (False, False))
+            self.assertIn("no peer has told", seen.why)
+
+    def test_nat_structs(self) -> None:
+        flow = _ffi.NatFlowStruct(mapping=3, filtering=99, ports=2, step=-2, hairpin=1, confidence=2, twice=1)
+        flow.external = b"203.0.113.5:7\n[2001:db8::1]:8"
+        seen = _nat.nat(_ffi.NatStruct(reachable=1, cgnat=1, why=b"because"), flow, _ffi.NatFlowStruct(hairpin=2))
+        self.assertEqual((seen.reachable, seen.cgnat, seen.why), (True, True, "because"))
+        self.assertEqual(seen.udp.external, ("203.0.113.5:7", "[2001:db8::1]:8"))
+        self.assertIs(seen.udp.mapping, crust.NatDepends.ADDRESS_PORT_DEPENDENT)
+        self.assertIs(seen.udp.filtering, crust.NatDepends.UNKNOWN)
+        self.assertEqual((seen.udp.ports, seen.udp.step), (crust.NatPorts.SEQUENTIAL, -2))
+        self.assertEqual((seen.udp.hairpin, seen.tcp.hairpin), (False, True))
+        self.assertEqual((seen.udp.confidence, seen.udp.twice), (crust.Confidence.CONFIRMED, True))
+
     def test_peer_and_stats(self) -> None:
         with pair() as (one, other):
             one.send_many(other.id, [b"x" * 10] * 5)

@@ -12,7 +12,11 @@ const (
 	ProbeAsk      ProbeKind = 1 // does this pair of endpoints work?
 	ProbeAnswer   ProbeKind = 2 // something of yours came by this pair
 	ProbeNominate ProbeKind = 3 // this pair is chosen; said back as confirmation
+	ProbeReach    ProbeKind = 4 // what a Reach has asked for
 )
+
+// ProbeNonce is the size of what a ProbeReach carries.
+const ProbeNonce = 16
 
 // Probe is the content of a datagram by which two peers find out which of their
 // endpoints reach each other. It is sealed under a key that only the two have.
@@ -21,15 +25,17 @@ const (
 //	larger  uint8   1 when the sender's peer id is the larger one
 //	size    uint8   0, 4 or 16
 //	address, port   of the datagram that is answered, as it came here
+//	nonce   [16]byte of the Reach; missing in other kinds
 //	padding         the rest, ignored
 type Probe struct {
 	Kind   ProbeKind
 	Larger bool
 	Seen   netip.AddrPort // zero unless it answers
+	Nonce  [ProbeNonce]byte
 }
 
 // MaxProbe is the largest size of an encoded Probe without padding.
-const MaxProbe = 3 + 16 + 2
+const MaxProbe = 3 + 16 + 2 + ProbeNonce
 
 // Append appends the probe.
 func (p Probe) Append(b []byte) []byte {
@@ -38,12 +44,17 @@ func (p Probe) Append(b []byte) []byte {
 		larger = 1
 	}
 	b = append(b, byte(p.Kind), larger)
-	if !p.Seen.IsValid() {
-		return append(b, 0)
+	if p.Seen.IsValid() {
+		addr := p.Seen.Addr().Unmap().AsSlice()
+		b = append(append(b, byte(len(addr))), addr...)
+		b = append(b, byte(p.Seen.Port()>>8), byte(p.Seen.Port()))
+	} else {
+		b = append(b, 0)
 	}
-	addr := p.Seen.Addr().Unmap().AsSlice()
-	b = append(append(b, byte(len(addr))), addr...)
-	return append(b, byte(p.Seen.Port()>>8), byte(p.Seen.Port()))
+	if p.Kind == ProbeReach {
+		b = append(b, p.Nonce[:]...)
+	}
+	return b
 }
 
 // ParseProbe reads a probe and its padding.
@@ -52,19 +63,26 @@ func ParseProbe(b []byte) (Probe, error) {
 		return Probe{}, fmt.Errorf("probe: %w", ErrShort)
 	}
 	p := Probe{Kind: ProbeKind(b[0]), Larger: b[1] == 1}
-	size := int(b[2])
+	size, rest := int(b[2]), b[3:]
 	switch {
-	case p.Kind < ProbeAsk || p.Kind > ProbeNominate:
+	case p.Kind < ProbeAsk || p.Kind > ProbeReach:
 		return Probe{}, fmt.Errorf("probe: unknown kind %d", p.Kind)
 	case b[1] > 1:
 		return Probe{}, fmt.Errorf("probe: a side %d", b[1])
 	case size != 0 && size != 4 && size != 16:
 		return Probe{}, fmt.Errorf("probe: an address of %d bytes", size)
-	case size > 0 && len(b) < 3+size+2:
+	case size > 0 && len(rest) < size+2:
 		return Probe{}, fmt.Errorf("probe: %w", ErrShort)
 	case size > 0:
-		addr, _ := netip.AddrFromSlice(b[3 : 3+size])
-		p.Seen = netip.AddrPortFrom(addr.Unmap(), uint16(b[3+size])<<8|uint16(b[4+size]))
+		addr, _ := netip.AddrFromSlice(rest[:size])
+		p.Seen = netip.AddrPortFrom(addr.Unmap(), uint16(rest[size])<<8|uint16(rest[size+1]))
+		rest = rest[size+2:]
+	}
+	if p.Kind == ProbeReach {
+		if len(rest) < ProbeNonce {
+			return Probe{}, fmt.Errorf("probe: %w", ErrShort)
+		}
+		p.Nonce = [ProbeNonce]byte(rest)
 	}
 	return p, nil
 }

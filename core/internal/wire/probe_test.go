@@ -10,6 +10,10 @@ func TestProbe(t *testing.T) {
 		"01 00 00":               {Kind: ProbeAsk},
 		"02 01 04 cb007105 156b": {Kind: ProbeAnswer, Larger: true, Seen: netip.MustParseAddrPort("203.0.113.5:5483")},
 		"03 00 10 20010db8000000000000000000000001 0007": {Kind: ProbeNominate, Seen: netip.MustParseAddrPort("[2001:db8::1]:7")},
+		"04 01 00" + reachNonce:                          {Kind: ProbeReach, Larger: true, Nonce: [ProbeNonce]byte(unhex(t, reachNonce))},
+		"04 00 04 cb007105 156b" + reachNonce: {
+			Kind: ProbeReach, Seen: netip.MustParseAddrPort("203.0.113.5:5483"), Nonce: [ProbeNonce]byte(unhex(t, reachNonce)),
+		},
 	} {
 		b := p.Append(nil)
 		golden(t, "probe", b, text)
@@ -22,7 +26,7 @@ func TestProbe(t *testing.T) {
 			}
 		}
 	}
-	for _, text := range []string{"00 00 00", "04 00 00", "01 02 00", "01 00 05 0000000000 0000"} {
+	for _, text := range []string{"00 00 00", "05 00 00", "01 02 00", "01 00 05 0000000000 0000"} {
 		if got, err := ParseProbe(unhex(t, text)); err == nil {
 			t.Errorf("%s: %+v", text, got)
 		}
@@ -31,6 +35,7 @@ func TestProbe(t *testing.T) {
 
 func FuzzProbe(f *testing.F) {
 	f.Add(Probe{Kind: ProbeAnswer, Seen: netip.MustParseAddrPort("203.0.113.5:5483")}.Append(nil))
+	f.Add(Probe{Kind: ProbeReach, Nonce: [ProbeNonce]byte{1, 2, 3}}.Append(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if p, err := ParseProbe(b); err == nil {
 			if again, err := ParseProbe(p.Append(nil)); err != nil || again != p {

@@ -42,12 +42,15 @@ func ParseSeen(body []byte) (netip.AddrPort, error) {
 // Echo is where the sender of the frame answers echoes: a datagram of Tag and a
 // sealed probe that asks, to Port at the address that its link comes from, is
 // answered by one of the receiver's tag and a probe that says from where it came.
+// So is a TCP connection to TCP that begins with them.
 //
 //	tag   uint64   random, not zero
 //	port  uint16   not zero
+//	tcp   uint16   0 when the sender listens nowhere; may be missing, which means 0
 type Echo struct {
 	Tag  uint64
 	Port uint16
+	TCP  uint16
 }
 
 // EchoTag is the size of the tag before an echo.
@@ -55,7 +58,8 @@ const EchoTag = 8
 
 // Append appends the FrameEcho.
 func (e Echo) Append(b []byte) []byte {
-	return AppendFrame(b, FrameEcho, binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint64(nil, e.Tag), e.Port)...)
+	body := binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint64(nil, e.Tag), e.Port)
+	return AppendFrame(b, FrameEcho, binary.BigEndian.AppendUint16(body, e.TCP)...)
 }
 
 // ParseEcho reads the body of a FrameEcho.
@@ -63,7 +67,10 @@ func ParseEcho(body []byte) (Echo, error) {
 	if len(body) < EchoTag+2 {
 		return Echo{}, fmt.Errorf("echo: %w", ErrShort)
 	}
-	e := Echo{binary.BigEndian.Uint64(body), binary.BigEndian.Uint16(body[EchoTag:])}
+	e := Echo{Tag: binary.BigEndian.Uint64(body), Port: binary.BigEndian.Uint16(body[EchoTag:])}
+	if len(body) >= EchoTag+4 {
+		e.TCP = binary.BigEndian.Uint16(body[EchoTag+2:])
+	}
 	if e.Tag == 0 || e.Port == 0 {
 		return Echo{}, fmt.Errorf("echo: tag %d and port %d", e.Tag, e.Port)
 	}

@@ -43,16 +43,18 @@ func TestSeen(t *testing.T) {
 }
 
 func TestEcho(t *testing.T) {
-	want := Echo{Tag: 0x0102030405060708, Port: 5483}
+	want := Echo{Tag: 0x0102030405060708, Port: 5483, TCP: 7}
 	b := want.Append(nil)
-	golden(t, "echo", b, "14 0a 0102030405060708 156b")
+	golden(t, "echo", b, "14 0c 0102030405060708 156b 0007")
 	whole := body(t, b, FrameEcho)
-	if got, err := ParseEcho(whole); err != nil || got != want {
+	if got, err := ParseEcho(append(whole, 1, 2)); err != nil || got != want {
 		t.Errorf("%+v, %v", got, err)
 	}
+	want.TCP = 0 // as it was before there was one
 	for n := range whole {
-		if got, err := ParseEcho(whole[:n]); err == nil {
-			t.Errorf("cut to %d bytes it still parses: %+v", n, got)
+		got, err := ParseEcho(whole[:n])
+		if n < EchoTag+2 && err == nil || n >= EchoTag+2 && (err != nil || got != want) {
+			t.Errorf("cut to %d bytes: %+v, %v", n, got, err)
 		}
 	}
 	for _, bad := range []Echo{{Tag: 1}, {Port: 1}} {

@@ -162,7 +162,9 @@ const (
 	FrameRelayCredit FrameType = 15 // how many more may be sent
 	FrameRelayClose  FrameType = 16 // RelayReason: a circuit ends
 
-	FrameEcho FrameType = 20 // Echo: where the sender answers echoes over UDP
+	FrameEcho    FrameType = 20 // Echo: where the sender answers echoes
+	FrameReach   FrameType = 21 // Reach: send a probe here
+	FrameReached FrameType = 22 // Reached: that was done
 )
 
 // In reports whether a frame of this type belongs into a record of type r. Pad
@@ -171,7 +173,7 @@ func (t FrameType) In(r RecordType) bool {
 	switch t {
 	case FrameMessage, FrameClose:
 		return r == TypeFrames
-	case FramePing, FramePong, FrameClaim, FrameChosen, FrameRefused, FrameAck, FrameDatagram, FrameSeen, FrameSeek, FrameReply, FrameEcho,
+	case FramePing, FramePong, FrameClaim, FrameChosen, FrameRefused, FrameAck, FrameDatagram, FrameSeen, FrameSeek, FrameReply, FrameEcho, FrameReach, FrameReached,
 		FrameRelayOpen, FrameRelayData, FrameRelayCredit, FrameRelayClose:
 		return r == TypeControl
 	}

@@ -92,6 +92,7 @@ from ._events import (
 )
 from ._ffi import MAX_APP_ID, MAX_MESSAGE, MAX_NETWORK_NAME, library_path
 from ._inbox import Call
+from ._nat import Confidence, Nat, NatDepends, NatFlow, NatPorts
 from ._service import Service
 from ._types import (
     Cipher,
@@ -127,6 +128,7 @@ __all__ = [
     "Cipher",
     "Closed",
     "Code",
+    "Confidence",
     "Config",
     "ConnectFailed",
     "Connected",
@@ -154,6 +156,10 @@ __all__ = [
     "MessageBatch",
     "MessageView",
     "MessagesDropped",
+    "Nat",
+    "NatDepends",
+    "NatFlow",
+    "NatPorts",
     "NetworkChanged",
     "NetworkNameError",
     "NoEndpoint",

@@ -13,10 +13,12 @@ from ctypes import (
     c_char,
     c_char_p,
     c_int,
+    c_int16,
     c_int32,
     c_size_t,
     c_ssize_t,
     c_uint8,
+    c_uint16,
     c_uint32,
     c_uint64,
     c_void_p,
@@ -167,6 +169,40 @@ class StatsStruct(ctypes.Structure):
     )
 
 
+class NatStruct(ctypes.Structure):
+    """crust_nat."""
+
+    _fields_ = (
+        ("struct_size", c_uint32),
+        ("reachable", c_uint8),
+        ("cgnat", c_uint8),
+        ("reserved", c_uint8 * 2),
+        ("why", c_char * 256),
+    )
+
+
+class NatFlowStruct(ctypes.Structure):
+    """crust_nat_flow."""
+
+    _fields_ = (
+        ("struct_size", c_uint32),
+        ("confidence", c_uint8),
+        ("none", c_uint8),
+        ("nearby", c_uint8),
+        ("twice", c_uint8),
+        ("blocked", c_uint8),
+        ("hairpin", c_uint8),
+        ("mapping", c_uint8),
+        ("filtering", c_uint8),
+        ("ports", c_uint8),
+        ("reserved", c_uint8),
+        ("step", c_int16),
+        ("low", c_uint16),
+        ("high", c_uint16),
+        ("external", c_char * 1024),
+    )
+
+
 BOUND: list[str] = []
 """The names of the functions bound below, in order."""
 
@@ -249,6 +285,9 @@ crust_service_network_changed = _bind("crust_service_network_changed", c_int32, 
 crust_peers = _bind("crust_peers", c_int32, _service, c_void_p, _out_size)
 crust_peer = _bind("crust_peer", c_int32, _service, c_char_p, POINTER(PeerInfoStruct))
 crust_service_stats = _bind("crust_service_stats", c_int32, _service, POINTER(StatsStruct))
+crust_service_nat = _bind(
+    "crust_service_nat", c_int32, _service, POINTER(NatStruct), POINTER(NatFlowStruct), POINTER(NatFlowStruct)
+)
 
 
 def text(value: bytes | None) -> str:

@@ -22,6 +22,7 @@ from ._batch import MessageBatch, with_copy
 from ._errors import Closed, Code, CrustError, error
 from ._events import AlreadyConnected, Bootstrapped, Connected, Event, Stopped
 from ._inbox import Call, Inbox, deadline_of
+from ._nat import Nat, nat
 from ._sending import Sending
 from ._types import Buffer, Config, PeerId, PeerInfo, Stats, apply_config, peer_info, stats
 
@@ -497,6 +498,17 @@ class Service(Sending):
         raw = _ffi.StatsStruct(struct_size=ctypes.sizeof(_ffi.StatsStruct))
         self._check(_ffi.crust_service_stats(self._handle, ctypes.byref(raw)), "stats")
         return stats(raw)
+
+    def nat(self) -> Nat:
+        """Return what is known of the NATs between this service and others. It sends nothing.
+
+        It comes from connected peers, and is forgotten when this machine's addresses change.
+        """
+        raw = _ffi.NatStruct(struct_size=ctypes.sizeof(_ffi.NatStruct))
+        udp, tcp = (_ffi.NatFlowStruct(struct_size=ctypes.sizeof(_ffi.NatFlowStruct)) for _ in range(2))
+        code = _ffi.crust_service_nat(self._handle, ctypes.byref(raw), ctypes.byref(udp), ctypes.byref(tcp))
+        self._check(code, "nat")
+        return nat(raw, udp, tcp)
 
 
 class EventStream(AsyncIterator[Event]):

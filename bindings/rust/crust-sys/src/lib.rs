@@ -482,6 +482,78 @@ pub struct crust_stats {
     pub carried_bytes: u64,
 }
 
+/// On what of the other end a NAT's mapping or filter depends: not found out.
+pub const CRUST_NAT_UNKNOWN: u32 = 0;
+/// On nothing.
+pub const CRUST_NAT_ENDPOINT_INDEPENDENT: u32 = 1;
+/// On its address.
+pub const CRUST_NAT_ADDRESS_DEPENDENT: u32 = 2;
+/// On its address and port.
+pub const CRUST_NAT_ADDRESS_PORT_DEPENDENT: u32 = 3;
+/// How a NAT chooses the port of a new mapping: not found out.
+pub const CRUST_NAT_PORTS_UNKNOWN: u32 = 0;
+/// The internal port, where it is free.
+pub const CRUST_NAT_PORTS_PRESERVING: u32 = 1;
+/// The last one and a step.
+pub const CRUST_NAT_PORTS_SEQUENTIAL: u32 = 2;
+/// Any of a block.
+pub const CRUST_NAT_PORTS_BLOCK: u32 = 3;
+/// Any.
+pub const CRUST_NAT_PORTS_RANDOM: u32 = 4;
+
+/// What is known of the NATs between a service and others, as [`crust_service_nat`]
+/// tells it. Grows at the end.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct crust_nat {
+    /// `size_of::<crust_nat>()`, set by the caller.
+    pub struct_size: u32,
+    /// 1: somebody on the Internet has come unasked within the last hour.
+    pub reachable: u8,
+    /// 1: the NAT that others see is a provider's.
+    pub cgnat: u8,
+    /// 0.
+    pub reserved: [u8; 2],
+    /// What proves `reachable`, or why there is no proof, NUL-terminated.
+    pub why: [c_char; 256],
+}
+
+/// The same of one transport protocol. Grows at the end.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct crust_nat_flow {
+    /// `size_of::<crust_nat_flow>()`, set by the caller.
+    pub struct_size: u32,
+    /// 0 none, 1 tentative, 2 confirmed.
+    pub confidence: u8,
+    /// 1: there is no NAT.
+    pub none: u8,
+    /// 1: told by peers in a smaller network alone.
+    pub nearby: u8,
+    /// 1: there are two NATs in a row.
+    pub twice: u8,
+    /// 1: nothing of this protocol gets through.
+    pub blocked: u8,
+    /// 0 unknown, 1 no, 2 yes.
+    pub hairpin: u8,
+    /// `CRUST_NAT_*`.
+    pub mapping: u8,
+    /// `CRUST_NAT_*`.
+    pub filtering: u8,
+    /// `CRUST_NAT_PORTS_*`.
+    pub ports: u8,
+    /// 0.
+    pub reserved: u8,
+    /// Of sequential ports, else 0.
+    pub step: i16,
+    /// Of a block, else 0.
+    pub low: u16,
+    /// Of a block, else 0.
+    pub high: u16,
+    /// Our endpoints as others see them, one a line, NUL-terminated.
+    pub external: [c_char; 1024],
+}
+
 // ---- functions: documented in crust.h ---------------------------------------
 
 #[allow(missing_docs)] // the header documents each; a second wording would drift
@@ -650,4 +722,10 @@ unsafe extern "C" {
         io: *mut crust_peer_info,
     ) -> crust_result;
     pub fn crust_service_stats(service: crust_service, io: *mut crust_stats) -> crust_result;
+    pub fn crust_service_nat(
+        service: crust_service,
+        io: *mut crust_nat,
+        udp: *mut crust_nat_flow,
+        tcp: *mut crust_nat_flow,
+    ) -> crust_result;
 }

@@ -29,7 +29,7 @@ fn linked() -> Vec<(&'static str, usize)> {
         crust_connection_info_peer crust_disconnect crust_bootstrap crust_stop_bootstrap
         crust_listen crust_stop_listening crust_listeners crust_set_accept
         crust_service_network_changed crust_service_connect_peer
-        crust_peers crust_peer crust_service_stats
+        crust_peers crust_peer crust_service_stats crust_service_nat
     }
     .to_vec()
 }

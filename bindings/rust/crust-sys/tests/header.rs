@@ -138,6 +138,11 @@ fn all_layouts() -> Vec<(String, i64)> {
             backpressure_pauses, sent_datagrams, received_datagrams, lost_datagrams,
             circuits, carried_bytes,
         }
+        crust_nat { struct_size, reachable, cgnat, reserved, why }
+        crust_nat_flow {
+            struct_size, confidence, none, nearby, twice, blocked, hairpin, mapping, filtering,
+            ports, reserved, step, low, high, external,
+        }
     }
 }
 

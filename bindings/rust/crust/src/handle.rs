@@ -9,6 +9,7 @@ use crust_sys as sys;
 use crate::config::c_string;
 use crate::error::{Error, Result, check};
 use crate::info::{PeerInfo, Stats};
+use crate::nat::{Nat, NatFlow};
 use crate::peer_id::PeerId;
 
 /// The calls of a service. A [`Service`](crate::Service) derefs to its handle, so
@@ -432,6 +433,14 @@ impl Handle {
         // SAFETY: a struct that says its own size.
         check(unsafe { sys::crust_service_stats(self.service, &mut raw) })?;
         Ok(Stats::from_raw(&raw))
+    }
+
+    /// What is known of the NATs between this service and others. It sends nothing.
+    pub fn nat(&self) -> Result<Nat> {
+        let (mut raw, mut udp, mut tcp) = (Nat::empty(), NatFlow::empty(), NatFlow::empty());
+        // SAFETY: structs that say their own sizes.
+        check(unsafe { sys::crust_service_nat(self.service, &mut raw, &mut udp, &mut tcp) })?;
+        Ok(Nat::from_raw(&raw, &udp, &tcp))
     }
 
     /// Makes the call that waits for events now, or else the next one, come back

@@ -108,7 +108,7 @@ impl PeerInfo {
 }
 
 /// The text in a field of fixed size: up to the NUL.
-fn text_of(field: &[c_char]) -> String {
+pub(crate) fn text_of(field: &[c_char]) -> String {
     let bytes: Vec<u8> = field
         .iter()
         .take_while(|&&byte| byte != 0)

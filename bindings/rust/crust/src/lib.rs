@@ -66,6 +66,7 @@ mod event;
 mod handle;
 mod handler;
 mod info;
+mod nat;
 mod peer_id;
 mod service;
 #[cfg(feature = "stream")]
@@ -76,6 +77,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use event::{Batch, Event, How, Message, Payload};
 pub use handle::{Handle, Outgoing, Sent};
 pub use info::{Cipher, PeerInfo, Stats};
+pub use nat::{Confidence, Nat, NatDepends, NatFlow, NatPorts};
 pub use peer_id::{PeerId, Seed};
 pub use service::{Events, Service};
 #[cfg(feature = "stream")]

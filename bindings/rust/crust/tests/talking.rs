@@ -422,3 +422,19 @@ fn events_come_in_batches() {
             .is_none()
     );
 }
+
+#[test]
+fn peers_on_this_machine_tell_nothing_of_nats() {
+    let (a, _b) = pair(listening(), listening());
+    let nat = a.service.nat().unwrap();
+    for flow in [&nat.udp, &nat.tcp] {
+        assert_eq!(flow.confidence, crust::Confidence::None);
+        assert_eq!(flow.mapping, crust::NatDepends::Unknown);
+        assert_eq!(flow.filtering, crust::NatDepends::Unknown);
+        assert_eq!(flow.ports, crust::NatPorts::Unknown);
+        assert_eq!(flow.hairpin, None);
+        assert!(flow.external.is_empty() && !flow.none && !flow.blocked);
+    }
+    assert!(!nat.reachable && !nat.cgnat);
+    assert!(nat.why.contains("no peer has told"), "{}", nat.why);
+}

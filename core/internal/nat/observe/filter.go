@@ -103,7 +103,7 @@ func (m *Machine) Missed(p Proto, from netip.AddrPort, c Contact, now time.Time)
 	if v == nil {
 		return
 	}
-	list := append(v.filter[c].missed, missed{groupOf(from.Addr(), false), now})
+	list := append(v.filter[c].missed, missed{groupOf(from.Addr()), now})
 	v.filter[c].missed = slices.Delete(list, 0, max(0, len(list)-maxMissed))
 }
 

@@ -304,6 +304,9 @@ func FuzzMachine(f *testing.F) {
 				m.Arrived(Proto(d.byte()%3), d.endpoint(), Contact(d.byte()%3), now)
 			case 9:
 				m.Missed(Proto(d.byte()%3), d.endpoint(), Contact(d.byte()%3), now)
+				if op&16 != 0 {
+					m.Silent(Proto(d.byte()%3), d.endpoint(), now)
+				}
 			case 10:
 				m.SetMapped(Proto(d.byte()%3), d.endpoint(), now)
 			case 11:

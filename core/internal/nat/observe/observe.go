@@ -5,9 +5,9 @@
 // its owner's business.
 //
 // Nobody is believed alone. Observers count by network, not by address, those that
-// came to us count half and elect nothing as soon as three that we chose have
-// voted, and a verdict needs a majority: liars in less than a third of the networks
-// that we dialled cannot turn it.
+// came to us and servers whose answers prove nothing count half, the former elect
+// nothing as soon as three that we chose have voted, and a verdict needs a majority:
+// liars in less than a third of the networks that we dialled cannot turn it.
 package observe
 
 import (
@@ -63,6 +63,10 @@ const (
 	MaxGap = 200 * time.Millisecond
 	// MaxAddrs bounds the addresses of ours that are remembered.
 	MaxAddrs = 64
+	// enoughSilent networks whose observers did not answer, while nobody did, say that
+	// nothing of the protocol gets through; maxSilent bounds what is remembered.
+	enoughSilent = 2
+	maxSilent    = 8
 )
 
 // Vote is what one observer says.
@@ -76,8 +80,10 @@ type Vote struct {
 	Observer netip.AddrPort
 	// Outbound says that we dialled the observer.
 	Outbound bool
-	// Server says that the observer is one of the servers that our configuration
-	// names. Such a one counts as dialled, and by its address instead of its network.
+	// Server says that the observer is a server of our configuration, whose answers
+	// are not authenticated. It counts as dialled, with half the weight. What it sees
+	// of one socket at each of its addresses counts for the mapping, since one server
+	// has several to tell mappings apart.
 	Server bool
 	// At is when we sent the packet that the observer speaks of. Zero, or later than
 	// now, means now.
@@ -181,8 +187,21 @@ func (m *Machine) admit(v Vote, now time.Time) (record, key, bool) {
 	}
 	return record{
 		local: v.Local, seen: v.Seen, observer: v.Observer, at: v.At,
-		group: groupOf(v.Observer.Addr(), v.Server), dialled: v.Outbound || v.Server,
+		group: groupOf(v.Observer.Addr()), dialled: v.Outbound || v.Server, server: v.Server,
 	}, k, true
+}
+
+// Silent tells of an observer that was asked by a protocol what it sees, several
+// times, and did not answer, though it is there by the other protocol.
+func (m *Machine) Silent(p Proto, observer netip.AddrPort, now time.Time) {
+	observer = unmap(observer)
+	r := realmOf(observer.Addr())
+	if p >= protos || r == nowhere || r == onLoopback || m.own(observer.Addr()) {
+		return
+	}
+	v := m.view(key{Flow{p, observer.Addr().Is6()}, r})
+	v.silent = append(slices.DeleteFunc(v.silent, func(s missed) bool { return s.group == groupOf(observer.Addr()) }), missed{groupOf(observer.Addr()), now})
+	v.silent = slices.Delete(v.silent, 0, max(0, len(v.silent)-maxSilent))
 }
 
 func (m *Machine) view(k key) *view {
@@ -248,7 +267,7 @@ func (m *Machine) forget(six bool, keep func(local netip.Addr) bool) {
 		if k.IPv6 != six {
 			continue
 		}
-		v.filter = filterFacts{}
+		v.filter, v.silent = filterFacts{}, nil
 		for _, list := range []*[]record{&v.dialled, &v.inbound} {
 			*list = slices.DeleteFunc(*list, func(r record) bool { return !keep(r.local.Addr()) })
 		}
@@ -329,6 +348,9 @@ type Verdict struct {
 	// Near says that nobody on the Internet has voted: the verdict is about what lies
 	// between us and a smaller network.
 	Near bool
+	// Blocked says that nothing of the protocol gets through: observers in several
+	// networks are there by the other one, and none has answered.
+	Blocked bool
 	// HairpinKnown says that NAT.Hairpin was measured.
 	HairpinKnown bool
 	// External are the endpoints of ours that were seen, the weightiest first, at
@@ -340,7 +362,8 @@ type Verdict struct {
 type External struct {
 	Addr netip.AddrPort
 	// Weight is how many observers say so, in halves: 2 for the network of one that
-	// we dialled and for the port mapper, 1 for that of one that came to us.
+	// we dialled and for the port mapper, 1 for that of one that came to us or of a
+	// server.
 	Weight int
 	// Mapped says that the port mapper names it.
 	Mapped bool
@@ -370,6 +393,7 @@ func (c Confidence) String() string {
 const (
 	weightDialled   = 2
 	weightInbound   = 1
+	weightServer    = 1
 	tentativeWeight = 2 * weightDialled
 	confirmedWeight = 3 * weightDialled
 	// electing is how many networks that we chose must have voted for the votes of

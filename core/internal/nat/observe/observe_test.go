@@ -21,6 +21,14 @@ func inbound(v Vote) Vote { v.Outbound = false; return v }
 
 func server(v Vote) Vote { v.Outbound, v.Server = false, true; return v }
 
+// servers are votes of servers in such networks.
+func servers(networks ...int) (votes []Vote) {
+	for i, n := range networks {
+		votes = append(votes, server(udp("5.9.1.1:7", fmt.Sprintf("20.%d.%d.1:3478", n, 100+i))))
+	}
+	return votes
+}
+
 func observeAll(t *testing.T, m *Machine, votes ...Vote) {
 	t.Helper()
 	for _, v := range votes {
@@ -41,7 +49,13 @@ func TestConfidence(t *testing.T) {
 		{"two", []Vote{udp("5.9.1.1:7", "20.1.1.1:1"), udp("5.9.1.1:7", "20.2.1.1:1")}, Tentative},
 		{"three", []Vote{udp("5.9.1.1:7", "20.1.1.1:1"), udp("5.9.1.1:7", "20.2.1.1:1"), udp("5.9.1.1:7", "20.3.1.1:1")}, Confirmed},
 		{"three of one network", []Vote{udp("5.9.1.1:7", "20.1.1.1:1"), udp("5.9.1.1:7", "20.1.2.1:1"), udp("5.9.1.1:7", "20.1.3.1:1")}, None},
-		{"three servers of one network", []Vote{server(udp("5.9.1.1:7", "20.1.1.1:1")), server(udp("5.9.1.1:7", "20.1.2.1:1")), server(udp("5.9.1.1:7", "20.1.3.1:1"))}, Confirmed},
+		{"five servers of one network", servers(1, 1, 1, 1, 1), None},
+		{"three servers", servers(1, 2, 3), None},
+		{"four servers", servers(1, 2, 3, 4), Tentative},
+		{"six servers", servers(1, 2, 3, 4, 5, 6), Confirmed},
+		{"two and two servers", append(servers(3, 4), udp("5.9.1.1:7", "20.1.1.1:1"), udp("5.9.1.1:7", "20.2.1.1:1")), Confirmed},
+		{"a server beside each of two", append(servers(1, 2), udp("5.9.1.1:7", "20.1.1.1:1"), udp("5.9.1.1:7", "20.2.1.1:1")), Tentative},
+		{"two and three lying servers", append(servers(3, 4, 5), udp("6.9.1.1:7", "20.1.1.1:1"), udp("6.9.1.1:7", "20.2.1.1:1")), Tentative},
 		{"three that came to us", []Vote{inbound(udp("5.9.1.1:7", "20.1.1.1:1")), inbound(udp("5.9.1.1:7", "20.2.1.1:1")), inbound(udp("5.9.1.1:7", "20.3.1.1:1"))}, None},
 		{"two and two that came to us", []Vote{udp("5.9.1.1:7", "20.1.1.1:1"), udp("5.9.1.1:7", "20.2.1.1:1"), inbound(udp("5.9.1.1:7", "20.3.1.1:1")), inbound(udp("5.9.1.1:7", "20.4.1.1:1"))}, Confirmed},
 		{"one that came to us as well as we to it", []Vote{udp("5.9.1.1:7", "20.1.1.1:1"), udp("5.9.1.1:7", "20.2.1.1:1"), inbound(udp("5.9.1.1:7", "20.1.1.2:1")), inbound(udp("5.9.1.1:7", "20.2.1.2:1"))}, Tentative},

@@ -55,7 +55,7 @@ func spare(n int) int { return max(0, n-1) / 3 }
 // allocation judges how ports are chosen. Only what was seen at an address that
 // accept holds for counts.
 func (v *view) allocation(mapping wire.Depends, accept func(netip.Addr) bool) allocation {
-	ours := ballots(v.dialled, func(r record) bool { return accept(r.seen.Addr()) })
+	ours := ballots(v.dialled, record.place, func(r record) bool { return accept(r.seen.Addr()) })
 	kept := 0
 	for _, r := range ours {
 		if r.seen.Port() == r.local.Port() {

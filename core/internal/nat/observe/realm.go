@@ -76,11 +76,11 @@ func (r realm) wide() bool { return r >= onPaper }
 
 // groupOf returns the network by which an observer counts: /16 of IPv4 and /32 of
 // IPv6, about what one provider gives to one customer at most; elsewhere than on the
-// Internet, and for servers of the configuration, the address.
-func groupOf(a netip.Addr, server bool) netip.Prefix {
+// Internet the address.
+func groupOf(a netip.Addr) netip.Prefix {
 	a = a.WithZone("")
 	bits := a.BitLen()
-	if realmOf(a) == onInternet && !server {
+	if realmOf(a) == onInternet {
 		bits = 16
 		if a.Is6() {
 			bits = 32
@@ -88,6 +88,12 @@ func groupOf(a netip.Addr, server bool) netip.Prefix {
 	}
 	p, _ := a.Prefix(bits) // cannot fail: bits is within the address, which has no zone
 	return p
+}
+
+// whole returns the prefix that is one address.
+func whole(a netip.Addr) netip.Prefix {
+	a = a.WithZone("")
+	return netip.PrefixFrom(a, a.BitLen())
 }
 
 // unmap returns an endpoint without the IPv6 form of an IPv4 address and without a zone.

@@ -15,7 +15,7 @@ import (
 func (m *Machine) Verdict(f Flow, now time.Time) Verdict {
 	k, v := m.widest(f, now)
 	if v == nil {
-		out := Verdict{}
+		out := Verdict{Blocked: m.blocked(f, now)}
 		if fact := m.facts[f]; fact != nil && fact.mapped.IsValid() {
 			out.NAT.Double = !realmOf(fact.mapped.Addr()).wide()
 			out.External = []External{{Addr: fact.mapped, Weight: weightDialled, Mapped: true}}
@@ -40,6 +40,45 @@ func (m *Machine) widest(f Flow, now time.Time) (key, *view) {
 		}
 	}
 	return key{}, nil
+}
+
+// blocked reports whether nothing of a flow gets through, when nothing else is known of
+// it.
+func (m *Machine) blocked(f Flow, now time.Time) bool {
+	for r := realms - 1; r > nowhere; r-- {
+		if v := m.views[key{f, r}]; v != nil {
+			if v.expire(now); v.blocked() {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Carrier reports whether there is a provider's NAT before us: an address of the block
+// for those (RFC 6598) is the one that we send from, or that others in such a network
+// see us at, or the one that the port mapper has; or there are two NATs in a row. An
+// address of that block at an interface alone says nothing: overlays use them, too.
+func (m *Machine) Carrier(now time.Time) bool {
+	for k, v := range m.views {
+		if k.IPv6 {
+			continue
+		}
+		v.expire(now)
+		for _, r := range slices.Concat(v.dialled, v.inbound) {
+			from, to := realmOf(r.local.Addr()), realmOf(r.seen.Addr())
+			if from == onCarrier && to.wide() || to == onCarrier && !m.own(r.seen.Addr()) {
+				return true
+			}
+		}
+	}
+	for p := range protos {
+		f := Flow{Proto: p}
+		if m.Verdict(f, now).NAT.Double || m.facts[f] != nil && realmOf(m.facts[f].mapped.Addr()) == onCarrier {
+			return true
+		}
+	}
+	return false
 }
 
 // judgement is a verdict and what it rests on.
@@ -96,7 +135,7 @@ func (m *Machine) judge(k key, v *view, now time.Time) judgement {
 			break
 		}
 		j.NAT.Mapping, j.pairs = v.depends(socket[0].local)
-		weight = min(weight, weightDialled*len(socket))
+		weight = min(weight, weigh(socket))
 		if last >= 0 {
 			external = dialled[last]
 		}
@@ -254,7 +293,7 @@ func agree(voters []record, endpoint, mapped netip.AddrPort, mapperVotes bool) (
 func mappingOf(socket []record) (wire.Depends, cluster[netip.AddrPort]) {
 	lots := count(socket, seenEndpoint)
 	top := lots[0]
-	if 2*len(top.list) > len(socket) {
+	if 2*top.weight > weigh(socket) {
 		return wire.EndpointIndependent, top
 	}
 	if len(lots) >= 2 && len(lots[1].list) >= 2 && 4*(len(top.list)+len(lots[1].list)) > 3*len(socket) {

@@ -11,16 +11,29 @@ import (
 type record struct {
 	local, seen, observer netip.AddrPort
 	group                 netip.Prefix
-	dialled               bool
+	dialled, server       bool
 	at                    time.Time
 	made                  time.Time // when the mapping was first seen; never after at
 }
 
 func (r record) weight() int {
-	if r.dialled {
+	switch {
+	case r.server:
+		return weightServer
+	case r.dialled:
 		return weightDialled
 	}
 	return weightInbound
+}
+
+// network returns by what an observer counts when addresses are elected, and place by
+// what it counts when a socket's mapping is judged: a server by each of its addresses.
+func (r record) network() netip.Prefix { return r.group }
+func (r record) place() netip.Prefix {
+	if r.server {
+		return whole(r.observer.Addr())
+	}
+	return r.group
 }
 
 // sample are records of mappings made one right after another, never empty.
@@ -31,6 +44,7 @@ type view struct {
 	dialled, inbound []record // in the order in which they came
 	samples          []sample // the oldest first
 	filter           filterFacts
+	silent           []missed // of each network the newest
 }
 
 // add keeps a record in place of what the same observer said of the same socket,
@@ -95,16 +109,24 @@ func (v *view) expire(now time.Time) {
 	v.dialled = slices.DeleteFunc(v.dialled, old)
 	v.inbound = slices.DeleteFunc(v.inbound, old)
 	v.samples = slices.DeleteFunc(v.samples, func(s sample) bool { return old(s[len(s)-1]) })
+	v.silent = slices.DeleteFunc(v.silent, func(s missed) bool { return now.Sub(s.at) >= VoteLife })
 	v.filter.expire(now)
 }
 
-// ballots returns the newest record of each network in list that pass holds for, the
-// newest first.
-func ballots(list []record, pass func(record) bool) []record {
+// blocked reports whether nobody answers.
+func (v *view) blocked() bool {
+	return len(v.dialled)+len(v.inbound) == 0 && len(v.silent) >= enoughSilent
+}
+
+// ballots returns the record of each observer in list that pass holds for, by what
+// they count: the newest one, of a server only where no peer has one. The newest come
+// first.
+func ballots(list []record, by func(record) netip.Prefix, pass func(record) bool) []record {
 	newest := map[netip.Prefix]record{}
 	for _, r := range list {
-		if old, found := newest[r.group]; pass(r) && (!found || newer(r, old) < 0) {
-			newest[r.group] = r
+		old, found := newest[by(r)]
+		if pass(r) && (!found || old.server && !r.server || old.server == r.server && newer(r, old) < 0) {
+			newest[by(r)] = r
 		}
 	}
 	out := make([]record, 0, len(newest))
@@ -125,8 +147,8 @@ func all(record) bool { return true }
 // voters returns one record for each network: of those that we dialled, and of
 // those of the others that are not among them.
 func (v *view) voters() (dialled, inbound []record) {
-	dialled = ballots(v.dialled, all)
-	inbound = ballots(v.inbound, func(r record) bool {
+	dialled = ballots(v.dialled, record.network, all)
+	inbound = ballots(v.inbound, record.network, func(r record) bool {
 		return !slices.ContainsFunc(dialled, func(d record) bool { return d.group == r.group })
 	})
 	return dialled, inbound
@@ -142,7 +164,7 @@ func (v *view) socket() []record {
 			continue
 		}
 		done[r.local] = true
-		b := ballots(v.dialled, func(o record) bool { return o.local == r.local })
+		b := ballots(v.dialled, record.place, func(o record) bool { return o.local == r.local })
 		if len(b) > len(best) || len(b) == len(best) && newer(b[0], best[0]) < 0 {
 			best = b
 		}

@@ -1,0 +1,148 @@
+"""What is known of the NATs between a service and others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+from . import _ffi
+from ._errors import NamedNumber
+
+
+class NatDepends(NamedNumber):
+    """On what of the other end a NAT's mapping or filter depends (RFC 4787 sections 4.1 and 5)."""
+
+    UNKNOWN = 0
+    """It is not found out."""
+    ENDPOINT_INDEPENDENT = 1
+    """On nothing."""
+    ADDRESS_DEPENDENT = 2
+    """On its address."""
+    ADDRESS_PORT_DEPENDENT = 3
+    """On its address and port."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> NatDepends:
+        return cls.UNKNOWN
+
+
+class NatPorts(NamedNumber):
+    """How a NAT chooses the external port of a new mapping."""
+
+    UNKNOWN = 0
+    """It is not found out."""
+    PRESERVING = 1
+    """The internal port, where it is free."""
+    SEQUENTIAL = 2
+    """The last one and `NatFlow.step`."""
+    BLOCK = 3
+    """Any from `NatFlow.low` to `NatFlow.high`."""
+    RANDOM = 4
+    """Any."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> NatPorts:
+        return cls.UNKNOWN
+
+
+class Confidence(NamedNumber):
+    """How much the external address and the mapping can be relied upon."""
+
+    NONE = 0
+    """Too few peers in different networks agree."""
+    TENTATIVE = 1
+    """As many as two do."""
+    CONFIRMED = 2
+    """As many as three do."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Confidence:
+        return cls.NONE
+
+
+@dataclass(frozen=True)
+class NatFlow:
+    """What is known of the NAT between a service and others, of one transport protocol.
+
+    Attributes:
+        confidence: in the external address, and the mapping where it is known.
+        none: whether there is no NAT: others see one of this machine's addresses and the port
+            that the socket has. Filtering is then a firewall's.
+        mapping: on what the external port depends.
+        filtering: on what it depends whether something is let in.
+        ports: how external ports are chosen.
+        step: of sequential ports, else 0.
+        low, high: of a block, else 0.
+        nearby: whether no peer on the Internet has told anything: the rest is about what lies
+            between this machine and a smaller network.
+        twice: whether there are two NATs in a row.
+        blocked: whether nothing of this protocol gets through.
+        hairpin: whether what goes to our own external endpoint comes back; None when it was not
+            tried.
+        external: our endpoints as others see them, ``ADDRESS:PORT``, those that most say first;
+            at most 16.
+    """
+
+    confidence: Confidence
+    none: bool
+    mapping: NatDepends
+    filtering: NatDepends
+    ports: NatPorts
+    step: int
+    low: int
+    high: int
+    nearby: bool
+    twice: bool
+    blocked: bool
+    hairpin: Optional[bool]
+    external: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Nat:
+    """What is known of the NATs between a service and others, as `Service.nat` saw it.
+
+    It is of the address family about which more is known; of both, IPv4.
+
+    Attributes:
+        udp, tcp: of each transport protocol.
+        reachable: whether somebody on the Internet has reached the service unasked within the
+            last hour. False means that nobody has so far, not that nobody could.
+        why: in a few words: what proves that, or why there is no proof.
+        cgnat: whether the NAT that others see is a provider's: no router here can map its ports.
+    """
+
+    udp: NatFlow
+    tcp: NatFlow
+    reachable: bool
+    why: str
+    cgnat: bool
+
+
+def _flow(raw: _ffi.NatFlowStruct) -> NatFlow:
+    return NatFlow(
+        confidence=Confidence(raw.confidence),
+        none=bool(raw.none),
+        mapping=NatDepends(raw.mapping),
+        filtering=NatDepends(raw.filtering),
+        ports=NatPorts(raw.ports),
+        step=raw.step,
+        low=raw.low,
+        high=raw.high,
+        nearby=bool(raw.nearby),
+        twice=bool(raw.twice),
+        blocked=bool(raw.blocked),
+        hairpin={1: False, 2: True}.get(raw.hairpin),
+        external=tuple(_ffi.text(raw.external).splitlines()),
+    )
+
+
+def nat(raw: _ffi.NatStruct, udp: _ffi.NatFlowStruct, tcp: _ffi.NatFlowStruct) -> Nat:
+    """Convert a crust_nat and its two crust_nat_flow."""
+    return Nat(
+        udp=_flow(udp),
+        tcp=_flow(tcp),
+        reachable=bool(raw.reachable),
+        why=_ffi.text(raw.why),
+        cgnat=bool(raw.cgnat),
+    )
