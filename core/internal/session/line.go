@@ -70,8 +70,9 @@ func (s *Session) unlink(l *line, why error) {
 		s.mu.Unlock()
 		return
 	}
-	if s.state == finishing && !s.doubt {
-		s.clean = errors.Is(why, errHungUp) // the peer closes when it has read all, and Close last
+	if s.state == finishing {
+		s.parted = errors.Is(why, errHungUp) // the peer closes when it has read all, and Close last
+		s.clean = s.parted && !s.doubt
 	}
 	over := s.state == finishing && (s.clean || s.kept.messages() == 0)
 	if over || s.window == 0 || !errors.Is(why, ErrBroken) && !errors.Is(why, ErrSilent) {
@@ -152,11 +153,17 @@ func (s *Session) Suspended() (time.Duration, bool) {
 
 // Doubt tells whether the peer may have chosen another link for the session
 // without us knowing it yet: then it leaves the one that we know, and that it
-// closes it does not mean that it has read what we sent.
+// closes it does not mean that it has read what we sent. It means that after all
+// when the doubt goes and no other link has come.
 func (s *Session) Doubt(doubt bool) {
 	s.mu.Lock()
 	s.doubt = doubt
+	over := !doubt && s.parted && s.line == nil && s.state == finishing
+	s.clean = s.clean || over
 	s.mu.Unlock()
+	if over {
+		s.end(nil)
+	}
 }
 
 // Received returns how many records of content have come.
@@ -183,7 +190,7 @@ func (s *Session) Resume(link *secure.Link, first []byte, told, theirs uint64) (
 	s.kept.next = theirs
 	l := newLine(link, first, told)
 	l.ready()
-	s.line = l
+	s.line, s.parted = l, false
 	s.link.Store(link)
 	s.resumed++
 	now := s.clock()

@@ -139,6 +139,7 @@ type owner struct {
 	gate chan struct{} // nil, or Deliver waits until it is closed
 
 	unlinked chan struct{} // nil, or is told when a link is wanted
+	moving   bool          // another link seems to be about to come
 
 	mu     sync.Mutex
 	events []told
@@ -205,7 +206,7 @@ func (o *owner) Unlinked(*Session) {
 	}
 }
 
-func (o *owner) Moving(*Session) bool { return false }
+func (o *owner) Moving(*Session) bool { return o.moving }
 
 func (o *owner) Suspended(_ *Session, why error) { o.tell(told{what: "suspended", why: why}) }
 

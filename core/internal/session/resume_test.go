@@ -515,6 +515,54 @@ func TestCloseAcrossBreaks(t *testing.T) {
 	}
 }
 
+// TestDoubtAtTheEnd: who has said goodbye while the peer may have chosen another
+// link, and sees it close the one that both know, waits for the answer: then the
+// peer has read all, or must be told again.
+func TestDoubtAtTheEnd(t *testing.T) {
+	for _, another := range []bool{false, true} {
+		t.Run(fmt.Sprintf("another link %v", another), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				la, lb := links(t, 1<<16, nil)
+				oa, ob := &owner{moving: true}, new(owner)
+				a, b := start(t, la, resuming, oa), start(t, lb, resuming, ob)
+				if err := a.Send([]byte("last words"), 1); err != nil {
+					t.Fatal(err)
+				}
+				a.Doubt(true)
+				a.Disconnect(wire.ReasonDisconnect, ErrDisconnected)
+				<-b.Done()
+				synctest.Wait()
+				if _, suspended := a.Suspended(); !suspended {
+					t.Fatal("a does not wait to know whether the peer has chosen another link")
+				}
+				if another {
+					l, _ := links(t, 1<<16, nil)
+					call, err := a.Resume(l, nil, a.Received(), 1)
+					if err != nil {
+						t.Fatal(err)
+					}
+					call()
+				}
+				a.Doubt(false)
+				synctest.Wait()
+				select {
+				case <-a.Done():
+					if another {
+						t.Error("a has ended, although it must say goodbye over the other link")
+					}
+				default:
+					if !another {
+						t.Error("a has not ended, although the peer has read all")
+					}
+				}
+				if told := oa.take(); !another && (len(told) != 1 || told[0].what != "ended" || !errors.Is(told[0].why, ErrDisconnected)) {
+					t.Errorf("a was told %v", told)
+				}
+			})
+		})
+	}
+}
+
 // TestWindow: a session without a link is lost when the lesser window of both
 // sides is over, and takes messages until then.
 func TestWindow(t *testing.T) {

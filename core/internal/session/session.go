@@ -215,6 +215,7 @@ type Session struct {
 	refused   bool // a Writable is owed when half of the queue is free
 	tell      bool // and it is: the next writer tells
 	clean     bool // the peer has read our Close
+	parted    bool // it has closed the line, after our Close
 	doubt     bool // the peer may have left the line for another one
 	room      chan struct{}
 	changed   chan struct{} // has room for one: another line has come
