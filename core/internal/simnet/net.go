@@ -285,6 +285,8 @@ var localhost4 = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 
 // Addrs implements netio.Network.
 func (h *Host) Addrs() ([]netip.Addr, error) {
+	h.net.mu.Lock()
+	defer h.net.mu.Unlock()
 	return netio.Usable(slices.Clone(h.addrs)), nil
 }
 
