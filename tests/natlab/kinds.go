@@ -112,6 +112,9 @@ const (
 		oifname "link0" meta l4proto tcp update @tcp4 { tcp sport : ip saddr . tcp sport }
 		oifname "link0" masquerade
 	}`
+	// noUDP lets no UDP through.
+	noUDP = `
+	chain block { type filter hook forward priority -1; meta l4proto udp drop; }`
 	inputDrop   = `		drop`
 	inputReset  = "		meta l4proto tcp reject with tcp reset\n		reject with icmp port-unreachable"
 	inputAccept = `		accept`
@@ -169,15 +172,20 @@ var Kinds = []Kind{
 	{Name: "symmetric", Words: "symmetric", Want: hard},
 	{Name: "sequential", Words: "sequential", Want: hard.but(ports(Sequential, 1))},
 	{Name: "sequential-down", Words: "sequential step=-2", Want: hard.but(ports(Sequential, -2))},
+	{Name: "sequential-5", Words: "sequential noise=5", Want: hard.but(ports(Sequential, 1))},
+	{Name: "sequential-10", Words: "sequential noise=10", Want: hard.but(ports(Sequential, 1))},
+	{Name: "sequential-20", Words: "sequential noise=20", Want: hard.but(ports(Sequential, 1))},
 	{Name: "block", Words: "block", Want: hard.but(ports(Block, 0))},
-	{Name: "kernel-udp-blocked", Rules: kernel(masquerade("")+`
-	chain block { type filter hook forward priority -1; meta l4proto udp drop; }`, inputDrop), Want: home},
+	{Name: "kernel-udp-blocked", Rules: kernel(masquerade("")+noUDP, inputDrop), Want: home},
 	{Name: "kernel-firewall", HostRules: hostFirewall, Want: home},
 	{Name: "kernel-firewall-ipv6", HostRules: hostFirewall, IPv6: true, Want: home},
 	{Name: "firewall", Words: "firewall", Want: home},
 	{Name: "firewall-ipv6", Words: "home ipv6=firewall", IPv6: true, Want: home},
 	{Name: "firewall-ipv6-reset", Words: "home strangers=refuse ipv6=firewall", IPv6: true, Want: home.but(strangers(Refused))},
 	{Name: "udp-blocked", Words: "home udp=off", Want: home},
+	{Name: "kernel-symmetric-udp-blocked", Rules: kernel(masquerade("fully-random")+noUDP, inputDrop), Want: hard},
+	{Name: "symmetric-udp-blocked", Words: "symmetric udp=off", Want: hard},
+	{Name: "home-in-hairpin", Words: "home", Carrier: "home hairpin=on", Want: home.but(func(f *Facts) { f.Hairpin = true })},
 	{Name: "home-in-carrier", Words: "home", Carrier: "home", Want: home},
 	{Name: "home-in-sequential", Words: "home", Carrier: "sequential", Want: hard.but(ports(Sequential, 1))},
 }

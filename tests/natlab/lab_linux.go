@@ -20,6 +20,10 @@ type Config struct {
 	A, B Kind
 	// Same puts b behind the NAT of a, beside it. B is not used.
 	Same bool
+	// OneCarrier puts the NAT of b behind the carrier's of a.
+	OneCarrier bool
+	// Chain is how many more hosts there are, each behind a NAT as "home" is.
+	Chain int
 	// Delay is of each link to the middle, in each direction: from side to side it
 	// takes twice as long. Zero means 10 ms.
 	Delay time.Duration
@@ -68,6 +72,7 @@ func (s *side) public() netip.Addr { return s.host.Public() }
 type Lab struct {
 	A, B   *Machine
 	Public [publics]*Machine
+	Chain  []*Machine
 	links  *linklab.Lab
 	spaces []*linklab.Namespace
 }
@@ -85,8 +90,17 @@ func New(c Config) (*Lab, error) {
 		kinds = kinds[:1]
 	}
 	for i, k := range kinds {
-		if err := addSide(&links, k, string(rune('a'+i)), c.Same, way); err != nil {
+		above := ""
+		if c.OneCarrier && i > 0 {
+			above = "carrier-a"
+		}
+		if err := addSide(&links, k, string(rune('a'+i)), above, c.Same, way); err != nil {
 			return nil, fmt.Errorf("%s: %w", k.Name, err)
+		}
+	}
+	for i := range c.Chain {
+		if err := addSide(&links, Kind{Words: "home"}, chained(i), "", false, way); err != nil {
+			return nil, err
 		}
 	}
 	for i := range publics {
@@ -105,16 +119,30 @@ func New(c Config) (*Lab, error) {
 		h := lab.Host(fmt.Sprint("public", i))
 		l.Public[i] = &Machine{Name: h.Name(), Namespace: h.Namespace(), addr: h.Addr(), six: h.Addr6()}
 	}
+	for i := range c.Chain {
+		m, err := l.machine(chained(i), Kind{Words: "home"}, nil)
+		if err != nil {
+			return nil, errors.Join(err, l.Close())
+		}
+		l.Chain = append(l.Chain, m)
+	}
 	if err := l.sides(c); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
 }
 
-// addSide adds what a side needs of linklab. With same there is a second host.
-func addSide(links *linklab.Config, k Kind, name string, same bool, way linklab.Shape) error {
+// chained names a host of the chain.
+func chained(i int) string { return fmt.Sprint("chain", i) }
+
+// addSide adds what a side needs of linklab, behind a router that is there already if
+// above names one. With same there is a second host.
+func addSide(links *linklab.Config, k Kind, name, above string, same bool, way linklab.Shape) error {
 	near, far := way, linklab.Shape{}
-	outer := ""
+	outer := above
+	if above != "" {
+		near = far
+	}
 	if k.Carrier != "" {
 		nat, err := linklab.ParseNAT(strings.Fields(k.Carrier)...)
 		if err != nil {

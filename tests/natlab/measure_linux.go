@@ -23,8 +23,9 @@ const (
 	// samples is how many new mappings show how ports are chosen.
 	samples = 16
 	// mostBlock is the largest spread of ports that counts as a block, mostStep the
-	// longest step that counts as one.
-	mostBlock, mostStep = 2048, 16
+	// longest step that counts as one, and mostTaken how many steps lie between two
+	// mappings of a sequence at most, when others make some, too.
+	mostBlock, mostStep, mostTaken = 2048, 16, 64
 )
 
 // Measure finds out what the NAT of a machine does to UDP and to TCP, as RFC 5780
@@ -177,16 +178,14 @@ func mapping(first, second, third netip.AddrPort) natsim.Depends {
 
 // choice judges how external ports of mappings made one after another are chosen.
 func choice(locals, externals []int) (Ports, int) {
-	preserved, step, least, most := 0, externals[1]-externals[0], externals[0], externals[0]
+	preserved, least, most := 0, externals[0], externals[0]
 	for i, p := range externals {
 		if p == locals[i] {
 			preserved++
 		}
-		if i > 0 && p-externals[i-1] != step {
-			step = 0
-		}
 		least, most = min(least, p), max(most, p)
 	}
+	step := stepOf(externals)
 	switch {
 	case preserved > len(locals)/2: // the others found their port taken
 		return Preserving, 0
@@ -196,6 +195,22 @@ func choice(locals, externals []int) (Ports, int) {
 		return Block, 0
 	}
 	return Random, 0
+}
+
+// stepOf returns the step of a sequence of which others may take some, 0 for none.
+func stepOf(ports []int) int {
+	step := 0
+	for i := range ports[1:] {
+		if d := ports[i+1] - ports[i]; step == 0 || max(d, -d) < max(step, -step) {
+			step = d
+		}
+	}
+	for i := range ports[1:] {
+		if d := ports[i+1] - ports[i]; step == 0 || d%step != 0 || d/step < 1 || d/step > mostTaken {
+			return 0
+		}
+	}
+	return step
 }
 
 // nated reports whether the machine has a NAT that translates, as its name for itself

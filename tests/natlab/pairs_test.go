@@ -3,211 +3,277 @@
 package natlab
 
 import (
-	"bufio"
-	"context"
-	"encoding/hex"
-	"encoding/json"
 	"fmt"
-	"log/slog"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
-	crust "github.com/libcrust/libcrust/core"
+	"github.com/libcrust/libcrust/tests/natlab/pairs"
+	"github.com/libcrust/libcrust/tests/natsim"
 )
 
-// TestMain lets the test program be a peer itself: as `crust peer --json`, but with
-// the public Go API alone, and with "dial PEER".
-func TestMain(m *testing.M) {
-	if os.Getenv("CRUST_NATLAB_PEER") == "" {
-		os.Setenv("CRUST_NATLAB_PEER", "1") // of those that it starts
-		os.Setenv("CRUST_PORTMAP", "off")
-		os.Exit(m.Run())
-	}
-	if err := runPeer(os.Args[3:]); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
+const (
+	// settle is how long peers are left alone to find out what their NATs are like.
+	settle = 2 * time.Second
+	// tries is how often a case may fail when nobody asked for figures: some are
+	// allowed to fail at times.
+	tries = 3
+)
+
+// pair is a case of the table at work: a laboratory, and a peer at each host of it.
+type pair struct {
+	t     *testing.T
+	lab   *Lab
+	c     pairs.Case
+	relay bool
+	a, b  *Peer
+	peers []*Peer // all
 }
 
-// runPeer runs until the end of its input. Words are those of crust.Config that the
-// tests need: "relay".
-func runPeer(words []string) error {
-	config := crust.Config{NetworkName: "natlab", CloseTimeout: time.Second}
-	for _, text := range []string{"tcp://0.0.0.0:0", "utp://0.0.0.0:0"} {
-		ep, err := crust.ParseEndpoint(text)
-		if err != nil {
-			return err
-		}
-		config.Listen = append(config.Listen, ep)
-	}
-	if len(words) > 0 && words[0] == "relay" {
-		config.Relay = crust.RelayData
-	}
-	if os.Getenv("CRUST_NATLAB_DEBUG") != "" {
-		config.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	}
-	s, err := crust.New(config)
-	if err != nil {
-		return err
-	}
-	begin := time.Now()
-	say := func(name string, e *crust.Event) {
-		line := map[string]any{"event": name, "t_ms": float64(time.Since(begin).Microseconds()) / 1000, "peer": s.ID().String()}
-		if e != nil {
-			line["peer"], line["how"], line["endpoint"], line["took_ms"] = e.Peer.String(), e.How().String(), e.Endpoint().String(), float64(e.Took().Microseconds())/1000
-			line["text"] = string(e.Data)
-			if e.Type == crust.EventConnectionInfo {
-				line["info"] = hex.EncodeToString(e.Data)
-			}
-			if e.Err() != nil {
-				line["error"] = e.Err().Error()
-			}
-		}
-		text, _ := json.Marshal(line)
-		fmt.Println(string(text))
-	}
-	say("started", nil)
-	go func() {
-		defer s.Close()
-		for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
-			if err := obey(s, strings.SplitN(lines.Text(), " ", 3)); err != nil {
-				fmt.Fprintln(os.Stderr, lines.Text(), err)
-			}
-		}
-	}()
-	for e := range s.Events(context.Background()) {
-		say(e.Type.String(), &e)
-	}
-	return nil
-}
-
-func obey(s *crust.Service, words []string) error {
-	switch {
-	case words[0] == "info":
-		return s.PrepareConnectionInfo(1)
-	case words[0] == "connect":
-		info, err := hex.DecodeString(words[1])
-		if err != nil {
-			return err
-		}
-		return s.Connect(info, 2)
-	}
-	id, err := crust.ParsePeerID(words[1])
-	if err != nil {
-		return err
-	}
-	if words[0] == "dial" {
-		return s.ConnectPeer(id, 3)
-	}
-	return s.Send(id, []byte(words[2]), 1)
-}
-
-// settle is how long peers are left alone to find out what their NATs are like.
-const settle = 2 * time.Second
-
-// meet lets a dial b, whom three public peers know, and returns how that ended.
-func meet(t *testing.T, c Config, relay bool) (Event, error) {
+// meet runs a case once.
+func meet(t *testing.T, row pairs.Row, c pairs.Case, seed uint64, relay bool) pairs.Run {
 	t.Helper()
-	l := newLab(t, c)
-	start := func(m *Machine, words ...string) *Peer {
-		p, err := m.Peer("/proc/self/exe", words...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := p.Stop(); err != nil {
-				t.Error(m.Name, err, p)
-			}
-		})
-		return p
+	config := Config{A: named(t, c.KindA), Same: c.World == pairs.Neighbours, OneCarrier: c.World == pairs.OneCarrier, Chain: c.Chain, Hops: 8, Seed: seed}
+	if !config.Same {
+		config.B = named(t, c.KindB)
 	}
-	tell := func(p *Peer, format string, arguments ...any) {
-		if err := p.Tell(format, arguments...); err != nil {
-			t.Fatal(err)
-		}
-	}
-	a, b := start(l.A), start(l.B)
-	for _, m := range l.Public[:3] {
-		var words []string
-		if relay {
-			words = []string{"relay"}
-		}
-		s := start(m, words...)
-		tell(s, "info")
-		e, err := s.Await("info", patience)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, p := range []*Peer{a, b} {
-			tell(p, "connect %s", e.Text("info"))
-			if _, err := p.Await("connected", 2*patience, "peer", s.ID); err != nil {
-				t.Fatal(err)
-			}
-		}
+	p := &pair{t: t, lab: newLab(t, config), c: c, relay: relay || c.Relay}
+	p.a, p.b = p.start(p.lab.A, p.listen(c.Listen)...), p.start(p.lab.B, p.listen(c.Listen)...)
+	if c.Chain > 0 {
+		p.chain()
+	} else {
+		p.publics()
 	}
 	time.Sleep(settle)
-	begin := time.Now()
-	tell(a, "dial %s", b.ID)
-	e, err := a.Await("connected", 4*patience, "peer", b.ID)
-	if err != nil {
-		return nil, fmt.Errorf("%w; and b: %v", err, b)
+	run := p.call()
+	run.Row, run.Case, run.Seed, run.Relay = row.Name, c.Name, seed, relay
+	if run.How == "" || os.Getenv("CRUST_NATLAB_DEBUG") != "" {
+		t.Logf("seed %d: a: %s\nb: %s", seed, p.a, p.b)
 	}
-	e["took_ms"] = float64(time.Since(begin).Microseconds()) / 1000
-	// What is said arrives.
-	tell(a, "send %s hello", b.ID)
-	if _, err := b.Await("message", patience, "peer", a.ID, "text", "hello"); err != nil {
+	for _, peer := range p.peers {
+		if err := peer.Stop(); err != nil {
+			t.Error(err, peer)
+		}
+	}
+	if err := p.lab.Close(); err != nil {
 		t.Error(err)
 	}
-	return e, nil
+	return run
 }
 
-// TestPairs connects peers behind NATs by what they have themselves: no relay carries
-// data.
-func TestPairs(t *testing.T) {
-	seed, _ := strconv.ParseUint(os.Getenv("CRUST_NATLAB_SEED"), 10, 64) // 0 when it is not given
-	for _, c := range []struct {
-		a, b, how string
-		tcp       bool // it must be
-	}{
-		{"public", "home", "accepted", true},
-		{"home", "home", "punched", false},
-		{"kernel-home", "kernel-home", "punched", false},
-		{"kernel-home-reset", "kernel-home-reset", "punched", false},
-		{"kernel-home-accept", "kernel-home-accept", "punched", false},
-		{"home", "sequential", "punched", false},
-		{"home", "block", "punched", false},
-		{"home", "symmetric", "punched", false},
-		{"kernel-home", "kernel-symmetric", "punched", false},
-		{"sequential", "sequential", "punched", false},
-		{"udp-blocked", "kernel-udp-blocked", "punched", true},
-		{"kernel-firewall", "firewall", "punched", false},
-		{"home-in-carrier", "home", "punched", false},
-	} {
-		t.Run(c.a+" "+c.b, func(t *testing.T) {
-			t.Parallel()
-			e, err := meet(t, Config{A: named(t, c.a), B: named(t, c.b), Hops: 8, Seed: seed}, false)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Logf("%s by %s after %v ms", e.Text("how"), e.Text("endpoint"), e.Number("took_ms"))
-			if e.Text("how") != c.how || c.tcp && !strings.HasPrefix(e.Text("endpoint"), "tcp") {
-				t.Errorf("%s by %s", e.Text("how"), e.Text("endpoint"))
-			}
-		})
+func (p *pair) start(m *Machine, words ...string) *Peer {
+	p.t.Helper()
+	peer, err := m.Peer("/proc/self/exe", words...)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.peers = append(p.peers, peer)
+	return peer
+}
+
+func (p *pair) tell(to *Peer, format string, arguments ...any) {
+	p.t.Helper()
+	if err := to.Tell(format, arguments...); err != nil {
+		p.t.Fatal(err)
 	}
 }
 
-// TestRelayed: what cannot meet otherwise meets over a public peer that relays.
-func TestRelayed(t *testing.T) {
-	e, err := meet(t, Config{A: named(t, "symmetric"), B: named(t, "kernel-symmetric"), Hops: 8}, true)
+func (p *pair) await(by *Peer, name string, fields ...string) Event {
+	p.t.Helper()
+	e, err := by.Await(name, 2*patience, fields...)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return e
+}
+
+// listen returns the endpoints to listen at, of one transport or both.
+func (p *pair) listen(only string) (words []string) {
+	at := "0.0.0.0"
+	if p.c.IPv6 {
+		at = "[::]"
+	}
+	for _, transport := range []string{"tcp", "utp"} {
+		if only == "" || only == transport {
+			words = append(words, transport+"://"+at+":0")
+		}
+	}
+	return words
+}
+
+// publics connects both to three public peers.
+func (p *pair) publics() {
+	for _, m := range p.lab.Public[:3] {
+		words := p.listen("")
+		if p.relay {
+			words = append(words, "relay")
+		}
+		s := p.start(m, words...)
+		p.tell(s, "info")
+		info := p.await(s, "info").Text("info")
+		for _, side := range []*Peer{p.a, p.b} {
+			p.tell(side, "connect %s", info)
+			p.await(side, "connected", "peer", s.ID)
+		}
+	}
+}
+
+// chain connects both by peers of which each knows the next, and each is behind a NAT
+// that forwards one port to it.
+func (p *pair) chain() {
+	var last *Peer
+	var at netip.AddrPort
+	reach := func(from *Peer) {
+		p.tell(from, "reach tcp://%v %s", at, last.ID)
+		p.await(from, "connected", "peer", last.ID)
+	}
+	for i, m := range p.lab.Chain {
+		s := p.start(m, p.listen("")...)
+		_, port, _ := strings.Cut(p.await(s, "listener_started").Text("endpoint"), "0.0.0.0:")
+		number, err := strconv.ParseUint(port, 10, 16)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		if err := p.lab.Forward(m, natsim.TCP, uint16(number), netip.AddrPortFrom(m.Addr(), uint16(number))); err != nil {
+			p.t.Fatal(err)
+		}
+		if i > 0 {
+			reach(s)
+		}
+		last, at = s, netip.AddrPortFrom(m.Public(), uint16(number))
+		if i == 0 {
+			reach(p.a)
+		}
+	}
+	reach(p.b)
+}
+
+// call has a call b, and returns what came of it.
+func (p *pair) call() (run pairs.Run) {
+	p.tell(p.a, "dial %s hello", p.b.ID)
+	began := p.await(p.a, "calls").Number("at_ms")
+	var e Event
+	for deadline := time.Now().Add(40 * time.Second); ; {
+		var err error
+		if e, err = p.a.Await("", time.Until(deadline), "peer", p.b.ID); err != nil {
+			run.Error, run.Took = "nothing came of the call", 40_000
+			return run
+		}
+		if e.Name() == "connect_failed" {
+			run.Error, run.Took = e.Text("error"), e.Number("at_ms")-began
+			return run
+		}
+		if e.Name() == "connected" {
+			break
+		}
+	}
+	run.Took = e.Number("at_ms") - began
+	if m, err := p.b.Await("message", 2*patience, "peer", p.a.ID, "text", "hello"); err != nil {
+		p.t.Error("the first message did not come:", err)
+	} else {
+		run.First = m.Number("at_ms") - began
+	}
+	for p.relay && !p.c.Relay && e.Text("how") == "relayed" {
+		next, err := p.a.Await("resumed", 30*time.Second, "peer", p.b.ID)
+		if err != nil {
+			break
+		}
+		e = next
+		run.Took = e.Number("at_ms") - began
+	}
+	run.How = e.Text("how")
+	run.Transport, _, _ = strings.Cut(e.Text("endpoint"), "://")
+	return run
+}
+
+// TestPairs runs the table of pairs between real kernels: each case until it comes to
+// what it must, three times at most; or as many runs of each row as CRUST_NATLAB_RUNS
+// says, which CRUST_NATLAB_OUT then records. With every fourth a second run tells how
+// soon a message comes over a relay.
+func TestPairs(t *testing.T) {
+	count, _ := strconv.Atoi(os.Getenv("CRUST_NATLAB_RUNS")) // 0 when it is not given
+	first, _ := strconv.ParseUint(os.Getenv("CRUST_NATLAB_SEED"), 10, 64)
+	out, err := pairs.Record(os.Getenv("CRUST_NATLAB_OUT"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%s by %s after %v ms", e.Text("how"), e.Text("endpoint"), e.Number("took_ms"))
-	if e.Text("how") != "relayed" {
-		t.Errorf("%s by %s", e.Text("how"), e.Text("endpoint"))
+	defer out.Close()
+	for _, row := range pairs.Rows {
+		t.Run(row.Name, func(t *testing.T) {
+			if count == 0 {
+				for seed, c := range row.InNamespaces() {
+					t.Run(c.Name, func(t *testing.T) {
+						t.Parallel()
+						once(t, row, c, first+uint64(seed))
+					})
+				}
+				return
+			}
+			runs := several(t, row, count, first, out)
+			s := pairs.Summarise(row, "", runs)
+			t.Logf("%d of %d, %v, half of them within %v, 99 of 100 within %v; over a relay %d of %d first messages, within %v and %v",
+				s.Succeeded, s.Runs, s.Ways, s.P50, s.P99, s.First.Came, s.First.Runs, s.First.P50, s.First.P99)
+			blame(t, row, runs)
+		})
 	}
+}
+
+// once wants a case to come to what it must.
+func once(t *testing.T, row pairs.Row, c pairs.Case, seed uint64) {
+	for try := range uint64(tries) {
+		run := meet(t, row, c, seed+try<<32, false)
+		t.Logf("%s by %s after %v ms, the first message after %v ms", run.How, run.Transport, run.Took, run.First)
+		if row.Allows(run) {
+			return
+		}
+	}
+	report := t.Errorf
+	if row.Pending {
+		report = t.Logf
+	}
+	report("%d times it did not come to %s", tries, c.Ways)
+}
+
+// blame fails a test for what its row misses.
+func blame(t *testing.T, row pairs.Row, runs []pairs.Run) {
+	t.Helper()
+	for _, miss := range row.Misses(runs) {
+		if row.Pending {
+			t.Log("as known: ", miss)
+		} else {
+			t.Error(miss)
+		}
+	}
+}
+
+// several runs the cases of a row.
+func several(t *testing.T, row pairs.Row, count int, first uint64, out *pairs.Recorder) (runs []pairs.Run) {
+	var mu sync.Mutex
+	cases := row.InNamespaces()
+	one := func(t *testing.T, c pairs.Case, seed uint64, relay bool) {
+		run := meet(t, row, c, seed, relay)
+		mu.Lock()
+		defer mu.Unlock()
+		runs = append(runs, run)
+		if err := out.Add(run); err != nil {
+			t.Error(err)
+		}
+	}
+	t.Run("runs", func(t *testing.T) {
+		for i := range count {
+			t.Run(fmt.Sprint(i), func(t *testing.T) {
+				t.Parallel()
+				c := cases[i%len(cases)]
+				one(t, c, first+uint64(i), false)
+				if i/len(cases)%4 == 0 && c.Chain == 0 && !c.Relay {
+					one(t, c, first+uint64(i), true)
+				}
+			})
+		}
+	})
+	return runs
 }

@@ -111,7 +111,7 @@ func (p *Peer) Tell(format string, arguments ...any) error {
 	return err
 }
 
-// Await returns the next event of that name that has all of the fields, given as
+// Await returns the next event of that name, any for "", that has all of the fields, given as
 // pairs such as "peer", id. Other events before it are passed over. The error says
 // what the peer did instead. It is for one goroutine at a time.
 func (p *Peer) Await(name string, wait time.Duration, fields ...string) (Event, error) {
@@ -141,7 +141,7 @@ func (p *Peer) take(name string, fields []string) Event {
 	for p.next < len(p.events) {
 		e := p.events[p.next]
 		p.next++
-		fits := e.Name() == name
+		fits := name == "" || e.Name() == name
 		for i := 0; i+1 < len(fields); i += 2 {
 			fits = fits && e.Text(fields[i]) == fields[i+1]
 		}
