@@ -20,8 +20,9 @@ type listener struct {
 	udp *udpSocket
 	ep  Endpoint
 
-	random bool // its port was not asked for
-	old    bool // it has a successor; guarded by Service.mu
+	random bool   // its port was not asked for
+	old    bool   // it has a successor; guarded by Service.mu
+	order  uint64 // in which listeners were started, or the predecessor's; guarded by Service.mu
 }
 
 // stop stops accepting.
@@ -65,8 +66,11 @@ func (s *Service) listen(ep Endpoint) (Endpoint, *Error) {
 		l.stop()
 		return Endpoint{}, &Error{Op: "listen", Endpoint: ep, Code: CodeClosed}
 	}
+	s.listenSeq++
+	l.order = s.listenSeq
 	s.listeners[l.ep] = l
 	s.mu.Unlock()
+	s.remap()
 	s.events.push(Event{Type: EventListenerStarted, detail: &detail{endpoint: l.ep}})
 	if l.ln != nil {
 		s.spawn(func() { s.acceptLoop(l) })
@@ -99,6 +103,7 @@ func (s *Service) acceptLoop(l *listener) {
 			s.mu.Unlock()
 			if died {
 				l.ln.Close() //nolint:errcheck // it has failed already
+				s.remap()
 				s.events.push(Event{Type: EventListenerFailed, detail: &detail{endpoint: l.ep, err: fail("accept", PeerID{}, l.ep, err)}})
 			}
 			return

@@ -263,7 +263,7 @@ func (s *Service) move(p *peer, link *secure.Link, a adoption, claim uint64, fir
 	s.lookup.Lock() // the session's reader tells where it goes on, as soon as it does
 	moved, err := p.sess.Resume(link, first, told, theirs)
 	if err == nil {
-		p.claim, p.how, p.endpoint = claim, a.how, a.endpoint
+		p.claim, p.how, p.endpoint = claim, a.way(p), a.endpoint
 	}
 	s.lookup.Unlock()
 	if err != nil {
@@ -279,6 +279,7 @@ func (s *Service) move(p *peer, link *secure.Link, a adoption, claim uint64, fir
 	calls := []func(){moved}
 	for _, at := range s.joined(p.id, a.attempt) {
 		p.reach(at.endpoints...)
+		p.markMapped(at.mapped...)
 		s.resolve(at)
 		if !at.quiet {
 			calls = append(calls, s.events.add(Event{Type: EventAlreadyConnected, Peer: p.id, Token: at.token}))
@@ -517,7 +518,7 @@ func (s *Service) refuses(a adoption) error {
 // is to be called without it, before the session starts.
 func (s *Service) insert(link *secure.Link, a adoption, claim uint64, id wire.SessionID, first []byte) (*peer, func()) {
 	p := &peer{
-		id: link.Remote.Peer, instance: link.Remote.Instance, claim: claim, how: a.how, endpoint: a.endpoint, since: time.Now(),
+		id: link.Remote.Peer, instance: link.Remote.Instance, claim: claim, how: a.way(nil), endpoint: a.endpoint, since: time.Now(),
 	}
 	p.sess = session.New(link, id, s.session, (*owner)(s), first)
 	p.sess.Tag = p
@@ -527,7 +528,7 @@ func (s *Service) insert(link *secure.Link, a adoption, claim uint64, id wire.Se
 	s.attendNetwork()
 	s.sessions++
 	d := &detail{
-		appID: link.Remote.AppID, endpoint: a.endpoint, how: a.how, role: Role(link.Remote.Role), took: time.Since(a.began),
+		appID: link.Remote.AppID, endpoint: a.endpoint, how: p.how, role: Role(link.Remote.Role), took: time.Since(a.began),
 	}
 	if a.how == Dialed {
 		p.reach(a.endpoint)
@@ -542,6 +543,7 @@ func (s *Service) insert(link *secure.Link, a adoption, claim uint64, id wire.Se
 	calls := []func(){s.events.add(e)}
 	for i, at := range joined {
 		p.reach(at.endpoints...)
+		p.markMapped(at.mapped...)
 		s.resolve(at)
 		if i != asked && !at.quiet {
 			calls = append(calls, s.events.add(Event{Type: EventAlreadyConnected, Peer: p.id, Token: at.token}))

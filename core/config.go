@@ -11,6 +11,7 @@ import (
 
 	"github.com/libcrust/libcrust/core/identity"
 	"github.com/libcrust/libcrust/core/internal/endpoint"
+	"github.com/libcrust/libcrust/core/internal/nat/portmap"
 	"github.com/libcrust/libcrust/core/internal/netio"
 	"github.com/libcrust/libcrust/core/internal/session"
 	"github.com/libcrust/libcrust/core/internal/wire"
@@ -206,8 +207,9 @@ type Config struct {
 	// Logger receives what is worth knowing but is no event. nil means silence.
 	Logger *slog.Logger
 
-	network netio.Network // nil means the kernel's
-	ownKey  bool          // New made the identity
+	network netio.Network               // nil means the kernel's
+	mapper  func(portmap.Config) mapper // nil means that of the kernel's network; after check: that no router is asked
+	ownKey  bool                        // New made the identity
 }
 
 // Implementation constants: what zero fields of Config mean.

@@ -22,7 +22,8 @@ type attempt struct {
 	// attempt's goroutine under Service.mu
 	token     uint64
 	endpoints []Endpoint
-	contacts  []Contact // of a bootstrap
+	mapped    []Endpoint // which of these a router passes on
+	contacts  []Contact  // of a bootstrap
 	began     time.Time
 	order     uint64
 	bare      bool      // an endpoint, not an info
@@ -116,6 +117,7 @@ func (s *Service) already(a *attempt, p *peer) bool {
 	}
 	s.resolve(a)
 	p.reach(a.endpoints...)
+	p.markMapped(a.mapped...)
 	s.seek(p, true)
 	call := func() {}
 	if !a.quiet {

@@ -74,6 +74,16 @@ const (
 	// have changed, that it has slept, or that NetworkChanged was called: in Count
 	// how many addresses came or went. Several changes may be told as one.
 	EventNetworkChanged EventType = 19
+	// EventPortMapped says that a router passes a port on to a listener: Endpoint,
+	// where others reach it now, Internal, where it leads, Means, and Lease, for how
+	// long, which is renewed in time. Err is nil, or CodeUnreachable when another NAT
+	// is in front of the router: then peers are not told of the endpoint. It comes
+	// again when another router, or another means, has taken over.
+	EventPortMapped EventType = 20
+	// EventPortUnmapped says that a router does not any more: Endpoint, Internal and
+	// Means as before, and Err, why: nil when it was not wanted any more, CodeReplaced
+	// when another endpoint is passed on instead.
+	EventPortUnmapped EventType = 21
 )
 
 var eventNames = [...]string{
@@ -83,7 +93,7 @@ var eventNames = [...]string{
 	EventBootstrapFailed: "bootstrap_failed", EventLost: "lost", EventMessagesDropped: "messages_dropped",
 	EventStopped: "stopped", EventSuspended: "suspended", EventResumed: "resumed", EventDelivered: "delivered",
 	EventDatagram: "datagram", EventListenerStopped: "listener_stopped",
-	EventNetworkChanged: "network_changed",
+	EventNetworkChanged: "network_changed", EventPortMapped: "port_mapped", EventPortUnmapped: "port_unmapped",
 }
 
 // String returns the name in snake_case.
@@ -99,8 +109,8 @@ type How uint8
 
 const (
 	Dialed   How = 1 // we connected to the peer
-	Accepted How = 2 // the peer connected to us
-	Mapped   How = 3 // the peer came through a port mapping
+	Accepted How = 2 // the peer connected to us, at whatever endpoint
+	Mapped   How = 3 // we connected to the peer at a port that its router passes on to it, as it said
 	Punched  How = 4 // both sides opened their NATs
 	Relayed  How = 5 // another peer relays
 )
@@ -147,7 +157,10 @@ type detail struct {
 	err      error
 	appID    []byte
 	endpoint endpoint.Endpoint
+	internal endpoint.Endpoint
+	means    string
 	took     time.Duration
+	lease    time.Duration
 	count    uint64
 	bytes    uint64
 	how      How
@@ -175,6 +188,18 @@ func (e *Event) AppID() []byte { return e.more().appID }
 
 // Endpoint returns the endpoint the event is about.
 func (e *Event) Endpoint() Endpoint { return e.more().endpoint }
+
+// Internal returns where a router passes a port on to: an address of this machine,
+// and the port of a listener.
+func (e *Event) Internal() Endpoint { return e.more().internal }
+
+// Means returns how a router was asked: "pcp", "nat-pmp", "upnp-igd1", "upnp-igd2"
+// or, to open the firewall of IPv6, "upnp-pinhole".
+func (e *Event) Means() string { return e.more().means }
+
+// Lease returns for how long a router has given a port, from the event on; 0 means
+// for ever.
+func (e *Event) Lease() time.Duration { return e.more().lease }
 
 // Took returns how long a connection took, from the call or the accepted
 // connection to the session.

@@ -1,9 +1,21 @@
 package crust
 
-import "github.com/libcrust/libcrust/core/internal/netio"
+import (
+	"github.com/libcrust/libcrust/core/internal/nat/portmap"
+	"github.com/libcrust/libcrust/core/internal/netio"
+)
 
 // On returns cfg for a service that lives in another network than the kernel's.
 func On(network netio.Network, cfg Config) Config {
 	cfg.network = network
+	return cfg
+}
+
+// Mapper asks routers for ports, or pretends to.
+type Mapper = mapper
+
+// Mapping returns cfg for a service that has its ports mapped by what start returns.
+func Mapping(cfg Config, start func(portmap.Config) Mapper) Config {
+	cfg.mapper = start
 	return cfg
 }

@@ -21,14 +21,19 @@ const infoLifetime = 24 * time.Hour
 // form, signature and age. It returns who made it and where it can be reached.
 // Errors are CodeBadInfo.
 func ParseConnectionInfo(info []byte) (PeerID, []Endpoint, error) {
+	i, err := parseInfo(info)
+	return i.Peer, i.Endpoints, err
+}
+
+func parseInfo(info []byte) (wire.Info, error) {
 	i, err := wire.ParseInfo(info)
 	if err == nil && uint64(time.Now().Unix()) > i.Expires {
 		err = fmt.Errorf("connection info: it expired at %s", time.Unix(int64(min(i.Expires, 1<<40)), 0).UTC().Format(time.RFC3339))
 	}
 	if err != nil {
-		return PeerID{}, nil, &Error{Op: "parse", Code: CodeBadInfo, Err: err}
+		return wire.Info{}, &Error{Op: "parse", Code: CodeBadInfo, Err: err}
 	}
-	return i.Peer, i.Endpoints, nil
+	return i, nil
 }
 
 // ParseContact reads "ENDPOINT" or "ENDPOINT#PEER". Errors are CodeInvalid.
@@ -55,11 +60,11 @@ func (c Contact) String() string {
 
 // connectionInfo makes this service's connection info.
 func (s *Service) connectionInfo() ([]byte, error) {
-	eps, err := s.endpoints()
+	eps, mapped, err := s.endpoints()
 	if err != nil {
 		return nil, err
 	}
-	i := wire.Info{Peer: s.ID(), Expires: uint64(time.Now().Add(infoLifetime).Unix()), Endpoints: eps}
+	i := wire.Info{Peer: s.ID(), Expires: uint64(time.Now().Add(infoLifetime).Unix()), Endpoints: eps, Mapped: mapped}
 	if _, err := rand.Read(i.Nonce[:]); err != nil {
 		return nil, err
 	}
@@ -67,20 +72,28 @@ func (s *Service) connectionInfo() ([]byte, error) {
 }
 
 // endpoints returns where this service may be dialled, those of the widest scope
-// first.
-func (s *Service) endpoints() (eps []Endpoint, err error) {
+// first, and of those what routers pass on, which is marked in mapped by bits.
+func (s *Service) endpoints() (eps []Endpoint, mapped uint32, err error) {
 	addrs, err := s.network.Addrs()
 	if err != nil {
-		return nil, fmt.Errorf("cannot list the addresses of this machine: %w", err)
+		return nil, 0, fmt.Errorf("cannot list the addresses of this machine: %w", err)
 	}
+	passed := s.mapped()
+	eps = append(eps, passed...)
 	for _, l := range s.Listeners() {
 		if !s.isOld(l) {
 			eps = append(eps, reachable(l, addrs)...)
 		}
 	}
 	slices.SortStableFunc(eps, func(a, b Endpoint) int { return int(b.Scope()) - int(a.Scope()) })
-	eps = slices.Compact(eps)
-	return eps[:min(len(eps), wire.MaxEndpoints)], nil
+	seen := make(map[Endpoint]bool, len(eps))
+	eps = slices.DeleteFunc(eps, func(ep Endpoint) bool {
+		again := seen[ep]
+		seen[ep] = true
+		return again
+	})
+	eps = eps[:min(len(eps), wire.MaxEndpoints)]
+	return eps, marks(eps, passed), nil
 }
 
 // isOld reports whether the listener at ep has a successor.

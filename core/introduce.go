@@ -164,6 +164,12 @@ func (o *owner) Control(sess *session.Session, t wire.FrameType, body []byte) er
 			return err
 		}
 		s.seenAs(p, from)
+	case wire.FrameDoors:
+		d, err := wire.ParseDoors(body)
+		if err != nil {
+			return err
+		}
+		s.doorsCame(p, d)
 	case wire.FrameEcho:
 		e, err := wire.ParseEcho(body)
 		if err != nil {
@@ -268,11 +274,11 @@ func (s *Service) read(letter []byte, id meetingID, kind wire.LetterKind, take f
 func (s *Service) write(kind wire.LetterKind, id meetingID, to PeerID) ([]byte, wire.Letter, error) {
 	l := wire.Letter{Kind: kind, ID: id, Written: uint64(time.Now().UnixMilli())}
 	if kind != wire.LetterGo {
-		eps, err := s.endpoints()
+		eps, mapped, err := s.endpoints()
 		if err != nil {
 			return nil, l, err
 		}
-		l.Endpoints = eps[:min(len(eps), wire.MaxLetterEndpoints)]
+		l.Endpoints, l.Mapped = eps[:min(len(eps), wire.MaxLetterEndpoints)], mapped
 		l.UDP, l.TCP = s.facts()
 	}
 	sealed, err := s.secure.SealLetter(nil, to, l.Append(nil))
@@ -305,7 +311,7 @@ func (s *Service) offered(from *peer, writer PeerID, l wire.Letter) {
 	if quiet >= max(1, s.cfg.MaxConnects/4) {
 		return
 	}
-	a := &attempt{peer: writer, endpoints: l.Endpoints, quiet: true}
+	a := &attempt{peer: writer, endpoints: l.Endpoints, mapped: marked(l.Endpoints, l.Mapped), quiet: true}
 	if s.register(a, punchLife+meetPatience, s.runConnect) != nil {
 		return // the other side dials as well
 	}
@@ -374,7 +380,7 @@ func (s *Service) meet(a *attempt) error {
 			timer.Stop()
 			if got, ok := late(s, a, came); ok {
 				s.met(a, got)
-				s.beyondRelay(a.peer, got.theirs.Endpoints)
+				s.beyondRelay(a.peer, got.theirs.Endpoints, a.mapped)
 			}
 			return errNobody
 		case <-timer.C:
@@ -397,6 +403,7 @@ func (s *Service) met(a *attempt, got answer) {
 	p := s.punch(a, id, got.mine, got.theirs, got.round)
 	s.mu.Lock()
 	a.endpoints = append([]Endpoint{}, got.theirs.Endpoints...)
+	a.mapped = marked(a.endpoints, got.theirs.Mapped)
 	a.punch = p
 	s.mu.Unlock()
 	if p == nil {

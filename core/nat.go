@@ -110,16 +110,21 @@ type NATReport struct {
 	// machine or its router has an address of the block for those (RFC 6598), or there
 	// are two NATs in a row. A router can map no ports of a provider's NAT.
 	CGNAT bool
+	// Mapped are the ports that routers pass on to the listeners, and those that they
+	// do not, in the order in which the listeners were started. It is empty when port
+	// mapping is off, and when no listener is for others.
+	Mapped []MappedPort
 }
 
 // NAT returns what is known now. It sends nothing. After Stop it returns what was
 // known last.
 func (s *Service) NAT() NATReport {
 	s.lookAround()
+	ports := s.mappedPorts()
 	s.watch.mu.Lock()
 	defer s.watch.mu.Unlock()
 	now := time.Now()
-	r := NATReport{UDP: s.flow(observe.UDP, now), TCP: s.flow(observe.TCP, now)}
+	r := NATReport{UDP: s.flow(observe.UDP, now), TCP: s.flow(observe.TCP, now), Mapped: ports}
 	r.CGNAT = s.watch.machine.Carrier(now)
 	proof, reached := s.watch.machine.Reachable(now)
 	switch {

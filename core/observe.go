@@ -10,6 +10,7 @@ import (
 
 	"github.com/libcrust/libcrust/core/internal/endpoint"
 	"github.com/libcrust/libcrust/core/internal/nat/observe"
+	"github.com/libcrust/libcrust/core/internal/nat/portmap"
 	"github.com/libcrust/libcrust/core/internal/netio"
 	"github.com/libcrust/libcrust/core/internal/secure"
 	"github.com/libcrust/libcrust/core/internal/wire"
@@ -117,7 +118,7 @@ func (s *Service) forget(p *peer) {
 func (s *Service) whereLink(p *peer) (local, remote netip.AddrPort, transport endpoint.Transport, dialed bool) {
 	link := p.sess.Link()
 	s.lookup.RLock()
-	transport, dialed = p.endpoint.Transport, p.how == Dialed
+	transport, dialed = p.endpoint.Transport, p.how == Dialed || p.how == Mapped
 	s.lookup.RUnlock()
 	return endpointOf(transport, link.Conn.LocalAddr()).Addr, endpointOf(transport, link.Conn.RemoteAddr()).Addr, transport, dialed
 }
@@ -130,6 +131,7 @@ func (s *Service) seenAs(p *peer, seen netip.AddrPort) {
 		proto = observe.UDP
 	}
 	unasked := s.unasked(p)
+	s.seenFrom(p, seen.Addr())
 	s.watch.mu.Lock()
 	defer s.watch.mu.Unlock()
 	s.watch.machine.Observe(observe.Vote{Proto: proto, Local: local, Seen: seen, Observer: remote, Outbound: dialed}, time.Now())
@@ -258,15 +260,18 @@ func (s *Service) lookAround() {
 	if err != nil {
 		return
 	}
+	list := s.mappings()
 	s.watch.mu.Lock()
 	defer s.watch.mu.Unlock()
 	s.watch.machine.SetAddrs(addrs)
+	s.noteMappings(list, time.Now())
 }
 
 // facts returns what is known of the NATs before the listeners, of IPv4 if there
 // is anything.
 func (s *Service) facts() (udp, tcp wire.NAT) {
 	s.lookAround()
+	list := s.mappings()
 	s.watch.mu.Lock()
 	defer s.watch.mu.Unlock()
 	now := time.Now()
@@ -285,7 +290,7 @@ func (s *Service) facts() (udp, tcp wire.NAT) {
 			tcp.Mapping = wire.EndpointIndependent
 		}
 	}
-	return udp, tcp
+	return mappedFacts(udp, list, portmap.UDP), mappedFacts(tcp, list, portmap.TCP)
 }
 
 // sample asks several peers at once what they see of one new socket, unless it is

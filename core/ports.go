@@ -75,12 +75,17 @@ func (s *Service) succeed(l *listener) {
 		}
 		return
 	}
-	if _, err := s.Listen(endpoint.New(l.ep.Transport, netip.AddrPortFrom(l.ep.Addr.Addr(), 0))); err != nil {
+	ep, err := s.Listen(endpoint.New(l.ep.Transport, netip.AddrPortFrom(l.ep.Addr.Addr(), 0)))
+	if err != nil {
 		return // it is an event; the old one goes on
 	}
 	s.mu.Lock()
 	l.old = true
+	if successor := s.listeners[ep]; successor != nil {
+		successor.order = l.order
+	}
 	s.mu.Unlock()
+	s.remap()
 }
 
 // reapUDP closes sockets that were listeners and serve nobody any more.
@@ -97,5 +102,8 @@ func (s *Service) reapUDP() {
 	s.udpMu.Unlock()
 	for _, u := range drained {
 		s.spawnBelow(u.close)
+	}
+	if len(drained) > 0 {
+		s.remap()
 	}
 }

@@ -199,12 +199,14 @@ func (s *Service) isRelayed(id PeerID) bool {
 	return p != nil && p.how == Relayed
 }
 
-// beyondRelay looks at once for a direct link to a peer that may be at endpoints.
-func (s *Service) beyondRelay(id PeerID, eps []Endpoint) {
+// beyondRelay looks at once for a direct link to a peer that may be at endpoints, of
+// which routers pass some on.
+func (s *Service) beyondRelay(id PeerID, eps, mapped []Endpoint) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if p := s.peers[id]; p != nil {
 		p.reach(eps...)
+		p.markMapped(mapped...)
 		s.seek(p, true)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"iter"
 	"log/slog"
 	"math"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -58,7 +59,8 @@ type Service struct {
 	circuits circuits
 	watch    watch
 
-	net changes // of this machine's network
+	net     changes // of this machine's network
+	mapping mapping // of ports, by routers
 
 	// guarded by udpMu, which is taken with no other lock held
 	udpMu   sync.Mutex
@@ -76,6 +78,7 @@ type Service struct {
 	sessions   uint64
 	failed     uint64 // connects
 	attemptSeq uint64
+	listenSeq  uint64
 	upgrading  int // tries to get better links, now
 	stopped    chan struct{}
 
@@ -98,6 +101,10 @@ type peer struct {
 
 	// guarded by Service.mu
 	endpoints []Endpoint         // where the peer may be dialled, the newest last
+	mapped    []Endpoint         // which of these a router passes on, or would
+	seen      netip.Addr         // as whom the peer sees us
+	doors     [2]Endpoint        // which of the endpoints it told by its last Doors, and nobody else
+	sought    time.Time          // when we looked for a better link there
 	redialing bool               // a goroutine dials it
 	giveUp    context.CancelFunc // ends a try of that
 	resting   bool               // which waits for its time
@@ -188,6 +195,7 @@ func (s *Service) StopListening(ep Endpoint) error {
 		return &Error{Op: "stop listening", Endpoint: ep, Code: CodeInvalid, Err: errors.New("nothing listens there")}
 	}
 	l.stop()
+	s.remap()
 	return nil
 }
 
@@ -227,11 +235,11 @@ func (s *Service) PrepareConnectionInfo(token uint64) error {
 // CodeClosed), exactly one final event carries the token: EventConnected,
 // EventAlreadyConnected or EventConnectFailed.
 func (s *Service) Connect(info []byte, token uint64) error {
-	id, eps, err := ParseConnectionInfo(info)
+	i, err := parseInfo(info)
 	if err != nil {
 		return err
 	}
-	return s.connect(&attempt{token: token, peer: id, endpoints: eps})
+	return s.connect(&attempt{token: token, peer: i.Peer, endpoints: i.Endpoints, mapped: marked(i.Endpoints, i.Mapped)})
 }
 
 // ConnectEndpoint connects to an endpoint. With a peer id, nobody else is

@@ -71,7 +71,7 @@ type Owner interface {
 	// Datagram takes a datagram, which is valid during the call only. It does not
 	// block.
 	Datagram(s *Session, data []byte)
-	// Control takes the body of a FrameSeen, FrameEcho, FrameSeek or FrameReply, which is
+	// Control takes the body of a FrameSeen, FrameEcho, FrameDoors, FrameSeek or FrameReply, which is
 	// valid during the call only. It does not block. An error says how the peer
 	// broke the protocol.
 	Control(s *Session, t wire.FrameType, body []byte) error

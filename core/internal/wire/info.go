@@ -18,13 +18,14 @@ import (
 //	nonce     [16]byte   random, so that no two infos are equal
 //	n         uint8      up to MaxEndpoints
 //	endpoints n times: transport uint8, size uint8 (4 or 16), address, port uint16
-//	fields    as in a handshake payload, all ignored by this version
+//	fields    as in a handshake payload: 1 mapped, see fieldMapped; others are ignored
 //	signature [64]byte   Ed25519 by peer, of InfoContext and all before it
 type Info struct {
 	Peer      identity.PeerID
 	Expires   uint64
 	Nonce     [16]byte
 	Endpoints []endpoint.Endpoint
+	Mapped    uint32 // bit i: a router passes on what comes to Endpoints[i]
 }
 
 // InfoVersion is the version of the form above.
@@ -46,6 +47,7 @@ func (i Info) Append(b []byte, sign func([]byte) []byte) []byte {
 	for _, ep := range eps {
 		b = appendEndpoint(b, ep)
 	}
+	b = appendMapped(b, i.Mapped, len(eps))
 	return append(b, sign(append([]byte(InfoContext), b[start:]...))...)
 }
 
@@ -67,16 +69,12 @@ func ParseInfo(b []byte) (Info, error) {
 	if int(b[57]) > MaxEndpoints {
 		return Info{}, fmt.Errorf("connection info with %d endpoints is over %d", b[57], MaxEndpoints)
 	}
-	for range int(b[57]) {
-		ep, tail, err := parseEndpoint(rest)
-		if err != nil {
-			return Info{}, fmt.Errorf("connection info: %w", err)
-		}
-		if rest = tail; ep.Transport.Known() {
-			i.Endpoints = append(i.Endpoints, ep)
-		}
+	eps, kept, rest, err := parseEndpoints(rest, int(b[57]))
+	if err == nil {
+		i.Endpoints = eps
+		i.Mapped, err = parseMapped(rest, kept)
 	}
-	if err := fields(rest, func(uint8, []byte) error { return nil }); err != nil {
+	if err != nil {
 		return Info{}, fmt.Errorf("connection info: %w", err)
 	}
 	if !i.Peer.Verify(append([]byte(InfoContext), signed...), signature) {

@@ -158,13 +158,14 @@ const (
 //	n          uint8     up to MaxLetterEndpoints
 //	endpoints  n times as in a connection info
 //	udp, tcp   facts of the NATs, as NAT.Append writes them
-//	fields     as in a handshake payload, all ignored by this version
+//	fields     as in a handshake payload: 1 mapped, see fieldMapped; others are ignored
 type Letter struct {
 	Kind      LetterKind
 	ID        [MeetingID]byte
 	Written   uint64
 	Endpoints []endpoint.Endpoint
 	UDP, TCP  NAT
+	Mapped    uint32 // bit i: a router passes on what comes to Endpoints[i]
 }
 
 // MaxLetterEndpoints is how many endpoints a letter names.
@@ -180,7 +181,7 @@ func (l Letter) Append(b []byte) []byte {
 	for _, ep := range eps {
 		b = appendEndpoint(b, ep)
 	}
-	return l.TCP.Append(l.UDP.Append(b))
+	return appendMapped(l.TCP.Append(l.UDP.Append(b)), l.Mapped, len(eps))
 }
 
 // ParseLetter reads a letter. Endpoints of unknown transports are left out.
@@ -197,19 +198,15 @@ func ParseLetter(b []byte) (Letter, error) {
 	if n > MaxLetterEndpoints {
 		return Letter{}, fmt.Errorf("letter: %d endpoints are over %d", n, MaxLetterEndpoints)
 	}
-	for range n {
-		ep, tail, err := parseEndpoint(rest)
-		if err != nil {
-			return Letter{}, err
-		}
-		if rest = tail; ep.Transport.Known() {
-			l.Endpoints = append(l.Endpoints, ep)
-		}
+	eps, kept, rest, err := parseEndpoints(rest, n)
+	if err != nil {
+		return Letter{}, err
 	}
+	l.Endpoints = eps
 	var errUDP, errTCP, errFields error
 	if l.UDP, rest, errUDP = ParseNAT(rest); errUDP == nil {
 		if l.TCP, rest, errTCP = ParseNAT(rest); errTCP == nil {
-			errFields = fields(rest, func(uint8, []byte) error { return nil })
+			l.Mapped, errFields = parseMapped(rest, kept)
 		}
 	}
 	if err := errors.Join(errUDP, errTCP, errFields); err != nil {

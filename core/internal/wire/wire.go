@@ -165,6 +165,8 @@ const (
 	FrameEcho    FrameType = 20 // Echo: where the sender answers echoes
 	FrameReach   FrameType = 21 // Reach: send a probe here
 	FrameReached FrameType = 22 // Reached: that was done
+
+	FrameDoors FrameType = 26 // Doors: at which ports the sender can be dialled
 )
 
 // In reports whether a frame of this type belongs into a record of type r. Pad
@@ -173,7 +175,7 @@ func (t FrameType) In(r RecordType) bool {
 	switch t {
 	case FrameMessage, FrameClose:
 		return r == TypeFrames
-	case FramePing, FramePong, FrameClaim, FrameChosen, FrameRefused, FrameAck, FrameDatagram, FrameSeen, FrameSeek, FrameReply, FrameEcho, FrameReach, FrameReached,
+	case FramePing, FramePong, FrameClaim, FrameChosen, FrameRefused, FrameAck, FrameDatagram, FrameSeen, FrameSeek, FrameReply, FrameEcho, FrameReach, FrameReached, FrameDoors,
 		FrameRelayOpen, FrameRelayData, FrameRelayCredit, FrameRelayClose:
 		return r == TypeControl
 	}

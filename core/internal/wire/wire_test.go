@@ -266,7 +266,7 @@ func TestFramesInRecords(t *testing.T) {
 	for f, in := range map[FrameType][2]bool{
 		FramePad: {true, true}, FrameMessage: {true, false}, FramePing: {false, true}, FramePong: {false, true}, FrameClaim: {false, true},
 		FrameChosen: {false, true}, FrameRefused: {false, true}, FrameClose: {true, false}, FrameAck: {false, true}, FrameReach: {false, true},
-		FrameReached: {false, true}, 200: {true, true},
+		FrameReached: {false, true}, FrameDoors: {false, true}, 200: {true, true},
 	} {
 		if f.In(TypeFrames) != in[0] || f.In(TypeControl) != in[1] {
 			t.Errorf("frame %d", f)

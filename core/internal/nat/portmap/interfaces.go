@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -21,6 +22,24 @@ type Interface struct {
 	// zero Addr means that it is not known: then only UPnP is tried, and any
 	// device on the subnet is taken for it.
 	Gateway netip.Addr
+	// Bound means that another address of the interface is there for who does not
+	// care: this one is for wants that name it.
+	Bound bool
+}
+
+// Serves reports whether the router behind the interface is asked for a port.
+func (i Interface) Serves(w Want) bool {
+	local, family := i.Prefix.Addr(), IPv4
+	if local.Is6() {
+		family = IPv6
+	}
+	switch {
+	case w.Family != AnyFamily && w.Family != family:
+		return false
+	case w.Addr.IsValid():
+		return w.Addr == local
+	}
+	return !i.Bound
 }
 
 // Interfaces returns the addresses of this machine behind which a router may be
@@ -28,8 +47,9 @@ type Interface struct {
 // a router. Elsewhere, and where the routes may not be read, they are the private
 // IPv4 addresses, without their routers. Loopback and point-to-point interfaces
 // are left out, and so is an interface whose addresses cannot be listed. Each gives
-// one address of either family at most. Errors are the system's.
-func Interfaces() ([]Interface, error) {
+// one address of either family at most, and those of bound that it has. Errors are
+// the system's.
+func Interfaces(bound []netip.Addr) ([]Interface, error) {
 	all, err := net.Interfaces()
 	if err != nil {
 		return nil, fmt.Errorf("cannot list the network interfaces: %w", err)
@@ -45,6 +65,7 @@ func Interfaces() ([]Interface, error) {
 			continue // it has just gone
 		}
 		var four, six Interface
+		var named []Interface
 		for _, addr := range addrs {
 			n, ok := addr.(*net.IPNet)
 			if !ok {
@@ -64,7 +85,10 @@ func Interfaces() ([]Interface, error) {
 			}
 			// One address is enough for a router to pass a port on: of IPv4 that in
 			// the router's subnet, of IPv6 the newest, which is what others see.
-			one := Interface{i.Name, i.Index, netip.PrefixFrom(a, bits), gateway}
+			one := Interface{Name: i.Name, Index: i.Index, Prefix: netip.PrefixFrom(a, bits), Gateway: gateway}
+			if slices.Contains(bound, a) {
+				named = append(named, one)
+			}
 			switch {
 			case a.Is6() && !six.Prefix.IsValid():
 				six = one
@@ -74,6 +98,11 @@ func Interfaces() ([]Interface, error) {
 		}
 		for _, one := range []Interface{four, six} {
 			if one.Prefix.IsValid() {
+				found = append(found, one)
+			}
+		}
+		for _, one := range named {
+			if one.Bound = true; one.Prefix != four.Prefix && one.Prefix != six.Prefix {
 				found = append(found, one)
 			}
 		}

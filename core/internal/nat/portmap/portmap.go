@@ -109,6 +109,15 @@ type Want struct {
 	// Port when it is free.
 	External uint16
 	Family   Family
+	// Addr is the address of this machine that the port is at: only the router behind
+	// it is asked. The zero Addr: at all of them.
+	Addr netip.Addr
+}
+
+// Fits reports whether a mapping is one that is wanted.
+func (w Want) Fits(m Mapping) bool {
+	return w.Protocol == m.Protocol && w.Port == m.Internal.Port() && (w.Addr == netip.Addr{} || w.Addr == m.Internal.Addr()) &&
+		(w.Family == AnyFamily || (w.Family == IPv6) == m.Internal.Addr().Is6())
 }
 
 // Mapping is a port that a router passes to this machine.
@@ -159,9 +168,9 @@ type Config struct {
 	// Go runs f in a goroutine that the owner joins. Required. It must not run f
 	// on the caller's goroutine.
 	Go func(f func())
-	// Interfaces lists the addresses behind which routers may be. Default
-	// Interfaces of this package.
-	Interfaces func() ([]Interface, error)
+	// Interfaces lists the addresses behind which routers may be, and in any case
+	// those of bound that are among them. Default Interfaces of this package.
+	Interfaces func(bound []netip.Addr) ([]Interface, error)
 	// Description is what routers show of our mappings, to 32 letters, digits,
 	// spaces and -_. of it. Default "libcrust".
 	Description string
@@ -255,7 +264,9 @@ func (c *Client) spawn(f func()) {
 func (c *Client) Want(wants ...Want) {
 	var kept []Want
 	for _, w := range wants {
-		same := func(o Want) bool { return o.Protocol == w.Protocol && o.Port == w.Port && o.Family == w.Family }
+		same := func(o Want) bool {
+			return o.Protocol == w.Protocol && o.Port == w.Port && o.Family == w.Family && o.Addr == w.Addr
+		}
 		if (w.Protocol == TCP || w.Protocol == UDP) && w.Port != 0 && len(kept) < maxWants && !slices.ContainsFunc(kept, same) {
 			kept = append(kept, w)
 		}
@@ -346,9 +357,15 @@ func (c *Client) supervise() {
 		}
 		c.mu.Lock()
 		idle := len(c.wants) == 0 && len(c.sites) == 0
+		var bound []netip.Addr
+		for _, w := range c.wants {
+			if w.Addr.IsValid() && !slices.Contains(bound, w.Addr) {
+				bound = append(bound, w.Addr)
+			}
+		}
 		c.mu.Unlock()
 		if !idle {
-			c.reconcile(c.cfg.Interfaces())
+			c.reconcile(c.cfg.Interfaces(bound))
 			timer.Reset(rescan)
 		}
 	}

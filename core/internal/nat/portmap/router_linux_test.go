@@ -266,14 +266,14 @@ func TestMap(t *testing.T) {
 }
 
 // only leaves one interface of those there are.
-func only(t *testing.T, prefix string) func() ([]Interface, error) {
+func only(t *testing.T, prefix string) func([]netip.Addr) ([]Interface, error) {
 	t.Helper()
-	all, err := Interfaces()
+	all, err := Interfaces(nil)
 	all = slices.DeleteFunc(all, func(i Interface) bool { return i.Prefix.String() != prefix })
 	if err != nil || len(all) != 1 {
 		t.Fatalf("interfaces: %v, %v", all, err)
 	}
-	return func() ([]Interface, error) { return slices.Clone(all), nil }
+	return func([]netip.Addr) ([]Interface, error) { return slices.Clone(all), nil }
 }
 
 func TestRenew(t *testing.T) {

@@ -124,14 +124,10 @@ func (s *site) run() {
 // sync makes leases of what is wanted, and gives back what is not.
 func (s *site) sync() {
 	local := s.iface.Prefix.Addr()
-	family := IPv4
-	if local.Is6() {
-		family = IPv6
-	}
 	s.c.mu.Lock()
 	wants := slices.Clone(s.c.wants)
 	s.c.mu.Unlock()
-	wants = slices.DeleteFunc(wants, func(w Want) bool { return w.Family != AnyFamily && w.Family != family })
+	wants = slices.DeleteFunc(wants, func(w Want) bool { return !s.iface.Serves(w) })
 	s.leases = slices.DeleteFunc(s.leases, func(l *lease) bool {
 		if slices.Contains(wants, l.want) {
 			return false
