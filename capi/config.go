@@ -230,6 +230,7 @@ func (c *config) loadJSON(text []byte) error {
 	to := &c.cfg
 	to.Listen = append(to.Listen, from.Listen...)
 	to.Contacts = append(to.Contacts, from.Contacts...)
+	to.STUN = append(to.STUN, from.STUN...)
 	if from.AppID != nil {
 		to.AppID = from.AppID
 	}
@@ -277,6 +278,7 @@ func (c *config) forService() (crust.Config, error) {
 	cfg := c.cfg
 	cfg.Listen = slices.Clone(cfg.Listen)
 	cfg.Contacts = slices.Clone(cfg.Contacts)
+	cfg.STUN = slices.Clone(cfg.STUN)
 	cfg.AppID = slices.Clone(cfg.AppID)
 	err := checkEnvironment(&cfg)
 	switch {

@@ -108,8 +108,8 @@ type Config struct {
 	// addresses, interfaces and routes, nor whether it has slept: NetworkChanged
 	// says when they change. Zero watches, where the system lets it.
 	NoNetworkWatch bool
-	// Relay says what the service does for peers that cannot reach each other. Zero
-	// means RelaySignal. RelayData should be set where peers can reach the service
+	// Relay says what the service does for peers that cannot reach each other, or want
+	// to know whether they can be reached. Zero means RelaySignal. RelayData should be set where peers can reach the service
 	// and traffic costs little; peers learn of it.
 	Relay RelayMode
 	// RelayCircuits bounds the links of others that are carried at a time, up to
@@ -139,6 +139,12 @@ type Config struct {
 	// the port that the listener has. Zero means any port, that of the listener where
 	// it is free.
 	ExternalPort uint16
+	// STUN are servers, "HOST:PORT" or "HOST" for port 3478, that tell what they see of
+	// the service's UDP socket (RFC 8489), beside its peers: up to MaxSTUN. HOST is an IP
+	// address, or a name, which the service looks up by the system's means when it needs
+	// it; NAT says which could not be. They are asked in clear, so that an observer sees
+	// STUN where the rest looks like random bytes. nil means none.
+	STUN []string
 	// Contacts are the fallback endpoints of Bootstrap.
 	Contacts []Contact
 	// Cipher restricts the record cipher. Zero means CipherAuto.
@@ -311,7 +317,7 @@ func (c Config) check() (Config, error) {
 	if err := c.checkRelay(); err != nil {
 		return Config{}, err
 	}
-	if err := c.checkPortMap(); err != nil {
+	if err := errors.Join(c.checkPortMap(), c.checkSTUN()); err != nil {
 		return Config{}, err
 	}
 	for _, contact := range c.Contacts {
@@ -323,7 +329,7 @@ func (c Config) check() (Config, error) {
 		everywhere := netip.AddrPortFrom(netip.IPv6Unspecified(), 0)
 		c.Listen = []Endpoint{endpoint.New(TCP, everywhere), endpoint.New(UTP, everywhere)}
 	}
-	c.Listen, c.Contacts = slices.Clone(c.Listen), slices.Clone(c.Contacts)
+	c.Listen, c.Contacts, c.STUN = slices.Clone(c.Listen), slices.Clone(c.Contacts), slices.Clone(c.STUN)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -176,6 +176,18 @@ func (o *owner) Control(sess *session.Session, t wire.FrameType, body []byte) er
 			return err
 		}
 		s.echoAt(p, e)
+	case wire.FrameReach:
+		r, err := wire.ParseReach(body)
+		if err != nil {
+			return err
+		}
+		s.reachCame(p, r)
+	case wire.FrameReached:
+		r, err := wire.ParseReached(body)
+		if err != nil {
+			return err
+		}
+		s.reachedCame(p, r)
 	}
 	return nil
 }

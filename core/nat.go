@@ -114,6 +114,10 @@ type NATReport struct {
 	// do not, in the order in which the listeners were started. It is empty when port
 	// mapping is off, and when no listener is for others.
 	Mapped []MappedPort
+	// Pending says that more is being found out now, or will be in a moment.
+	Pending bool
+	// Servers are those of Config.STUN, in that order.
+	Servers []NATServer
 }
 
 // NAT returns what is known now. It sends nothing. After Stop it returns what was
@@ -126,12 +130,16 @@ func (s *Service) NAT() NATReport {
 	now := time.Now()
 	r := NATReport{UDP: s.flow(observe.UDP, now), TCP: s.flow(observe.TCP, now), Mapped: ports}
 	r.CGNAT = s.watch.machine.Carrier(now)
+	r.Pending = s.ctx.Err() == nil && (s.watch.surveys.due || s.watch.surveys.running)
+	r.Servers = s.watch.serversOf()
 	proof, reached := s.watch.machine.Reachable(now)
 	switch {
 	case reached:
 		r.Reachable, r.Why = true, proof.String()
 	case len(r.UDP.External)+len(r.TCP.External) == 0:
 		r.Why = "no peer has told yet what it sees"
+	case s.watch.tried[observe.UDP]+s.watch.tried[observe.TCP] > 0:
+		r.Why = "peers were asked to reach us, and nothing of them has come"
 	default:
 		r.Why = "nobody on the Internet has come unasked within the last hour"
 	}

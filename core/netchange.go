@@ -105,6 +105,8 @@ func (s *Service) react(moved bool, count uint64) {
 		s.hasten(p, moved)
 	}
 	s.mu.Unlock()
+	s.lookAround()
+	s.surveySoon(true)
 	for _, p := range peers {
 		if conn := p.sess.Link().Conn; gone(localAddr(conn)) {
 			p.sess.Forsake(conn, errAddressGone)

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/libcrust/libcrust/core/internal/endpoint"
@@ -39,15 +40,25 @@ type watch struct {
 	mu      sync.Mutex
 	machine observe.Machine
 	asks    map[uint64]*asker // by the tag that the other side puts before echoes to us
+	seen    secure.Seen       // nonces of asks that were answered; has its own lock
+	reaches reaches
+	surveys surveys
+	servers []*stunServer // constant
+	tried   [2]int        // how many peers could not reach a listener, by observe.Proto
+
+	stun    atomic.Pointer[chan heard] // where answers of servers go, while they are waited for
+	hairpin atomic.Pointer[loop]       // what we have sent to ourselves
 }
 
 // asker is the echoes between us and one peer. Its address is that of the
 // session's link when it told of the echo; watch.mu guards what is not constant.
 type asker struct {
+	peer   *peer
 	key    *secure.ProbeKey
 	ours   uint64         // the tag of what comes to us
 	theirs uint64         // zero until they have told it
 	at     netip.AddrPort // where they answer
+	stream netip.AddrPort // and over TCP
 	dialed bool           // we dialled their link
 	asked  time.Time      // when the last ask went out
 	answer time.Time      // when the last answer came
@@ -75,7 +86,7 @@ func (s *Service) introduce(p *peer, link *secure.Link) {
 	s.udpMu.Unlock()
 	if u != nil {
 		if tag, ok := s.asker(p); ok {
-			frames = wire.Echo{Tag: tag, Port: u.mux.LocalAddr().Port()}.Append(frames)
+			frames = wire.Echo{Tag: tag, Port: u.mux.LocalAddr().Port(), TCP: s.listenPort(from.Addr()).Port()}.Append(frames)
 		}
 	}
 	p.sess.SendControl(frames)
@@ -96,7 +107,7 @@ func (s *Service) asker(p *peer) (tag uint64, ok bool) {
 				return 0, false
 			}
 		}
-		p.echo = &asker{key: key, ours: binary.BigEndian.Uint64(b[:]), budget: echoRate}
+		p.echo = &asker{peer: p, key: key, ours: binary.BigEndian.Uint64(b[:]), budget: echoRate}
 		if s.watch.asks == nil {
 			s.watch.asks = make(map[uint64]*asker)
 		}
@@ -161,16 +172,46 @@ func (s *Service) echoAt(p *peer, e wire.Echo) {
 	s.watch.mu.Lock()
 	a := p.echo
 	a.theirs, a.at, a.dialed = e.Tag, netip.AddrPortFrom(remote.Addr(), e.Port), dialed
-	fresh := time.Since(a.answer) < echoFresh || time.Since(a.asked) < echoFresh
+	a.stream = netip.AddrPortFrom(remote.Addr(), e.TCP)
+	fresh := a.isFresh()
 	s.watch.mu.Unlock()
-	if !fresh {
-		s.spawn(func() {
-			for range echoTries {
-				if s.ask(a) || !s.rest(s.ctx, echoPause) {
-					return
-				}
-			}
-		})
+	if !fresh && dialed {
+		s.spawn(func() { s.askOften(a) })
+	}
+	s.surveySoon(false)
+}
+
+// isFresh reports whether a peer has answered, or was asked, a moment ago. watch.mu is held.
+func (a *asker) isFresh() bool {
+	return time.Since(a.answer) < echoFresh || time.Since(a.asked) < echoFresh
+}
+
+// askBack asks a peer that has come to us, once its own ask has shown that its NAT lets
+// us in: there are NATs that take offence at what comes too early.
+func (s *Service) askBack(a *asker, from netip.AddrPort) {
+	s.watch.mu.Lock()
+	wanted := !a.dialed && from == a.at && !a.isFresh()
+	s.watch.mu.Unlock()
+	if wanted {
+		s.spawn(func() { s.askOften(a) })
+	}
+}
+
+// askOften asks until there is an answer, some times. Who does not answer though its
+// link is there over TCP says something, too.
+func (s *Service) askOften(a *asker) {
+	for range echoTries {
+		if s.ask(a) || !s.rest(s.ctx, echoPause) {
+			return
+		}
+	}
+	_, _, transport, _ := s.whereLink(a.peer)
+	_, suspended := a.peer.sess.Suspended()
+	_, how := s.whereabouts(a.peer)
+	s.watch.mu.Lock()
+	defer s.watch.mu.Unlock()
+	if !a.answer.After(a.asked) && transport == TCP && !suspended && how == Dialed {
+		s.watch.machine.Silent(observe.UDP, a.at, time.Now())
 	}
 }
 
@@ -205,47 +246,52 @@ func (u *udpSocket) echo(a *asker, tag uint64, p wire.Probe, to netip.AddrPort) 
 	}
 }
 
-// stray takes a datagram that belongs to no association: an echo, or a probe.
+// stray takes a datagram that belongs to no association: an echo, a probe, or the
+// answer of a server.
 func (u *udpSocket) stray(from netip.AddrPort, datagram []byte) {
-	if u.s.punched(u, from, datagram) || len(datagram) < wire.EchoTag {
+	if u.s.punched(u, from, datagram) {
 		return
 	}
-	w := &u.s.watch
-	w.mu.Lock()
-	a := w.asks[binary.BigEndian.Uint64(datagram)]
-	w.mu.Unlock()
-	if a == nil {
-		return
-	}
-	p, err := a.key.Open(datagram[wire.EchoTag:])
-	if err != nil {
-		return
-	}
-	now := time.Now()
-	w.mu.Lock()
-	tag := a.theirs
-	switch p.Kind {
-	case wire.ProbeAsk:
-		a.budget = min(a.budget+echoRate*now.Sub(a.spent).Seconds(), echoRate)
-		a.spent = now
-		if a.budget < 1 {
-			tag = 0
-		} else {
-			a.budget--
+	h, ok := u.s.understand(from, datagram)
+	w, a := &u.s.watch, h.asker
+	switch {
+	case !ok:
+	case a == nil:
+		if to := w.stun.Load(); to != nil {
+			select {
+			case *to <- h:
+			default:
+			}
 		}
-	case wire.ProbeAnswer:
-		if len(a.order) > 0 && p.Seen.IsValid() && from == a.at {
-			w.machine.Observe(a.vote(u.mux.LocalAddr(), p.Seen), now)
+	case h.probe.Kind == wire.ProbeAsk && u.s.affords(a, h.nonce):
+		w.mu.Lock()
+		tag := a.theirs
+		w.mu.Unlock()
+		if tag != 0 {
+			u.echo(a, tag, wire.Probe{Kind: wire.ProbeAnswer, Seen: from}, from)
+			u.s.askBack(a, from)
+		}
+	case h.probe.Kind == wire.ProbeAnswer:
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if now := time.Now(); len(a.order) > 0 && h.probe.Seen.IsValid() && from == a.at {
+			w.machine.Observe(a.vote(u.mux.LocalAddr(), h.probe.Seen), now)
 			a.order, a.answer = nil, now
 		}
-		tag = 0
-	default:
-		tag = 0
+	case h.probe.Kind == wire.ProbeReach:
+		u.s.reached(a, h.probe.Nonce, from)
 	}
-	w.mu.Unlock()
-	if tag != 0 {
-		u.echo(a, tag, wire.Probe{Kind: wire.ProbeAnswer, Seen: from}, from)
+}
+
+// spend reports whether one more ask is answered, and counts it. watch.mu is held.
+func (a *asker) spend(now time.Time) bool {
+	a.budget = min(a.budget+echoRate*now.Sub(a.spent).Seconds(), echoRate)
+	a.spent = now
+	if a.budget < 1 {
+		return false
 	}
+	a.budget--
+	return true
 }
 
 // vote is what an answer to an echo says. watch.mu is held.
@@ -295,11 +341,11 @@ func (s *Service) facts() (udp, tcp wire.NAT) {
 
 // sample asks several peers at once what they see of one new socket, unless it is
 // known that all see the same. Its mappings are new, so their ports show how the NAT
-// chooses them, and where it is now.
-func (s *Service) sample() {
+// chooses them, and where it is now. It reports whether anybody could be asked.
+func (s *Service) sample() bool {
 	udp, _ := s.facts()
 	if udp.Mapping == wire.EndpointIndependent && udp.External.IsValid() {
-		return
+		return false
 	}
 	var asked []*asker
 	s.watch.mu.Lock()
@@ -310,11 +356,11 @@ func (s *Service) sample() {
 	}
 	s.watch.mu.Unlock()
 	if len(asked) < 2 {
-		return
+		return false
 	}
 	conn, err := s.network.ListenPacket(s.ctx, netip.AddrPortFrom(netip.IPv4Unspecified(), 0))
 	if err != nil {
-		return
+		return false
 	}
 	seen := make(chan observe.Vote, sampleWidth)
 	s.spawn(func() { s.readSample(conn, asked, seen) })
@@ -351,6 +397,7 @@ func (s *Service) sample() {
 		votes[i].At = began
 	}
 	s.watch.machine.Sample(votes, time.Now())
+	return true
 }
 
 // readSample is the goroutine that reads the answers to a sample, each once, until

@@ -28,9 +28,10 @@ import (
 type RelayMode uint8
 
 const (
-	// RelaySignal carries letters by which two peers meet, and no more.
+	// RelaySignal carries letters by which two peers meet, and sends a peer that asks
+	// for it a single probe, at the address that its link comes from. No more.
 	RelaySignal RelayMode = 0
-	// RelayOff carries nothing of others.
+	// RelayOff does nothing for others.
 	RelayOff RelayMode = 1
 	// RelayData carries letters and links, within the limits of Config.
 	RelayData RelayMode = 2

@@ -155,6 +155,7 @@ func New(cfg Config) (*Service, error) {
 	if s.stack, err = utp.New(utp.Config{Go: s.spawnBelow, Linger: cfg.CloseTimeout}); err != nil {
 		return nil, &Error{Op: "new", Code: CodeInternal, Err: err}
 	}
+	s.addServers()
 	s.lookAround()
 	if !cfg.NoListen {
 		for _, ep := range cfg.Listen {
@@ -165,6 +166,7 @@ func New(cfg Config) (*Service, error) {
 		s.spawn(s.rotate)
 	}
 	s.watchNetwork()
+	s.surveySoon(false)
 	return s, nil
 }
 

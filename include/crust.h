@@ -175,8 +175,9 @@ typedef struct crust_batch  crust_batch;  /* opaque */
 
 #define CRUST_ROLE_NODE   0u
 #define CRUST_ROLE_CLIENT 1u
-#define CRUST_RELAY_SIGNAL 0u /* carries the letters by which two peers meet, and no more */
-#define CRUST_RELAY_OFF    1u /* carries nothing of others */
+#define CRUST_RELAY_SIGNAL 0u /* carries the letters by which two peers meet, and sends a peer single probes, to its
+                                 own address, when it wants to know whether it can be reached; no more */
+#define CRUST_RELAY_OFF    1u /* does nothing for others */
 #define CRUST_RELAY_DATA   2u /* carries letters and links, within limits; for services that peers can reach */
 
 typedef int32_t crust_option;

@@ -43,6 +43,14 @@ func (system) ListenPacket(ctx context.Context, addr netip.AddrPort) (PacketConn
 	return c, nil
 }
 
+func (system) Resolve(ctx context.Context, host string) ([]netip.Addr, error) {
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	for i := range addrs {
+		addrs[i] = addrs[i].Unmap()
+	}
+	return addrs, err
+}
+
 func (system) Addrs() ([]netip.Addr, error) {
 	interfaces, err := net.Interfaces()
 	if err != nil {

@@ -17,15 +17,12 @@ import (
 //	nonce   [24]byte  random
 //	sealed            XChaCha20-Poly1305 of wire.Probe and padding
 //
-// of 96 to 160 bytes; in a stream, of 96. Its key follows from the identity keys of the two, from the
+// of 96 to 160 bytes. Its key follows from the identity keys of the two, from the
 // meeting that they have agreed and from the network name: nobody else can make
 // one, those who carried the letters least of all.
 
 const (
-	// StreamProbe is the size of a probe in a stream, which does not say where one ends.
-	StreamProbe = 96
-
-	minProbe = StreamProbe
+	minProbe = 96
 	maxProbe = 160
 	probeFix = chacha20poly1305.NonceSizeX + chacha20poly1305.Overhead
 )
@@ -73,24 +70,10 @@ func (k *ProbeKey) Seal(dst []byte, p wire.Probe) ([]byte, error) {
 		return dst, err
 	}
 	nonce := random[:chacha20poly1305.NonceSizeX]
-	size := minProbe + int(binary.BigEndian.Uint32(random[len(nonce):])%(maxProbe-minProbe+1))
-	return k.seal(dst, p, nonce, size), nil
-}
-
-// SealStream appends a probe of StreamProbe bytes. An error is that of Random.
-func (k *ProbeKey) SealStream(dst []byte, p wire.Probe) ([]byte, error) {
-	var nonce [chacha20poly1305.NonceSizeX]byte
-	if _, err := io.ReadFull(k.random, nonce[:]); err != nil {
-		return dst, err
-	}
-	return k.seal(dst, p, nonce[:], StreamProbe), nil
-}
-
-// seal appends a probe of size bytes altogether.
-func (k *ProbeKey) seal(dst []byte, p wire.Probe, nonce []byte, size int) []byte {
+	size := minProbe - probeFix + int(binary.BigEndian.Uint32(random[len(nonce):])%(maxProbe-minProbe+1))
 	p.Larger = k.larger
 	plain := p.Append(make([]byte, 0, maxProbe))
-	return k.aead.Seal(append(dst, nonce...), nonce, plain[:size-probeFix], nil)
+	return k.aead.Seal(append(dst, nonce...), nonce, plain[:size], nil), nil
 }
 
 // Open opens a datagram if it is a probe of the other side. Its error is

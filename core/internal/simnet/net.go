@@ -19,8 +19,10 @@
 package simnet
 
 import (
+	"context"
 	"maps"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -96,6 +98,27 @@ type Net struct {
 	seed   uint64
 	nats   map[netip.AddrPort]*nat // by visible address
 	watch  func(from, to netip.AddrPort, data []byte)
+	names  map[string][]netip.Addr
+}
+
+// SetName makes a name stand for addresses, for all hosts; for none it is unknown.
+func (n *Net) SetName(name string, addrs ...netip.Addr) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.names == nil {
+		n.names = make(map[string][]netip.Addr)
+	}
+	n.names[name] = addrs
+}
+
+// Resolve implements netio.Resolver.
+func (h *Host) Resolve(_ context.Context, host string) ([]netip.Addr, error) {
+	h.net.mu.Lock()
+	defer h.net.mu.Unlock()
+	if len(h.net.names[host]) == 0 {
+		return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
+	}
+	return slices.Clone(h.net.names[host]), nil
 }
 
 // route is a pair of hosts, the one made first in front.

@@ -32,6 +32,7 @@ func (a *Assoc) wander(from netip.AddrPort) {
 			return
 		}
 	}
+	a.mux.contacts.note(from.Addr())
 	var token [8]byte
 	rand.Read(token[:]) //nolint:errcheck // never fails since Go 1.24
 	a.paths[a.turn] = path{addr: from, token: binary.NativeEndian.Uint64(token[:]), earned: true}

@@ -130,6 +130,7 @@ type Mux struct {
 	finishes chan flight
 	early    atomic.Int32 // len(limbo)
 	deaf     atomic.Bool  // offers are not answered
+	contacts contacts
 
 	mu       sync.RWMutex
 	closed   bool
@@ -237,6 +238,7 @@ func (m *Mux) Reaches(addr netip.Addr) bool {
 // net.ErrClosed, wrapped, after Close.
 func (m *Mux) WriteTo(datagram []byte, to netip.AddrPort) error {
 	m.stats.sent(1, len(datagram))
+	m.contacts.note(to.Addr())
 	return m.conn.WriteBatch([]netio.Packets{{Buf: datagram, N: len(datagram), Segment: len(datagram), Addr: to}})
 }
 
@@ -248,6 +250,7 @@ func (m *Mux) WriteTTL(ttl int, datagram []byte, to netip.AddrPort) error {
 		return errors.ErrUnsupported
 	}
 	m.stats.sent(1, len(datagram))
+	m.contacts.note(to.Addr())
 	return w.WriteTTL(ttl, []netio.Packets{{Buf: datagram, N: len(datagram), Segment: len(datagram), Addr: to}})
 }
 

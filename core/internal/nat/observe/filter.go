@@ -30,8 +30,14 @@ const (
 	maxMissed = 8
 )
 
-// filterFacts are what arrived and what did not, by Contact.
-type filterFacts [contacts]struct {
+// filterFacts are what arrived and what did not.
+type filterFacts struct {
+	by       [contacts]arrivals
+	punished time.Time // zero: nobody was
+}
+
+// arrivals are those of one Contact.
+type arrivals struct {
 	from    netip.AddrPort
 	arrived time.Time // zero: nothing did
 	missed  []missed
@@ -43,29 +49,32 @@ type missed struct {
 }
 
 func (f *filterFacts) expire(now time.Time) {
-	for c := range f {
-		if now.Sub(f[c].arrived) >= FactLife {
-			f[c].arrived = time.Time{}
+	for c := range f.by {
+		if now.Sub(f.by[c].arrived) >= FactLife {
+			f.by[c].arrived = time.Time{}
 		}
-		f[c].missed = slices.DeleteFunc(f[c].missed, func(m missed) bool { return now.Sub(m.at) >= FactLife })
+		f.by[c].missed = slices.DeleteFunc(f.by[c].missed, func(m missed) bool { return now.Sub(m.at) >= FactLife })
+	}
+	if now.Sub(f.punished) >= FactLife {
+		f.punished = time.Time{}
 	}
 }
 
 // filtered reports whether probes of that kind are known not to arrive.
 func (f *filterFacts) filtered(c Contact) bool {
-	list := f[c].missed
+	list := f.by[c].missed
 	groups := map[netip.Prefix]bool{}
 	for _, m := range list {
 		groups[m.group] = true
 	}
-	return f[c].arrived.IsZero() && len(list) >= enoughMissed && len(groups) >= enoughMissers
+	return f.by[c].arrived.IsZero() && (!f.punished.IsZero() || len(list) >= enoughMissed && len(groups) >= enoughMissers)
 }
 
 func (f *filterFacts) verdict() wire.Depends {
 	switch {
-	case !f[Stranger].arrived.IsZero():
+	case !f.by[Stranger].arrived.IsZero():
 		return wire.EndpointIndependent
-	case !f[Neighbour].arrived.IsZero():
+	case !f.by[Neighbour].arrived.IsZero():
 		return wire.AddressDependent
 	case f.filtered(Neighbour):
 		return wire.AddressPortDependent
@@ -92,7 +101,7 @@ func (m *Machine) Arrived(p Proto, from netip.AddrPort, c Contact, now time.Time
 	}) {
 		return
 	}
-	v.filter[c].from, v.filter[c].arrived = from, now
+	v.filter.by[c].from, v.filter.by[c].arrived = from, now
 }
 
 // Missed tells of a probe that an observer was asked to send from an endpoint that we
@@ -103,8 +112,18 @@ func (m *Machine) Missed(p Proto, from netip.AddrPort, c Contact, now time.Time)
 	if v == nil {
 		return
 	}
-	list := append(v.filter[c].missed, missed{groupOf(from.Addr()), now})
-	v.filter[c].missed = slices.Delete(list, 0, max(0, len(list)-maxMissed))
+	list := append(v.filter.by[c].missed, missed{groupOf(from.Addr()), now})
+	v.filter.by[c].missed = slices.Delete(list, 0, max(0, len(list)-maxMissed))
+}
+
+// Punished tells of an observer that was asked to send a probe from an endpoint that we
+// had not sent to, and of which nothing at all has come since, though it was there
+// before: some routers drop all that comes from an address after a stranger's packet
+// from there. What does so filters, and no more should be tried.
+func (m *Machine) Punished(p Proto, from netip.AddrPort, now time.Time) {
+	if v := m.filterView(p, &from, Stranger); v != nil {
+		v.filter.punished = now
+	}
 }
 
 // filterView returns the view that a probe from an endpoint is about, and unmaps
@@ -148,7 +167,7 @@ func (m *Machine) Reachable(now time.Time) (Proof, bool) {
 			continue
 		}
 		v.filter.expire(now)
-		for c, f := range v.filter {
+		for c, f := range v.filter.by {
 			byMapping := Contact(c) == Neighbour
 			if f.arrived.IsZero() || byMapping && (m.facts[k.Flow] == nil || !m.facts[k.Flow].mapped.IsValid()) {
 				continue

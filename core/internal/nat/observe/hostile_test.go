@@ -188,7 +188,7 @@ func bounded(t *testing.T, m *Machine) {
 				t.Fatalf("%v: a sample of %d", k, len(s))
 			}
 		}
-		for c, f := range v.filter {
+		for c, f := range v.filter.by {
 			if len(f.missed) > maxMissed {
 				t.Fatalf("%v: %d missed of contact %d", k, len(f.missed), c)
 			}
@@ -304,6 +304,9 @@ func FuzzMachine(f *testing.F) {
 				m.Arrived(Proto(d.byte()%3), d.endpoint(), Contact(d.byte()%3), now)
 			case 9:
 				m.Missed(Proto(d.byte()%3), d.endpoint(), Contact(d.byte()%3), now)
+				if op&32 != 0 {
+					m.Punished(Proto(d.byte()%3), d.endpoint(), now)
+				}
 				if op&16 != 0 {
 					m.Silent(Proto(d.byte()%3), d.endpoint(), now)
 				}

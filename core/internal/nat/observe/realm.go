@@ -90,6 +90,12 @@ func groupOf(a netip.Addr) netip.Prefix {
 	return p
 }
 
+// Network returns the network by which an observer at an address counts.
+func Network(a netip.Addr) netip.Prefix { return groupOf(a.Unmap()) }
+
+// Wide reports whether an address is on the Internet, or in a laboratory's.
+func Wide(a netip.Addr) bool { return realmOf(a.Unmap()).wide() }
+
 // whole returns the prefix that is one address.
 func whole(a netip.Addr) netip.Prefix {
 	a = a.WithZone("")

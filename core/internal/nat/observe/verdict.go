@@ -134,7 +134,7 @@ func (m *Machine) judge(k key, v *view, now time.Time) judgement {
 			weight = min(weight, agree(voters, external.seen, mapped, mapperVotes))
 			break
 		}
-		j.NAT.Mapping, j.pairs = v.depends(socket[0].local)
+		j.NAT.Mapping, j.pairs = v.depends()
 		weight = min(weight, weigh(socket))
 		if last >= 0 {
 			external = dialled[last]
@@ -306,13 +306,13 @@ func mappingOf(socket []record) (wire.Depends, cluster[netip.AddrPort]) {
 }
 
 // depends tells the two dependent kinds of mapping apart by observers that have seen
-// the socket at two ports of one address, and whether there are any. Without them it
+// a socket at two ports of one address, and whether there are any. Without them it
 // is the kind that most such NATs are.
-func (v *view) depends(local netip.AddrPort) (wire.Depends, bool) {
+func (v *view) depends() (wire.Depends, bool) {
 	same, different := map[netip.Prefix]bool{}, map[netip.Prefix]bool{}
 	for i, a := range v.dialled {
 		for _, b := range v.dialled[:i] {
-			if a.local != local || b.local != local || a.observer.Addr() != b.observer.Addr() {
+			if a.local != b.local || a.observer.Addr() != b.observer.Addr() {
 				continue
 			}
 			if a.seen == b.seen {
