@@ -25,7 +25,9 @@ const (
 
 // Bits of Hello.Flags; others are ignored.
 const (
-	FlagRelay = 1 // the sender carries links of others
+	FlagRelay  = 1 // the sender carries links of others
+	FlagGossip = 2 // the sender answers gossip: it tells at least its own contact record
+	FlagNews   = 4 // the sender takes the contact records of others, too; with FlagGossip
 )
 
 // Bits of Hello.Ciphers.

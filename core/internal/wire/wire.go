@@ -166,7 +166,8 @@ const (
 	FrameReach   FrameType = 21 // Reach: send a probe here
 	FrameReached FrameType = 22 // Reached: that was done
 
-	FrameDoors FrameType = 26 // Doors: at which ports the sender can be dialled
+	FrameGossip FrameType = 24 // Gossip: contact records, and which of them there are
+	FrameDoors  FrameType = 26 // Doors: at which ports the sender can be dialled
 )
 
 // In reports whether a frame of this type belongs into a record of type r. Pad
@@ -176,7 +177,7 @@ func (t FrameType) In(r RecordType) bool {
 	case FrameMessage, FrameClose:
 		return r == TypeFrames
 	case FramePing, FramePong, FrameClaim, FrameChosen, FrameRefused, FrameAck, FrameDatagram, FrameSeen, FrameSeek, FrameReply, FrameEcho, FrameReach, FrameReached, FrameDoors,
-		FrameRelayOpen, FrameRelayData, FrameRelayCredit, FrameRelayClose:
+		FrameRelayOpen, FrameRelayData, FrameRelayCredit, FrameRelayClose, FrameGossip:
 		return r == TypeControl
 	}
 	return true
