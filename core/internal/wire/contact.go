@@ -120,6 +120,18 @@ func ParseContact(b []byte) (Contact, error) {
 	return c, nil
 }
 
+// ContactHead reads of a contact record of this version whose it is and which one,
+// and checks nothing else.
+func ContactHead(b []byte) (peer identity.PeerID, seq uint64, err error) {
+	switch {
+	case len(b) < contactFixed:
+		return peer, 0, fmt.Errorf("contact record: %w", ErrShort)
+	case b[0] != ContactVersion:
+		return peer, 0, fmt.Errorf("contact record: version %d, want %d", b[0], ContactVersion)
+	}
+	return identity.PeerID(b[1:33]), binary.BigEndian.Uint64(b[33:]), nil
+}
+
 // PeekContact reads a contact record as ParseContact does, but does not check its
 // signature, which takes much longer than all the rest. Anybody may have made what it
 // returns: for refusing what would not be kept anyway, before Signed.

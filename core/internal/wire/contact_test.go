@@ -98,6 +98,18 @@ func TestPeekContact(t *testing.T) {
 	}
 }
 
+func TestContactHead(t *testing.T) {
+	b := unhex(t, contactHead+"00")
+	if peer, seq, err := ContactHead(b); err != nil || peer != testKey(t, 1).ID() || seq != testContact(t).Seq {
+		t.Errorf("%v, %x, %v", peer, seq, err)
+	}
+	shortPrefixes(t, "head of a contact record", b, func(b []byte) error { _, _, err := ContactHead(b); return err })
+	b[0] = 2
+	if _, _, err := ContactHead(b); err == nil || !strings.Contains(err.Error(), "version 2") {
+		t.Errorf("of another version: %v", err)
+	}
+}
+
 // signedContact returns what text says, with the signature of the peer.
 func signedContact(t testing.TB, b []byte) []byte {
 	return append(b[:len(b):len(b)], testKey(t, 1).Sign(append([]byte(ContactContext), b...))...)

@@ -26,13 +26,14 @@ const (
 	MaxGossip = 4096
 	// MaxRangeKeys is how many keys a range of RangeKeys lists.
 	MaxRangeKeys = 32
-	// GossipKeySize, GossipContactExtra, GossipRangesFixed and GossipRangeFixed are
-	// sizes in bytes: of a key, of what goes before a record, of a GossipRanges without
-	// its ranges, and of a range without what its mode adds.
-	GossipKeySize      = 8 + 6
+	// GossipKeySize is the size of a key in bytes.
+	GossipKeySize = 8 + 6
+	// GossipContactExtra is what goes before a record, in bytes.
 	GossipContactExtra = 2
-	GossipRangesFixed  = 1 + 8 + GossipNonce + 8
-	GossipRangeFixed   = 8 + 1
+	// GossipRangesFixed is the size of a GossipRanges without its ranges, in bytes.
+	GossipRangesFixed = 1 + 8 + GossipNonce + 8
+	// GossipRangeFixed is the size of a range without what its mode adds, in bytes.
+	GossipRangeFixed = 8 + 1
 	// GossipNonce is the size of the key of the sums.
 	GossipNonce = 16
 )

@@ -1,0 +1,6 @@
+//go:build !race
+
+package gossip
+
+// thorough is false where a simulation takes ten times as long.
+const thorough = true
