@@ -268,7 +268,7 @@ func (s *sheet) records(t *testing.T, forth, back [32]byte) {
 	}
 }
 
-// info adds a connection info.
+// info adds a connection info and a contact record.
 func (s *sheet) info(t *testing.T, key *identity.Key) {
 	t.Helper()
 	i := wire.Info{Peer: key.ID(), Expires: 0x0000000070000000, Endpoints: []endpoint.Endpoint{
@@ -280,6 +280,9 @@ func (s *sheet) info(t *testing.T, key *identity.Key) {
 	}
 	s.section("a connection info of the initiator")
 	s.add("connection info", i.Append(nil, key.Sign))
+	c := wire.Contact{Peer: key.ID(), Seq: 0x0199c0ffee00, Life: 7200, Flags: wire.ContactRelay | wire.ContactDirect, Endpoints: i.Endpoints}
+	s.section("a contact record of the initiator")
+	s.add("contact record", c.Append(nil, key.Sign))
 }
 
 // compareWithDocument holds text against the vectors of that name.
