@@ -338,6 +338,7 @@ func (s *Service) mappingsChanged() {
 	}
 	if len(calls) > 0 {
 		s.spawn(func() { s.tellMappings(lost) })
+		s.surveySoon(true)
 	}
 }
 

@@ -105,8 +105,7 @@ func (s *Service) react(moved bool, count uint64) {
 		s.hasten(p, moved)
 	}
 	s.mu.Unlock()
-	s.lookAround()
-	s.surveySoon(true)
+	s.otherNetwork()
 	for _, p := range peers {
 		if conn := p.sess.Link().Conn; gone(localAddr(conn)) {
 			p.sess.Forsake(conn, errAddressGone)

@@ -65,13 +65,21 @@ func (s *Service) surveySoon(anew bool) {
 	}
 	if anew {
 		w.surveys.epoch++
-		w.surveys.temper = untried
 	}
 	w.surveys.due = true
 	select {
 	case w.surveys.stir <- struct{}{}:
 	default:
 	}
+}
+
+// otherNetwork lets a survey begin with nothing known of the NAT.
+func (s *Service) otherNetwork() {
+	s.lookAround()
+	s.watch.mu.Lock()
+	s.watch.surveys.temper = untried
+	s.watch.mu.Unlock()
+	s.surveySoon(true)
 }
 
 // surveyor is the goroutine of all surveys.
@@ -503,6 +511,11 @@ func (s *Service) seenListener(f observe.Flow, l Endpoint) netip.AddrPort {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	v := w.machine.Verdict(f, time.Now())
+	for _, e := range v.External {
+		if e.Mapped && observe.Wide(e.Addr.Addr()) {
+			return e.Addr
+		}
+	}
 	switch at := v.NAT.External; {
 	case v.Near || !at.IsValid():
 	case v.None, v.NAT.Ports == wire.PortsPreserving:

@@ -160,7 +160,7 @@ func TestDoctor(t *testing.T) {
 	if code != exitOK || stderr != "" {
 		t.Errorf("exit code %d, standard error %q", code, stderr)
 	}
-	for _, want := range []string{"listening on tcp://", "connected " + a.id[:8], "not connected: connect tcp://127.0.0.1:1", "\nUDP: ", "\nTCP: ", "\nnot known to be reachable: "} {
+	for _, want := range []string{"listening on tcp://", "connected " + a.id[:8], "not connected: connect tcp://127.0.0.1:1", "\nUDP: ", "\nTCP: ", "\nnot known to be reachable: ", "\nunknown:\n", "three different networks"} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("%q has no %q", stdout, want)
 		}
@@ -169,7 +169,7 @@ func TestDoctor(t *testing.T) {
 	if l := a.next("lost"); l.text("code") != "disconnected" {
 		t.Errorf("got %s, want an orderly end", l.raw)
 	}
-	if stdout, stderr, code = invoke("doctor", "127.0.0.1:1"); code != exitFailure || !strings.Contains(stderr, "none of the 1 peers") {
+	if stdout, stderr, code = invoke("doctor", "127.0.0.1:1"); code != exitFailure || !strings.Contains(stderr, "none of the 1 peers can be reached") {
 		t.Errorf("nobody there: exit code %d, %q, %q", code, stdout, stderr)
 	}
 	for _, wrong := range [][]string{{}, {"nowhere"}, {"--wait", "-1s", "127.0.0.1:1"}, {"--wait", "2h", "127.0.0.1:1"}} {
