@@ -4,6 +4,7 @@ go 1.26.0
 
 require (
 	github.com/anacrolix/go-libutp v1.5.1
+	github.com/edsrzf/mmap-go v1.2.0
 	github.com/flynn/noise v1.1.0
 	github.com/huin/goupnp v1.3.1
 	github.com/jamesruan/sodium v1.0.14
