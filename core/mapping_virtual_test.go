@@ -37,14 +37,29 @@ type double struct {
 // have. Nothing else may be made in the test that could ask a real one.
 func mapping(t *testing.T, cfg crust.Config, router *simnet.Router, gives bool) (crust.Config, *double) {
 	t.Setenv("CRUST_PORTMAP", "") // the double is not off
+	d := newDouble(router, gives)
+	return with(cfg, d), d
+}
+
+// giving returns cfg for a service behind a router that gives what is wanted. The
+// environment must not turn mapping off.
+func giving(cfg crust.Config, router *simnet.Router) crust.Config {
+	return with(cfg, newDouble(router, true))
+}
+
+func with(cfg crust.Config, d *double) crust.Config {
+	return crust.Mapping(cfg, func(c portmap.Config) crust.Mapper {
+		d.cfg = c
+		return d
+	})
+}
+
+func newDouble(router *simnet.Router, gives bool) *double {
 	d := &double{router: router, gives: gives, iface: portmap.Interface{
 		Name: "eth0", Index: 1, Prefix: netip.MustParsePrefix("192.168.1.2/24"), Gateway: netip.MustParseAddr("192.168.1.1"),
 	}}
 	d.report.Ways = []portmap.Way{{Interface: d.iface, Means: portmap.PCP, Up: gives}}
-	return crust.Mapping(cfg, func(c portmap.Config) crust.Mapper {
-		d.cfg = c
-		return d
-	}), d
+	return d
 }
 
 func (d *double) Want(wants ...portmap.Want) {

@@ -24,6 +24,7 @@ type pairWorld struct {
 	internet *simnet.Net
 	c        pairs.Case
 	relay    bool
+	routers  map[*simnet.Host]*simnet.Router // of hosts behind one NAT
 	a, b     *node
 	between  []*node
 }
@@ -31,7 +32,7 @@ type pairWorld struct {
 // pairOf builds the world of a case, lets its NATs be found out, and hands it over.
 func pairOf(t *testing.T, c pairs.Case, seed uint64, relay bool, f func(w *pairWorld)) {
 	synctest.Test(t, func(t *testing.T) {
-		w := &pairWorld{t: t, internet: simnet.New(seed), c: c, relay: relay || c.Relay}
+		w := &pairWorld{t: t, internet: simnet.New(seed), c: c, relay: relay || c.Relay, routers: map[*simnet.Host]*simnet.Router{}}
 		w.internet.SetDefaultLink(simnet.Link{Latency: 20 * time.Millisecond, Hops: 8})
 		if c.Chain == 0 {
 			w.publics()
@@ -39,7 +40,7 @@ func pairOf(t *testing.T, c pairs.Case, seed uint64, relay bool, f func(w *pairW
 			w.chain()
 		}
 		ha, hb := w.sides()
-		w.a, w.b = w.side(ha), w.side(hb)
+		w.a, w.b = w.side("a", ha), w.side("b", hb)
 		if c.Chain == 0 {
 			for _, p := range w.between {
 				link(t, w.a, p)
@@ -123,18 +124,31 @@ func (w *pairWorld) sides() (a, b *simnet.Host) {
 		case double:
 			return w.internet.NAT(natsim.MustParse(outer), address).NAT(natsim.MustParse(inner), "100.64.0.1").Host(addresses...)
 		}
-		return w.internet.NAT(natsim.MustParse(nat), address).Host(addresses...)
+		r := w.internet.NAT(natsim.MustParse(nat), address)
+		h := r.Host(addresses...)
+		w.routers[h] = r
+		return h
 	}
 	return place(w.c.A, "81.2.0.1", "2a0b:1::1"), place(w.c.B, "91.3.0.1", "2a0b:2::1")
 }
 
 // side makes a node that listens as the case wants.
-func (w *pairWorld) side(h *simnet.Host) *node {
+func (w *pairWorld) side(name string, h *simnet.Host) *node {
 	transports := []string{"tcp", "utp"}
 	if w.c.Listen != "" {
 		transports = []string{w.c.Listen}
 	}
-	return newNode(w.t, crust.On(h, over(crust.Config{ConnectTimeout: 30 * time.Second}, w.anywhere(), transports...)))
+	cfg := over(crust.Config{ConnectTimeout: 30 * time.Second}, w.anywhere(), transports...)
+	if w.c.Mapped == name {
+		cfg = giving(cfg, w.routers[h])
+	}
+	n := newNode(w.t, crust.On(h, cfg))
+	if w.c.Mapped == name {
+		for range transports {
+			n.next(crust.EventPortMapped)
+		}
+	}
+	return n
 }
 
 // anywhere is where nodes of the world listen.
@@ -208,6 +222,7 @@ func TestPairs(t *testing.T) {
 	defer out.Close()
 	for _, row := range pairs.Rows {
 		t.Run(row.Name, func(t *testing.T) {
+			t.Setenv("CRUST_PORTMAP", "") // what is not a double asks nobody: it has no kernel
 			runs := pairsOf(t, row, seeds, out)
 			s := pairs.Summarise(row, "", runs)
 			t.Logf("%d of %d, %v, half of them within %v, 99 of 100 within %v; over a relay %d of %d first messages, within %v and %v",

@@ -24,6 +24,8 @@ type Kind struct {
 	// Rules are those of nftables in a kernel's router, whose outer interface is
 	// "link0" and whose inner one is "lan".
 	Rules string
+	// Mapper is how miniupnpd on a kernel's router is configured; empty: there is none.
+	Mapper string
 	// HostRules are those of nftables in the machine itself: a firewall on it.
 	HostRules string
 	// IPv6 has Measure look at IPv6.
@@ -158,6 +160,10 @@ var Kinds = []Kind{
 	{Name: "kernel-full-cone", Rules: kernel(fullCone, inputDrop), Want: cone},
 	{Name: "kernel-symmetric", Rules: kernel(masquerade("fully-random"), inputDrop), Want: hard},
 	{Name: "kernel-block", Rules: kernel(masquerade("to :40000-40511 fully-random"), inputDrop), Want: hard.but(ports(Block, 0))},
+
+	{Name: "kernel-symmetric-upnp", Rules: mapped("fully-random", ""), Mapper: "enable_upnp=yes\nenable_natpmp=no", Want: hard},
+	{Name: "kernel-symmetric-nat-pmp", Rules: mapped("fully-random", noPCP), Mapper: "enable_upnp=no\nenable_natpmp=yes", Want: hard},
+	{Name: "kernel-symmetric-pcp", Rules: mapped("fully-random", ""), Mapper: "enable_upnp=no\nenable_natpmp=yes", Want: hard},
 
 	{Name: "home", Words: "home", Want: home},
 	{Name: "home-reset", Words: "home strangers=refuse", Want: home.but(strangers(Refused))},

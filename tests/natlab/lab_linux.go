@@ -199,6 +199,11 @@ func (l *Lab) machine(name string, k Kind, neighbour *Machine) (*Machine, error)
 		if err := router(s.host, k.Rules); err != nil {
 			return nil, fmt.Errorf("the kernel's router of %s: %w", name, err)
 		}
+		if k.Mapper != "" {
+			if err := serve(s.host, k.Mapper); err != nil {
+				return nil, err
+			}
+		}
 	} else {
 		s.host, count = neighbour.side.host, 3
 	}

@@ -42,7 +42,7 @@ func meet(t *testing.T, row pairs.Row, c pairs.Case, seed uint64, relay bool) pa
 		config.B = named(t, c.KindB)
 	}
 	p := &pair{t: t, lab: newLab(t, config), c: c, relay: relay || c.Relay}
-	p.a, p.b = p.start(p.lab.A, p.listen(c.Listen)...), p.start(p.lab.B, p.listen(c.Listen)...)
+	p.a, p.b = p.side(p.lab.A, config.A), p.side(p.lab.B, config.B)
 	if c.Chain > 0 {
 		p.chain()
 	} else {
@@ -73,6 +73,15 @@ func (p *pair) start(m *Machine, words ...string) *Peer {
 	}
 	p.peers = append(p.peers, peer)
 	return peer
+}
+
+// side starts one of the two.
+func (p *pair) side(m *Machine, k Kind) *Peer {
+	words := p.listen(p.c.Listen)
+	if k.Mapper != "" {
+		words = append(words, "map")
+	}
+	return p.start(m, words...)
 }
 
 func (p *pair) tell(to *Peer, format string, arguments ...any) {

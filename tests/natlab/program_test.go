@@ -23,7 +23,7 @@ import (
 func TestMain(m *testing.M) {
 	if os.Getenv("CRUST_NATLAB_PEER") == "" {
 		os.Setenv("CRUST_NATLAB_PEER", "1") // of those that it starts
-		os.Setenv("CRUST_PORTMAP", "off")
+		os.Setenv("CRUST_PORTMAP", "off")   // unless one is told to map
 		os.Exit(m.Run())
 	}
 	if err := runPeer(os.Args[3:]); err != nil {
@@ -40,12 +40,16 @@ type program struct {
 }
 
 // runPeer runs until the end of its input. Words are those of crust.Config that the
-// tests need: "relay", and endpoints to listen at.
+// tests need: "relay", "map", and endpoints to listen at.
 func runPeer(words []string) error {
 	config := crust.Config{NetworkName: "natlab", CloseTimeout: time.Second, ConnectTimeout: 30 * time.Second}
 	for _, word := range words {
-		if word == "relay" {
+		switch word {
+		case "relay":
 			config.Relay = crust.RelayData
+			continue
+		case "map":
+			os.Unsetenv("CRUST_PORTMAP")
 			continue
 		}
 		ep, err := crust.ParseEndpoint(word)

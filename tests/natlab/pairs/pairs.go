@@ -54,7 +54,8 @@ type Case struct {
 	Chain int
 	// Relay has the public peers carry links: the case is for what has no other way.
 	Relay bool
-	// Mapped asks the NAT of A for a port; it is how: "upnp", "nat-pmp" or "pcp".
+	// Mapped is "a" or "b": whose NAT gives ports to who asks for them. In namespaces
+	// the kind says so.
 	Mapped string
 	// Ways are the letters that count as success: T for TCP, U for uTP, R for relayed.
 	Ways string
@@ -119,6 +120,12 @@ var Rows = []Row{
 	),
 	row("random-both", "random × random symmetric", "R, usable", 0.2, 1, 1,
 		Case{Name: "random, random", A: "symmetric", B: "symmetric", KindA: "symmetric", KindB: "kernel-symmetric", Relay: true, Ways: "R"},
+	),
+	row("mapped", "either side with UPnP, NAT-PMP or PCP", "T by mapping", 0.3, 1.5, 1,
+		Case{Name: "random symmetric with UPnP, random", A: "symmetric", B: "symmetric", KindA: "kernel-symmetric-upnp", KindB: "kernel-symmetric", Mapped: "a", Ways: "T"},
+		Case{Name: "random, random with NAT-PMP", A: "symmetric", B: "symmetric", KindA: "symmetric", KindB: "kernel-symmetric-nat-pmp", Mapped: "b", Ways: "T"},
+		Case{Name: "random with PCP, home", A: "symmetric", B: "home", KindA: "kernel-symmetric-pcp", KindB: "home", Mapped: "a", Ways: "T"},
+		Case{Name: "home, random with PCP", A: "home", B: "symmetric", KindA: "kernel-home", KindB: "kernel-symmetric-pcp", Mapped: "b", Ways: "T"},
 	),
 	row("udp-blocked", "UDP blocked on both, home", "T by simultaneous open", 0.3, 3, 0.99,
 		Case{Name: "home, home", A: "home,udp=off", B: "home,udp=off", KindA: "udp-blocked", KindB: "kernel-udp-blocked", Ways: "T"},
