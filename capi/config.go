@@ -405,6 +405,22 @@ func goCrustConfigAddContact(p C.uintptr_t, text *C.char, why *C.char) (rc C.int
 	}))
 }
 
+//export goCrustConfigAddSTUN
+func goCrustConfigAddSTUN(p C.uintptr_t, text *C.char, why *C.char) (rc C.int32_t) {
+	defer guard(0, why, &rc)
+	return result(why, edit("crust_config_add_stun", p, func(c *config) error {
+		server, err := crust.ParseSTUNServer(C.GoString(text))
+		switch {
+		case err != nil:
+			return err
+		case len(c.cfg.STUN) >= crust.MaxSTUN:
+			return fmt.Errorf("there are %d STUN servers already, and no more are allowed", crust.MaxSTUN)
+		}
+		c.cfg.STUN = append(c.cfg.STUN, server)
+		return nil
+	}))
+}
+
 //export goCrustConfigLoadJSON
 func goCrustConfigLoadJSON(p C.uintptr_t, text *C.char, n C.size_t, why *C.char) (rc C.int32_t) {
 	defer guard(0, why, &rc)

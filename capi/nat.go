@@ -6,6 +6,7 @@ import "C"
 import (
 	"slices"
 	"strings"
+	"time"
 	"unsafe"
 
 	crust "github.com/libcrust/libcrust/core"
@@ -16,7 +17,7 @@ func goCrustServiceNAT(h C.uint64_t, out *C.crust_nat, udp, tcp *C.crust_nat_flo
 	defer guard(h, why, &rc)
 	return withService("crust_service_nat", h, why, func(s *crust.Service) error {
 		r := s.NAT()
-		out.reachable, out.cgnat = flag(r.Reachable), flag(r.CGNAT)
+		out.reachable, out.cgnat, out.pending = flag(r.Reachable), flag(r.CGNAT), flag(r.Pending)
 		putText(out.why[:], fit(r.Why, len(out.why)-1))
 		fillFlow(udp, &r.UDP)
 		fillFlow(tcp, &r.TCP)
@@ -46,6 +47,75 @@ func fillFlow(out *natFlow, f *crust.NATFlow) {
 		lines += line
 	}
 	putText(out.external[:], strings.TrimSuffix(lines, "\n"))
+}
+
+//export goCrustServiceNATServer
+func goCrustServiceNATServer(h C.uint64_t, index C.uint32_t, out *C.crust_nat_server, why *C.char) (rc C.int32_t) {
+	defer guard(h, why, &rc)
+	count := 0
+	rc = withService("crust_service_nat_server", h, why, func(s *crust.Service) error {
+		list := s.NAT().Servers
+		if count = len(list); int(index) < count {
+			fillServer(out, &list[index])
+		}
+		return nil
+	})
+	if rc == C.CRUST_OK {
+		rc = C.int32_t(count)
+	}
+	return rc
+}
+
+// natServer gives the type a name outside of cgo.
+type natServer = C.crust_nat_server
+
+func fillServer(out *natServer, v *crust.NATServer) {
+	putText(out.server[:], fit(v.Server, len(out.server)-1))
+	if v.Seen.IsValid() {
+		putText(out.seen[:], v.Seen.String())
+	}
+	if v.Err != nil {
+		putText(out.error[:], fit(v.Err.Error(), len(out.error)-1))
+	}
+}
+
+//export goCrustServiceNATPort
+func goCrustServiceNATPort(h C.uint64_t, index C.uint32_t, out *C.crust_nat_port, why *C.char) (rc C.int32_t) {
+	defer guard(h, why, &rc)
+	count := 0
+	rc = withService("crust_service_nat_port", h, why, func(s *crust.Service) error {
+		list := s.NAT().Mapped
+		if count = len(list); int(index) < count {
+			fillPort(out, &list[index], time.Now())
+		}
+		return nil
+	})
+	if rc == C.CRUST_OK {
+		rc = C.int32_t(count)
+	}
+	return rc
+}
+
+// natPort gives the type a name outside of cgo.
+type natPort = C.crust_nat_port
+
+func fillPort(out *natPort, m *crust.MappedPort, now time.Time) {
+	out.twice = C.uint32_t(flag(m.Double))
+	if !m.Expires.IsZero() {
+		out.expires_ms = C.uint64_t(max(m.Expires.Sub(now).Milliseconds(), 1))
+	}
+	putText(out.internal[:], m.Internal.String())
+	if m.External.Addr.IsValid() {
+		putText(out.external[:], m.External.String())
+	}
+	if m.Gateway.IsValid() {
+		putText(out.gateway[:], fit(m.Gateway.String(), len(out.gateway)-1))
+	}
+	putText(out.means[:], fit(m.Means, len(out.means)-1))
+	if m.Err != nil {
+		out.code = C.int32_t(crust.CodeOf(m.Err))
+		putText(out.text[:], fit(m.Err.Error(), len(out.text)-1))
+	}
 }
 
 func flag(b bool) C.uint8_t {

@@ -1,22 +1,78 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 	"unsafe"
 
 	crust "github.com/libcrust/libcrust/core"
 )
 
-// linesOf returns the lines of a flow's text up to the NUL.
-func linesOf(f *natFlow) []string {
-	text, _, found := strings.Cut(string(unsafe.Slice((*byte)(unsafe.Pointer(&f.external[0])), len(f.external))), "\x00")
+// textOf returns a text up to the NUL in memory of that size.
+func textOf(at unsafe.Pointer, size uintptr) string {
+	text, _, found := strings.Cut(string(unsafe.Slice((*byte)(at), size)), "\x00")
 	if !found {
-		return []string{"no NUL"}
+		return "no NUL"
 	}
-	return strings.Split(text, "\n")
+	return text
+}
+
+// linesOf returns the lines of a flow's text.
+func linesOf(f *natFlow) []string {
+	return strings.Split(textOf(unsafe.Pointer(&f.external), unsafe.Sizeof(f.external)), "\n")
+}
+
+// TestNATServer and TestNATPort check the same of lists.
+func TestNATServer(t *testing.T) {
+	var out natServer
+	fillServer(&out, &crust.NATServer{Server: "stun.example.org:3478", Seen: netip.MustParseAddrPort("[2001:db8::1]:7"), Err: errors.New("no\nanswer")})
+	got := fmt.Sprint(textOf(unsafe.Pointer(&out.server), unsafe.Sizeof(out.server)), " ", textOf(unsafe.Pointer(&out.seen), unsafe.Sizeof(out.seen)), " ", textOf(unsafe.Pointer(&out.error), unsafe.Sizeof(out.error)))
+	if got != "stun.example.org:3478 [2001:db8::1]:7 no answer" {
+		t.Errorf("%q", got)
+	}
+	out = natServer{}
+	fillServer(&out, &crust.NATServer{Server: strings.Repeat("x", 1000)})
+	if got := textOf(unsafe.Pointer(&out.server), unsafe.Sizeof(out.server)); len(got) != len(out.server)-1 || out.seen[0] != 0 || out.error[0] != 0 {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestNATPort(t *testing.T) {
+	var out natPort
+	now := time.Now()
+	ep := func(text string) crust.Endpoint {
+		ep, err := crust.ParseEndpoint(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ep
+	}
+	fillPort(&out, &crust.MappedPort{
+		Internal: ep("tcp://192.168.1.2:5483"), External: ep("tcp://203.0.113.5:7"), Means: "pcp", Gateway: netip.MustParseAddr("192.168.1.1"),
+		Expires: now.Add(time.Minute), Double: true, Err: &crust.Error{Op: "map", Code: crust.CodeTimeout},
+	}, now)
+	text := fmt.Sprint(out.code, out.twice, out.expires_ms)
+	for _, f := range []struct {
+		at   unsafe.Pointer
+		size uintptr
+	}{
+		{unsafe.Pointer(&out.internal), unsafe.Sizeof(out.internal)}, {unsafe.Pointer(&out.external), unsafe.Sizeof(out.external)},
+		{unsafe.Pointer(&out.gateway), unsafe.Sizeof(out.gateway)}, {unsafe.Pointer(&out.means), unsafe.Sizeof(out.means)},
+	} {
+		text += " " + textOf(f.at, f.size)
+	}
+	if text != "-6 1 60000 tcp://192.168.1.2:5483 tcp://203.0.113.5:7 192.168.1.1 pcp" || out.text[0] == 0 {
+		t.Errorf("%q", text)
+	}
+	out = natPort{}
+	fillPort(&out, &crust.MappedPort{Internal: ep("tcp://192.168.1.2:5483")}, now)
+	if out.code != 0 || out.external[0] != 0 || out.gateway[0] != 0 || out.text[0] != 0 || out.expires_ms != 0 {
+		t.Errorf("%+v", out)
+	}
 }
 
 // TestNATFlow checks that C is told all that Go knows.

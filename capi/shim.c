@@ -181,6 +181,13 @@ crust_result CRUST_CALL crust_config_add_contact(crust_config *config, const cha
     return goCrustConfigAddContact((uintptr_t)config, (char *)contact, last_error);
 }
 
+crust_result CRUST_CALL crust_config_add_stun(crust_config *config, const char *server) {
+    FORK_GUARD();
+    NEED(config);
+    NEED(server);
+    return goCrustConfigAddSTUN((uintptr_t)config, (char *)server, last_error);
+}
+
 crust_result CRUST_CALL crust_config_load_json(crust_config *config, const char *json, size_t len) {
     FORK_GUARD();
     NEED(config);
@@ -497,6 +504,28 @@ crust_result CRUST_CALL crust_service_nat(crust_service service, crust_nat *io, 
     if (udp) give_struct(udp, udp->struct_size, &flows[0], sizeof flows[0]);
     if (tcp) give_struct(tcp, tcp->struct_size, &flows[1], sizeof flows[1]);
     return CRUST_OK;
+}
+
+crust_result CRUST_CALL crust_service_nat_server(crust_service service, uint32_t index, crust_nat_server *io) {
+    crust_nat_server server;
+    crust_result r;
+    FORK_GUARD();
+    if (bad_struct(io, io ? io->struct_size : 0)) return fail(CRUST_ERR_ABI, __func__, "io->struct_size must be sizeof(crust_nat_server)");
+    memset(&server, 0, sizeof server);
+    r = goCrustServiceNATServer(service, index, &server, last_error);
+    if (r >= 0 && io) give_struct(io, io->struct_size, &server, sizeof server);
+    return r;
+}
+
+crust_result CRUST_CALL crust_service_nat_port(crust_service service, uint32_t index, crust_nat_port *io) {
+    crust_nat_port port;
+    crust_result r;
+    FORK_GUARD();
+    if (bad_struct(io, io ? io->struct_size : 0)) return fail(CRUST_ERR_ABI, __func__, "io->struct_size must be sizeof(crust_nat_port)");
+    memset(&port, 0, sizeof port);
+    r = goCrustServiceNATPort(service, index, &port, last_error);
+    if (r >= 0 && io) give_struct(io, io->struct_size, &port, sizeof port);
+    return r;
 }
 
 /* ---- the environment ---- */

@@ -71,7 +71,7 @@ var configKeys = map[string]func(*configText, json.RawMessage) error{
 	"cipher":           func(t *configText, v json.RawMessage) error { return readCipher(v, &t.cfg.Cipher) },
 	"listen":           func(t *configText, v json.RawMessage) error { return readList(v, ParseEndpoint, &t.cfg.Listen) },
 	"contacts":         func(t *configText, v json.RawMessage) error { return readList(v, ParseContact, &t.cfg.Contacts) },
-	"stun":             func(t *configText, v json.RawMessage) error { return readList(v, readSTUN, &t.cfg.STUN) },
+	"stun":             func(t *configText, v json.RawMessage) error { return readList(v, ParseSTUNServer, &t.cfg.STUN) },
 	"no_listen":        func(t *configText, v json.RawMessage) error { return readBool(v, &t.cfg.NoListen) },
 	"no_network_watch": func(t *configText, v json.RawMessage) error { return readBool(v, &t.cfg.NoNetworkWatch) },
 	"no_accept":        func(t *configText, v json.RawMessage) error { return readBool(v, &t.cfg.NoAccept) },
@@ -106,12 +106,6 @@ var configKeys = map[string]func(*configText, json.RawMessage) error{
 	"max_handshakes":             func(t *configText, v json.RawMessage) error { return readCount(v, &t.cfg.MaxHandshakes) },
 	"max_handshakes_per_address": func(t *configText, v json.RawMessage) error { return readCount(v, &t.cfg.MaxHandshakesPerAddress) },
 	"max_connects":               func(t *configText, v json.RawMessage) error { return readCount(v, &t.cfg.MaxConnects) },
-}
-
-// readSTUN checks one of Config.STUN.
-func readSTUN(text string) (string, error) {
-	_, err := parseSTUN(text)
-	return text, err
 }
 
 // parseConfigText reads the text and touches nothing else, so that hostile text

@@ -91,6 +91,14 @@ func parseSTUN(text string) (*stunServer, error) {
 	return s, nil
 }
 
+// ParseSTUNServer checks one of Config.STUN and returns it. Errors are CodeInvalid.
+func ParseSTUNServer(text string) (string, error) {
+	if _, err := parseSTUN(text); err != nil {
+		return "", &Error{Op: "parse", Code: CodeInvalid, Err: fmt.Errorf("STUN server %w", err)}
+	}
+	return text, nil
+}
+
 // isName reports whether a text can be the name of a host (RFC 1123 section 2.1).
 func isName(text string) bool {
 	const most = 253

@@ -243,8 +243,11 @@ CRUST_API crust_result CRUST_CALL crust_config_set_bytes(crust_config *config, c
 CRUST_API crust_result CRUST_CALL crust_config_add_listener(crust_config *config, const char *endpoint);
 /* Adds a contact for bootstrapping, "ENDPOINT" or "ENDPOINT#PEER". INVALID. */
 CRUST_API crust_result CRUST_CALL crust_config_add_contact(crust_config *config, const char *contact);
+/* Adds a STUN server to ask what it sees of the UDP socket, "HOST:PORT", or "HOST"
+ * for port 3478; HOST is an IP address or a name. At most 8. INVALID. */
+CRUST_API crust_result CRUST_CALL crust_config_add_stun(crust_config *config, const char *server);
 /* Reads options from a JSON object; docs/CONFIG.md names its keys. What the text
- * does not set stays, its listeners and contacts are added, and its identity file
+ * does not set stays, its listeners, contacts and servers are added, and its identity file
  * is read or made now. Unknown keys are INVALID. IO, PERMISSION. */
 CRUST_API crust_result CRUST_CALL crust_config_load_json(crust_config *config, const char *json, size_t len);
 
@@ -498,7 +501,8 @@ typedef struct crust_nat {
     uint32_t struct_size; /* sizeof(crust_nat), set by the caller */
     uint8_t  reachable;   /* 1: somebody on the Internet has come unasked within the last hour; 0: nobody so far */
     uint8_t  cgnat;       /* 1: the NAT that others see is a provider's: no router here can map its ports */
-    uint8_t  reserved[2];
+    uint8_t  pending;     /* 1: more is being found out now, or will be in a moment */
+    uint8_t  reserved;
     char     why[256];    /* in a few words: what proves reachable, or why there is no proof */
 } crust_nat;
 
@@ -527,6 +531,35 @@ typedef struct crust_nat_flow {
  * beyond the library's own structs are set to 0. ABI when a struct_size is smaller
  * than 8. */
 CRUST_API crust_result CRUST_CALL crust_service_nat(crust_service service, crust_nat *io, crust_nat_flow *udp, crust_nat_flow *tcp);
+
+/* What a STUN server of the configuration has said. */
+typedef struct crust_nat_server {
+    uint32_t struct_size; /* sizeof(crust_nat_server), set by the caller */
+    uint32_t reserved;
+    char     server[272]; /* as in the configuration */
+    char     seen[64];    /* our endpoint as it has seen it last, "203.0.113.5:40000", "" when it has not */
+    char     error[256];  /* why there is no answer, "" when there is one or none is due */
+} crust_nat_server;
+
+/* A port of a listener that a router passes on, or why it does not. */
+typedef struct crust_nat_port {
+    uint32_t struct_size;  /* sizeof(crust_nat_port), set by the caller */
+    int32_t  code;         /* CRUST_OK, or why there is no mapping */
+    uint32_t twice;        /* 1: another NAT is in front of the router */
+    uint32_t reserved;
+    uint64_t expires_ms;   /* until the router drops it unless it is renewed; 0: never, or there is none */
+    char     internal[64]; /* where it leads, "tcp://192.168.1.2:5483" */
+    char     external[64]; /* where others reach it; "" when there is no mapping */
+    char     gateway[64];  /* the router's address, "" when it is not known */
+    char     means[16];    /* how it was asked: "pcp", "nat-pmp", "upnp"; "" when there is no mapping */
+    char     text[256];    /* one sentence that says why there is none */
+} crust_nat_port;
+
+/* Return how many there are, and describe the one of that index, from 0; beyond
+ * the last one *io is cleared. io may be NULL. ABI when struct_size is smaller
+ * than 8. */
+CRUST_API crust_result CRUST_CALL crust_service_nat_server(crust_service service, uint32_t index, crust_nat_server *io);
+CRUST_API crust_result CRUST_CALL crust_service_nat_port(crust_service service, uint32_t index, crust_nat_port *io);
 
 #ifdef __cplusplus
 }

@@ -94,6 +94,19 @@ func TestNAT(t *testing.T) {
 	a.refuse("invalid")
 }
 
+// Servers are checked before anything is made.
+func TestSTUNFlag(t *testing.T) {
+	for _, command := range []string{"peer", "doctor"} {
+		if _, stderr, code := invoke(command, "--stun", "0.0.0.0"); code != exitUsage || !strings.Contains(stderr, "nobody can be reached") {
+			t.Errorf("%s: exit code %d, %q", command, code, stderr)
+		}
+	}
+	stdout, stderr, code := invoke("doctor", "--json", "--stun", "127.0.0.1:1")
+	if code != exitFailure || !strings.Contains(stderr, "no server has answered") || !strings.Contains(stdout, `"servers":[{"server":"127.0.0.1:1","seen":"","error":"no answer"}]`) {
+		t.Errorf("nobody there: exit code %d, %q, %q", code, stdout, stderr)
+	}
+}
+
 // What is known is told under the words of RFC 4787.
 func TestNATFields(t *testing.T) {
 	at := netip.MustParseAddrPort("203.0.113.5:5483")

@@ -26,6 +26,7 @@ type peerFlags struct {
 	identity  string
 	appID     string
 	contacts  []string
+	stun      []string
 	bootstrap bool
 	role      string
 	noAccept  bool
@@ -74,6 +75,7 @@ its input open: tail -f /dev/null | crust peer --echo
 	flags.StringVar(&f.network, "network", "", "`NAME` of the network; peers of different names never connect (default the public network)")
 	flags.StringVar(&f.identity, "identity", "", "`FILE` that holds the secret key, created with mode 0600 if missing (default a fresh identity)")
 	flags.StringVar(&f.appID, "app-id", "", "`TEXT` of up to 256 bytes that peers are shown")
+	flags.StringArrayVar(&f.stun, "stun", nil, "`HOST:PORT` of a STUN server to ask, in clear, what it sees of the UDP socket; repeatable")
 	flags.StringArrayVar(&f.contacts, "contact", nil, "`ENDPOINT[#PEER]` to bootstrap from; repeatable")
 	flags.BoolVar(&f.bootstrap, "bootstrap", false, "connect to the first contact that answers")
 	flags.StringVar(&f.role, "role", "node", "`ROLE` that peers are told: node or client")
@@ -87,7 +89,7 @@ its input open: tail -f /dev/null | crust peer --echo
 	flags.StringVar(&f.config, "config", "", "`FILE` with settings as JSON (docs/CONFIG.md); a flag given beside it replaces its setting")
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{"node", "client"}, cobra.ShellCompDirectiveNoFileComp)))
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("relay", cobra.FixedCompletions([]string{"off", "signal", "data"}, cobra.ShellCompDirectiveNoFileComp)))
-	for _, name := range []string{"listen", "live-port", "port-rotation", "external-port", "resume-window", "network", "app-id", "contact"} {
+	for _, name := range []string{"listen", "live-port", "port-rotation", "external-port", "resume-window", "network", "app-id", "contact", "stun"} {
 		cobra.CheckErr(cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions))
 	}
 	return cmd
@@ -201,6 +203,16 @@ func (f *peerFlags) check(cmd *cobra.Command, cfg *crust.Config) error {
 			return usagef("--relay is off, signal or data, not %q", f.relay)
 		}
 		cfg.Relay = mode
+	}
+	if given("stun") {
+		cfg.STUN = nil
+		for _, text := range f.stun {
+			server, err := crust.ParseSTUNServer(text)
+			if err != nil {
+				return usagef("--stun: %w", err)
+			}
+			cfg.STUN = append(cfg.STUN, server)
+		}
 	}
 	if given("contact") {
 		cfg.Contacts = nil

@@ -205,7 +205,7 @@ static void nat_structs(void) {
     tcp.struct_size = offsetof(crust_nat_flow, step);
     big.known.struct_size = sizeof big;
     CHECK_CODE(CRUST_OK, crust_service_nat(s, &nat, &big.known, &tcp));
-    CHECK(nat.struct_size == sizeof nat && nat.reachable == 0 && nat.cgnat == 0 && nat.reserved[1] == 0);
+    CHECK(nat.struct_size == sizeof nat && nat.reachable == 0 && nat.cgnat == 0 && nat.pending == 0 && nat.reserved == 0);
     CHECK(strstr(nat.why, "no peer has told") != NULL);
     CHECK(big.known.struct_size == sizeof big && big.known.mapping == CRUST_NAT_UNKNOWN && big.known.external[0] == 0);
     CHECK(big.known.ports == CRUST_NAT_PORTS_UNKNOWN && big.known.step == 0 && big.known.confidence == 0);
@@ -222,6 +222,40 @@ static void nat_structs(void) {
     CHECK_CODE(CRUST_OK, crust_service_free(s));
 }
 
+static void nat_lists(void) {
+    crust_nat_server server;
+    crust_nat_port   port;
+    crust_config    *config = NULL;
+    crust_service    s = 0;
+    int              i;
+    REQUIRE_CODE(CRUST_OK, crust_config_new(&config));
+    CHECK_CODE(CRUST_ERR_INVALID, crust_config_add_stun(config, ""));
+    CHECK_CODE(CRUST_ERR_INVALID, crust_config_add_stun(config, "0.0.0.0:1"));
+    CHECK_CODE(CRUST_ERR_INVALID, crust_config_add_stun(config, NULL));
+    CHECK_CODE(CRUST_ERR_INVALID, crust_config_add_stun(NULL, "127.0.0.1"));
+    for (i = 0; i < 8; i++) CHECK_CODE(CRUST_OK, crust_config_add_stun(config, "127.0.0.1:1"));
+    CHECK_CODE(CRUST_ERR_INVALID, crust_config_add_stun(config, "127.0.0.1:1"));
+    REQUIRE_CODE(CRUST_OK, crust_config_add_listener(config, "utp://127.0.0.1:0"));
+    REQUIRE_CODE(CRUST_OK, crust_service_new(config, NULL, &s));
+    crust_config_free(config);
+    memset(&server, 0xAA, sizeof server);
+    server.struct_size = sizeof server;
+    CHECK_CODE(8, crust_service_nat_server(s, 7, &server));
+    CHECK(strcmp(server.server, "127.0.0.1:1") == 0 && server.seen[0] == 0 && server.reserved == 0);
+    CHECK_CODE(8, crust_service_nat_server(s, 8, &server));
+    CHECK(server.struct_size == sizeof server && server.server[0] == 0 && server.error[255] == 0);
+    CHECK_CODE(8, crust_service_nat_server(s, UINT32_MAX, NULL));
+    server.struct_size = 7;
+    CHECK_CODE(CRUST_ERR_ABI, crust_service_nat_server(s, 0, &server));
+    memset(&port, 0xAA, sizeof port);
+    port.struct_size = sizeof port;
+    CHECK_CODE(0, crust_service_nat_port(s, 0, &port)); /* listeners on loopback need no router */
+    CHECK(port.struct_size == sizeof port && port.internal[0] == 0 && port.text[255] == 0 && port.code == 0);
+    port.struct_size = UINT32_MAX;
+    CHECK_CODE(CRUST_ERR_ABI, crust_service_nat_port(s, 0, &port));
+    CHECK_CODE(CRUST_OK, crust_service_free(s));
+}
+
 const tap_test argument_tests[] = {
     {"handles that name nothing", bad_handles},
     {"handles that name nothing any more", stale_handles},
@@ -229,5 +263,6 @@ const tap_test argument_tests[] = {
     {"crust_callbacks of other sizes", callback_structs},
     {"crust_stats and crust_peer_info of other sizes", stats_and_peer_structs},
     {"crust_nat and crust_nat_flow of other sizes", nat_structs},
+    {"servers of STUN, and mapped ports", nat_lists},
 };
 const size_t argument_count = sizeof argument_tests / sizeof argument_tests[0];

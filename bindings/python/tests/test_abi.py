@@ -25,6 +25,8 @@ STRUCTS: dict[str, Any] = {
     "crust_stats": _ffi.StatsStruct,
     "crust_nat": _ffi.NatStruct,
     "crust_nat_flow": _ffi.NatFlowStruct,
+    "crust_nat_server": _ffi.NatServerStruct,
+    "crust_nat_port": _ffi.NatPortStruct,
 }
 
 

@@ -370,6 +370,27 @@ class Looking(TestCase):
             self.assertEqual((seen.reachable, seen.cgnat), (False, False))
             self.assertIn("no peer has told", seen.why)
 
+            self.assertEqual((seen.servers, seen.mapped), ((), ()))
+
+    def test_stun(self) -> None:
+        with self.fails(crust.Invalid, "nobody can be reached"):
+            crust.Service(stun=["0.0.0.0"])
+        with new_service(new_network(), stun=["127.0.0.1:1", "127.0.0.2"]) as one:
+            self.assertEqual([s.server for s in one.nat().servers], ["127.0.0.1:1", "127.0.0.2"])
+            self.assertEqual([s.seen for s in one.nat().servers], [None, None])
+
+    def test_nat_lists(self) -> None:
+        raw = _ffi.NatPortStruct(code=-6, twice=1, expires_ms=1500, internal=b"tcp://192.168.1.2:5483", text=b"late")
+        port = _nat.mapped_port(raw)
+        self.assertIsInstance(port.error, crust.Timeout)
+        self.assertEqual((port.internal, port.external, port.gateway), ("tcp://192.168.1.2:5483", None, None))
+        self.assertEqual((port.expires, port.twice), (1.5, True))
+        good = _nat.mapped_port(_ffi.NatPortStruct(external=b"tcp://203.0.113.5:7", gateway=b"192.168.1.1", means=b"pcp"))
+        self.assertEqual((good.external, good.gateway, good.means), ("tcp://203.0.113.5:7", "192.168.1.1", "pcp"))
+        self.assertEqual((good.error, good.expires), (None, None))
+        said = _nat.nat_server(_ffi.NatServerStruct(server=b"x", seen=b"203.0.113.5:7", error=b"no answer"))
+        self.assertEqual(said, crust.NatServer("x", "203.0.113.5:7", "no answer"))
+
     def test_nat_structs(self) -> None:
         flow = _ffi.NatFlowStruct(mapping=3, filtering=99, ports=2, step=-2, hairpin=1, confidence=2, twice=1)
         flow.external = b"203.0.113.5:7\n[2001:db8::1]:8"

@@ -92,7 +92,7 @@ from ._events import (
 )
 from ._ffi import MAX_APP_ID, MAX_MESSAGE, MAX_NETWORK_NAME, library_path
 from ._inbox import Call
-from ._nat import Confidence, Nat, NatDepends, NatFlow, NatPorts
+from ._nat import Confidence, MappedPort, Nat, NatDepends, NatFlow, NatPorts, NatServer
 from ._service import Service
 from ._types import (
     Cipher,
@@ -152,6 +152,7 @@ __all__ = [
     "ListenerStarted",
     "ListenerStopped",
     "Lost",
+    "MappedPort",
     "Message",
     "MessageBatch",
     "MessageView",
@@ -160,6 +161,7 @@ __all__ = [
     "NatDepends",
     "NatFlow",
     "NatPorts",
+    "NatServer",
     "NetworkChanged",
     "NetworkNameError",
     "NoEndpoint",

@@ -176,7 +176,8 @@ class NatStruct(ctypes.Structure):
         ("struct_size", c_uint32),
         ("reachable", c_uint8),
         ("cgnat", c_uint8),
-        ("reserved", c_uint8 * 2),
+        ("pending", c_uint8),
+        ("reserved", c_uint8),
         ("why", c_char * 256),
     )
 
@@ -200,6 +201,35 @@ class NatFlowStruct(ctypes.Structure):
         ("low", c_uint16),
         ("high", c_uint16),
         ("external", c_char * 1024),
+    )
+
+
+class NatServerStruct(ctypes.Structure):
+    """crust_nat_server."""
+
+    _fields_ = (
+        ("struct_size", c_uint32),
+        ("reserved", c_uint32),
+        ("server", c_char * 272),
+        ("seen", c_char * 64),
+        ("error", c_char * 256),
+    )
+
+
+class NatPortStruct(ctypes.Structure):
+    """crust_nat_port."""
+
+    _fields_ = (
+        ("struct_size", c_uint32),
+        ("code", c_int32),
+        ("twice", c_uint32),
+        ("reserved", c_uint32),
+        ("expires_ms", c_uint64),
+        ("internal", c_char * 64),
+        ("external", c_char * 64),
+        ("gateway", c_char * 64),
+        ("means", c_char * 16),
+        ("text", c_char * 256),
     )
 
 
@@ -244,6 +274,7 @@ crust_config_set_str = _bind("crust_config_set_str", c_int32, c_void_p, c_int32,
 crust_config_set_bytes = _bind("crust_config_set_bytes", c_int32, c_void_p, c_int32, c_char_p, c_size_t)
 crust_config_add_listener = _bind("crust_config_add_listener", c_int32, c_void_p, c_char_p)
 crust_config_add_contact = _bind("crust_config_add_contact", c_int32, c_void_p, c_char_p)
+crust_config_add_stun = _bind("crust_config_add_stun", c_int32, c_void_p, c_char_p)
 crust_config_load_json = _bind("crust_config_load_json", c_int32, c_void_p, c_char_p, c_size_t)
 
 crust_service_new = _bind("crust_service_new", c_int32, c_void_p, c_void_p, POINTER(_service))
@@ -288,6 +319,10 @@ crust_service_stats = _bind("crust_service_stats", c_int32, _service, POINTER(St
 crust_service_nat = _bind(
     "crust_service_nat", c_int32, _service, POINTER(NatStruct), POINTER(NatFlowStruct), POINTER(NatFlowStruct)
 )
+crust_service_nat_server = _bind(
+    "crust_service_nat_server", c_int32, _service, c_uint32, POINTER(NatServerStruct)
+)
+crust_service_nat_port = _bind("crust_service_nat_port", c_int32, _service, c_uint32, POINTER(NatPortStruct))
 
 
 def text(value: bytes | None) -> str:

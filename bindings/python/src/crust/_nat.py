@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Optional
 
 from . import _ffi
-from ._errors import NamedNumber
+from ._errors import CrustError, NamedNumber, error
 
 
 class NatDepends(NamedNumber):
@@ -99,6 +100,44 @@ class NatFlow:
 
 
 @dataclass(frozen=True)
+class NatServer:
+    """What a STUN server has said.
+
+    Attributes:
+        server: as in `Config.stun`.
+        seen: our endpoint as it has seen it last, ``ADDRESS:PORT``; None when it has not.
+        error: why there is no answer; None when there is one, or none is due.
+    """
+
+    server: str
+    seen: Optional[str]
+    error: Optional[str]
+
+
+@dataclass(frozen=True)
+class MappedPort:
+    """A port of a listener that a router passes on, or why it does not.
+
+    Attributes:
+        internal: where it leads, an endpoint of this machine.
+        external: where others reach it; None: nowhere, and `error` says why.
+        gateway: the router's address; None when it is not known.
+        means: how it was asked, ``pcp``, ``nat-pmp`` or ``upnp``; empty without a mapping.
+        expires: seconds until the router drops it unless it is renewed; None: never, or there is none.
+        twice: whether another NAT is in front of the router.
+        error: why there is no mapping; None when there is one.
+    """
+
+    internal: str
+    external: Optional[str]
+    gateway: Optional[str]
+    means: str
+    expires: Optional[float]
+    twice: bool
+    error: Optional[CrustError]
+
+
+@dataclass(frozen=True)
 class Nat:
     """What is known of the NATs between a service and others, as `Service.nat` saw it.
 
@@ -110,6 +149,9 @@ class Nat:
             last hour. False means that nobody has so far, not that nobody could.
         why: in a few words: what proves that, or why there is no proof.
         cgnat: whether the NAT that others see is a provider's: no router here can map its ports.
+        pending: whether more is being found out now, or will be in a moment.
+        servers: what the servers of `Config.stun` have said, in that order.
+        mapped: the ports of listeners that routers pass on, and those that they do not.
     """
 
     udp: NatFlow
@@ -117,6 +159,27 @@ class Nat:
     reachable: bool
     why: str
     cgnat: bool
+    pending: bool
+    servers: tuple[NatServer, ...]
+    mapped: tuple[MappedPort, ...]
+
+
+def nat_server(raw: _ffi.NatServerStruct) -> NatServer:
+    """Convert a crust_nat_server."""
+    return NatServer(_ffi.text(raw.server), _ffi.text(raw.seen) or None, _ffi.text(raw.error) or None)
+
+
+def mapped_port(raw: _ffi.NatPortStruct) -> MappedPort:
+    """Convert a crust_nat_port."""
+    return MappedPort(
+        internal=_ffi.text(raw.internal),
+        external=_ffi.text(raw.external) or None,
+        gateway=_ffi.text(raw.gateway) or None,
+        means=_ffi.text(raw.means),
+        expires=raw.expires_ms / 1e3 if raw.expires_ms else None,
+        twice=bool(raw.twice),
+        error=error(raw.code, _ffi.text(raw.text)) if raw.code else None,
+    )
 
 
 def _flow(raw: _ffi.NatFlowStruct) -> NatFlow:
@@ -137,7 +200,13 @@ def _flow(raw: _ffi.NatFlowStruct) -> NatFlow:
     )
 
 
-def nat(raw: _ffi.NatStruct, udp: _ffi.NatFlowStruct, tcp: _ffi.NatFlowStruct) -> Nat:
+def nat(
+    raw: _ffi.NatStruct,
+    udp: _ffi.NatFlowStruct,
+    tcp: _ffi.NatFlowStruct,
+    servers: Sequence[NatServer] = (),
+    mapped: Sequence[MappedPort] = (),
+) -> Nat:
     """Convert a crust_nat and its two crust_nat_flow."""
     return Nat(
         udp=_flow(udp),
@@ -145,4 +214,7 @@ def nat(raw: _ffi.NatStruct, udp: _ffi.NatFlowStruct, tcp: _ffi.NatFlowStruct) -
         reachable=bool(raw.reachable),
         why=_ffi.text(raw.why),
         cgnat=bool(raw.cgnat),
+        pending=bool(raw.pending),
+        servers=tuple(servers),
+        mapped=tuple(mapped),
     )

@@ -10,7 +10,7 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Optional, Union, overload
@@ -22,7 +22,7 @@ from ._batch import MessageBatch, with_copy
 from ._errors import Closed, Code, CrustError, error
 from ._events import AlreadyConnected, Bootstrapped, Connected, Event, Stopped
 from ._inbox import Call, Inbox, deadline_of
-from ._nat import Nat, nat
+from ._nat import Nat, mapped_port, nat, nat_server
 from ._sending import Sending
 from ._types import Buffer, Config, PeerId, PeerInfo, Stats, apply_config, peer_info, stats
 
@@ -508,7 +508,20 @@ class Service(Sending):
         udp, tcp = (_ffi.NatFlowStruct(struct_size=ctypes.sizeof(_ffi.NatFlowStruct)) for _ in range(2))
         code = _ffi.crust_service_nat(self._handle, ctypes.byref(raw), ctypes.byref(udp), ctypes.byref(tcp))
         self._check(code, "nat")
-        return nat(raw, udp, tcp)
+        servers = self._list(_ffi.crust_service_nat_server, _ffi.NatServerStruct)
+        mapped = self._list(_ffi.crust_service_nat_port, _ffi.NatPortStruct)
+        return nat(raw, udp, tcp, [nat_server(s) for s in servers], [mapped_port(m) for m in mapped])
+
+    def _list(self, call: Callable[..., int], kind: type[Any]) -> list[Any]:
+        """Return what a function of the library gives one by one."""
+        found: list[Any] = []
+        while True:
+            raw = kind(struct_size=ctypes.sizeof(kind))
+            count = call(self._handle, len(found), ctypes.byref(raw))
+            self._check(count, "nat")
+            if len(found) >= count:
+                return found
+            found.append(raw)
 
 
 class EventStream(AsyncIterator[Event]):

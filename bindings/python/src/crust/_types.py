@@ -129,6 +129,8 @@ class Config:
         external_port: the port that routers must give, or none: to one TCP listener and to one UDP
             listener, those started first or their successors by `port_rotation`; 0 is any port.
         relay: what is done for peers that cannot reach each other.
+        stun: servers to ask as well what they see of the UDP socket, ``HOST:PORT``, or ``HOST``
+            for port 3478, with an IP address or a name; at most 8. They are asked in clear.
         contacts: fallback endpoints of `Service.bootstrap`, ``ENDPOINT`` or ``ENDPOINT#PEER``.
         cipher: restricts the record cipher.
         connect_timeout: for one connect altogether; 60 s.
@@ -168,6 +170,7 @@ class Config:
     port_map: bool = True
     external_port: int = 0
     relay: Relay = Relay.SIGNAL
+    stun: Sequence[str] = ()
     contacts: Sequence[str] = ()
     cipher: Cipher = Cipher.AUTO
     connect_timeout: Optional[float] = None
@@ -308,6 +311,8 @@ def _apply_endpoints(handle: ctypes.c_void_p, config: Config) -> None:
             _ffi.check(_ffi.crust_config_set_u64(handle, _NO_LISTEN, 1))
         for endpoint in endpoints:
             _ffi.check(_ffi.crust_config_add_listener(handle, _ffi.c_string(endpoint, "endpoint")))
+    for server in _items(config.stun, "stun"):
+        _ffi.check(_ffi.crust_config_add_stun(handle, _ffi.c_string(server, "STUN server")))
     for contact in _items(config.contacts, "contacts"):
         _ffi.check(_ffi.crust_config_add_contact(handle, _ffi.c_string(contact, "contact")))
 

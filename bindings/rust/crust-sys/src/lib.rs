@@ -512,8 +512,10 @@ pub struct crust_nat {
     pub reachable: u8,
     /// 1: the NAT that others see is a provider's.
     pub cgnat: u8,
+    /// 1: more is being found out now.
+    pub pending: u8,
     /// 0.
-    pub reserved: [u8; 2],
+    pub reserved: u8,
     /// What proves `reachable`, or why there is no proof, NUL-terminated.
     pub why: [c_char; 256],
 }
@@ -552,6 +554,49 @@ pub struct crust_nat_flow {
     pub high: u16,
     /// Our endpoints as others see them, one a line, NUL-terminated.
     pub external: [c_char; 1024],
+}
+
+/// What a STUN server of the configuration has said. Grows at the end.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct crust_nat_server {
+    /// `size_of::<crust_nat_server>()`, set by the caller.
+    pub struct_size: u32,
+    /// 0.
+    pub reserved: u32,
+    /// As in the configuration, NUL-terminated.
+    pub server: [c_char; 272],
+    /// Our endpoint as it has seen it last, NUL-terminated.
+    pub seen: [c_char; 64],
+    /// Why there is no answer, NUL-terminated.
+    pub error: [c_char; 256],
+}
+
+/// A port of a listener that a router passes on, or why it does not. Grows at the
+/// end.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct crust_nat_port {
+    /// `size_of::<crust_nat_port>()`, set by the caller.
+    pub struct_size: u32,
+    /// `CRUST_OK`, or why there is no mapping.
+    pub code: i32,
+    /// 1: another NAT is in front of the router.
+    pub twice: u32,
+    /// 0.
+    pub reserved: u32,
+    /// Until the router drops it unless it is renewed; 0: never, or there is none.
+    pub expires_ms: u64,
+    /// Where it leads, NUL-terminated.
+    pub internal: [c_char; 64],
+    /// Where others reach it, NUL-terminated.
+    pub external: [c_char; 64],
+    /// The router's address, NUL-terminated.
+    pub gateway: [c_char; 64],
+    /// How it was asked, NUL-terminated.
+    pub means: [c_char; 16],
+    /// Why there is none, NUL-terminated.
+    pub text: [c_char; 256],
 }
 
 // ---- functions: documented in crust.h ---------------------------------------
@@ -600,6 +645,10 @@ unsafe extern "C" {
     pub fn crust_config_add_contact(
         config: *mut crust_config,
         contact: *const c_char,
+    ) -> crust_result;
+    pub fn crust_config_add_stun(
+        config: *mut crust_config,
+        server: *const c_char,
     ) -> crust_result;
     pub fn crust_config_load_json(
         config: *mut crust_config,
@@ -727,5 +776,15 @@ unsafe extern "C" {
         io: *mut crust_nat,
         udp: *mut crust_nat_flow,
         tcp: *mut crust_nat_flow,
+    ) -> crust_result;
+    pub fn crust_service_nat_server(
+        service: crust_service,
+        index: u32,
+        io: *mut crust_nat_server,
+    ) -> crust_result;
+    pub fn crust_service_nat_port(
+        service: crust_service,
+        index: u32,
+        io: *mut crust_nat_port,
     ) -> crust_result;
 }

@@ -138,7 +138,12 @@ fn all_layouts() -> Vec<(String, i64)> {
             backpressure_pauses, sent_datagrams, received_datagrams, lost_datagrams,
             circuits, carried_bytes,
         }
-        crust_nat { struct_size, reachable, cgnat, reserved, why }
+        crust_nat { struct_size, reachable, cgnat, pending, reserved, why }
+        crust_nat_server { struct_size, reserved, server, seen, error }
+        crust_nat_port {
+            struct_size, code, twice, reserved, expires_ms, internal, external, gateway, means,
+            text,
+        }
         crust_nat_flow {
             struct_size, confidence, none, nearby, twice, blocked, hairpin, mapping, filtering,
             ports, reserved, step, low, high, external,

@@ -79,6 +79,7 @@ enum Step {
     Secret(Seed),
     Listener(String),
     Contact(String),
+    Stun(String),
     Json(String),
     /// A value that cannot be handed over, and why.
     Wrong(String),
@@ -199,6 +200,13 @@ impl Config {
     /// or `"ENDPOINT#PEER"` when the peer is known. Default: none.
     pub fn contact(self, contact: impl Into<String>) -> Self {
         self.with(Step::Contact(contact.into()))
+    }
+
+    /// Asks a STUN server as well what it sees of the UDP socket: `"HOST:PORT"`, or
+    /// `"HOST"` for port 3478, with an IP address or a name. At most 8. It is asked in
+    /// clear. Default: none.
+    pub fn stun(self, server: impl Into<String>) -> Self {
+        self.with(Step::Stun(server.into()))
     }
 
     /// Uses ChaCha20-Poly1305 with every peer. Default: AES-256-GCM where both
@@ -346,6 +354,7 @@ impl fmt::Debug for Step {
             Step::Secret(_) => f.write_str("identity seed (..)"),
             Step::Listener(endpoint) => write!(f, "listener {endpoint:?}"),
             Step::Contact(contact) => write!(f, "contact {contact:?}"),
+            Step::Stun(server) => write!(f, "stun {server:?}"),
             Step::Json(json) => write!(f, "JSON of {} bytes", json.len()),
             Step::Wrong(why) => write!(f, "wrong: {why}"),
         }
@@ -402,6 +411,11 @@ impl Step {
                 let contact = c_string("contact", contact)?;
                 // SAFETY: see above.
                 unsafe { sys::crust_config_add_contact(config, contact.as_ptr()) }
+            }
+            Step::Stun(server) => {
+                let server = c_string("server", server)?;
+                // SAFETY: see above.
+                unsafe { sys::crust_config_add_stun(config, server.as_ptr()) }
             }
             Step::Json(json) => {
                 // SAFETY: see above.

@@ -9,7 +9,7 @@ use crust_sys as sys;
 use crate::config::c_string;
 use crate::error::{Error, Result, check};
 use crate::info::{PeerInfo, Stats};
-use crate::nat::{Nat, NatFlow};
+use crate::nat::{MappedPort, Nat, NatFlow, NatServer};
 use crate::peer_id::PeerId;
 
 /// The calls of a service. A [`Service`](crate::Service) derefs to its handle, so
@@ -440,7 +440,30 @@ impl Handle {
         let (mut raw, mut udp, mut tcp) = (Nat::empty(), NatFlow::empty(), NatFlow::empty());
         // SAFETY: structs that say their own sizes.
         check(unsafe { sys::crust_service_nat(self.service, &mut raw, &mut udp, &mut tcp) })?;
-        Ok(Nat::from_raw(&raw, &udp, &tcp))
+        let (mut servers, mut mapped) = (Vec::new(), Vec::new());
+        loop {
+            let mut raw = NatServer::empty();
+            let index = servers.len() as u32;
+            // SAFETY: a struct that says its own size.
+            let count =
+                check(unsafe { sys::crust_service_nat_server(self.service, index, &mut raw) })?;
+            if index as i32 >= count {
+                break;
+            }
+            servers.push(NatServer::from_raw(&raw));
+        }
+        loop {
+            let mut raw = MappedPort::empty();
+            let index = mapped.len() as u32;
+            // SAFETY: a struct that says its own size.
+            let count =
+                check(unsafe { sys::crust_service_nat_port(self.service, index, &mut raw) })?;
+            if index as i32 >= count {
+                break;
+            }
+            mapped.push(MappedPort::from_raw(&raw));
+        }
+        Ok(Nat::from_raw(&raw, &udp, &tcp, servers, mapped))
     }
 
     /// Makes the call that waits for events now, or else the next one, come back

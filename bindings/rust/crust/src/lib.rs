@@ -77,7 +77,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use event::{Batch, Event, How, Message, Payload};
 pub use handle::{Handle, Outgoing, Sent};
 pub use info::{Cipher, PeerInfo, Stats};
-pub use nat::{Confidence, Nat, NatDepends, NatFlow, NatPorts};
+pub use nat::{Confidence, MappedPort, Nat, NatDepends, NatFlow, NatPorts, NatServer};
 pub use peer_id::{PeerId, Seed};
 pub use service::{Events, Service};
 #[cfg(feature = "stream")]

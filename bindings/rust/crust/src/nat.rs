@@ -1,7 +1,9 @@
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use crust_sys as sys;
 
+use crate::error::{Error, ErrorKind};
 use crate::info::text_of;
 
 /// On what of the other end a NAT's mapping or filter depends (RFC 4787 sections 4.1
@@ -171,6 +173,96 @@ pub struct Nat {
     pub why: String,
     /// Whether the NAT that others see is a provider's: no router here can map its ports.
     pub cgnat: bool,
+    /// Whether more is being found out now, or will be in a moment.
+    pub pending: bool,
+    /// What the STUN servers of the configuration have said, in that order.
+    pub servers: Vec<NatServer>,
+    /// The ports of listeners that routers pass on, and those that they do not.
+    pub mapped: Vec<MappedPort>,
+}
+
+/// What a STUN server has said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NatServer {
+    /// As in the configuration.
+    pub server: String,
+    /// Our endpoint as it has seen it last; `None` when it has not.
+    pub seen: Option<SocketAddr>,
+    /// Why there is no answer; `None` when there is one, or none is due.
+    pub error: Option<String>,
+}
+
+impl NatServer {
+    pub(crate) fn empty() -> sys::crust_nat_server {
+        sys::crust_nat_server {
+            struct_size: size_of::<sys::crust_nat_server>() as u32,
+            reserved: 0,
+            server: [0; 272],
+            seen: [0; 64],
+            error: [0; 256],
+        }
+    }
+
+    pub(crate) fn from_raw(raw: &sys::crust_nat_server) -> Self {
+        let error = text_of(&raw.error);
+        Self {
+            server: text_of(&raw.server),
+            seen: text_of(&raw.seen).parse().ok(),
+            error: (!error.is_empty()).then_some(error),
+        }
+    }
+}
+
+/// A port of a listener that a router passes on, or why it does not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MappedPort {
+    /// Where it leads: an address of this machine and the port of a listener.
+    pub internal: String,
+    /// Where others reach it; `None`: nowhere, and `error` says why.
+    pub external: Option<String>,
+    /// The router; `None` when it is not known.
+    pub gateway: Option<IpAddr>,
+    /// How it was asked: `"pcp"`, `"nat-pmp"` or `"upnp"`; empty without a mapping.
+    pub means: String,
+    /// Until the router drops it unless it is renewed; `None`: never, or there is none.
+    pub expires: Option<Duration>,
+    /// Whether another NAT is in front of the router.
+    pub twice: bool,
+    /// Why there is no mapping; `None` when there is one.
+    pub error: Option<Error>,
+}
+
+impl MappedPort {
+    pub(crate) fn empty() -> sys::crust_nat_port {
+        sys::crust_nat_port {
+            struct_size: size_of::<sys::crust_nat_port>() as u32,
+            code: 0,
+            twice: 0,
+            reserved: 0,
+            expires_ms: 0,
+            internal: [0; 64],
+            external: [0; 64],
+            gateway: [0; 64],
+            means: [0; 16],
+            text: [0; 256],
+        }
+    }
+
+    pub(crate) fn from_raw(raw: &sys::crust_nat_port) -> Self {
+        let external = text_of(&raw.external);
+        Self {
+            internal: text_of(&raw.internal),
+            external: (!external.is_empty()).then_some(external),
+            gateway: text_of(&raw.gateway).parse().ok(),
+            means: text_of(&raw.means),
+            expires: (raw.expires_ms != 0).then(|| Duration::from_millis(raw.expires_ms)),
+            twice: raw.twice != 0,
+            error: (raw.code < 0)
+                .then(|| Error::new(ErrorKind::from_code(raw.code), text_of(&raw.text))),
+        }
+    }
 }
 
 impl Nat {
@@ -179,7 +271,8 @@ impl Nat {
             struct_size: size_of::<sys::crust_nat>() as u32,
             reachable: 0,
             cgnat: 0,
-            reserved: [0; 2],
+            pending: 0,
+            reserved: 0,
             why: [0; 256],
         }
     }
@@ -188,6 +281,8 @@ impl Nat {
         raw: &sys::crust_nat,
         udp: &sys::crust_nat_flow,
         tcp: &sys::crust_nat_flow,
+        servers: Vec<NatServer>,
+        mapped: Vec<MappedPort>,
     ) -> Self {
         Self {
             udp: NatFlow::from_raw(udp),
@@ -195,6 +290,9 @@ impl Nat {
             reachable: raw.reachable != 0,
             why: text_of(&raw.why),
             cgnat: raw.cgnat != 0,
+            pending: raw.pending != 0,
+            servers,
+            mapped,
         }
     }
 }
@@ -202,6 +300,43 @@ impl Nat {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn put(field: &mut [std::ffi::c_char], text: &str) {
+        for (to, from) in field.iter_mut().zip(text.bytes()) {
+            *to = from as std::ffi::c_char;
+        }
+    }
+
+    #[test]
+    fn servers_and_ports_say_what_their_structs_say() {
+        let mut raw = NatServer::empty();
+        put(&mut raw.server, "stun.example.org:3478");
+        let server = NatServer::from_raw(&raw);
+        assert_eq!((server.seen, server.error), (None, None));
+        put(&mut raw.seen, "203.0.113.5:7");
+        put(&mut raw.error, "no answer");
+        let server = NatServer::from_raw(&raw);
+        assert_eq!(server.server, "stun.example.org:3478");
+        assert_eq!(server.seen, "203.0.113.5:7".parse().ok());
+        assert_eq!(server.error.as_deref(), Some("no answer"));
+
+        let mut raw = MappedPort::empty();
+        put(&mut raw.internal, "tcp://192.168.1.2:5483");
+        let port = MappedPort::from_raw(&raw);
+        assert_eq!((port.external, port.gateway, port.expires), (None, None, None));
+        assert_eq!(port.error, None);
+        put(&mut raw.external, "tcp://203.0.113.5:7");
+        put(&mut raw.gateway, "192.168.1.1");
+        put(&mut raw.means, "pcp");
+        put(&mut raw.text, "late");
+        (raw.code, raw.twice, raw.expires_ms) = (ErrorKind::Timeout.code(), 1, 1500);
+        let port = MappedPort::from_raw(&raw);
+        assert_eq!(port.external.as_deref(), Some("tcp://203.0.113.5:7"));
+        assert_eq!(port.gateway, "192.168.1.1".parse().ok());
+        assert_eq!((port.means.as_str(), port.twice), ("pcp", true));
+        assert_eq!(port.expires, Some(Duration::from_millis(1500)));
+        assert_eq!(port.error.unwrap().kind(), ErrorKind::Timeout);
+    }
 
     #[test]
     fn a_flow_says_what_its_struct_says() {

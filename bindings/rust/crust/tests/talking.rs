@@ -437,4 +437,16 @@ fn peers_on_this_machine_tell_nothing_of_nats() {
     }
     assert!(!nat.reachable && !nat.cgnat);
     assert!(nat.why.contains("no peer has told"), "{}", nat.why);
+    assert!(nat.servers.is_empty() && nat.mapped.is_empty());
+}
+
+#[test]
+fn servers_of_stun_are_told() {
+    let error = Node::try_new(listening().stun("0.0.0.0")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    let node = Node::new(listening().stun("127.0.0.1:1").stun("127.0.0.2"));
+    let servers = node.service.nat().unwrap().servers;
+    let names: Vec<&str> = servers.iter().map(|one| one.server.as_str()).collect();
+    assert_eq!(names, ["127.0.0.1:1", "127.0.0.2"]);
+    assert_eq!(servers[0].seen, None);
 }
