@@ -81,6 +81,11 @@ const (
 // String returns "on", "answer" or "off".
 func (m Mode) String() string { return [...]string{"on", "answer", "off"}[min(m, Off)] }
 
+// Flags returns the bits of a hello's flags that tell peers of the mode.
+func (m Mode) Flags() uint8 {
+	return [...]uint8{wire.FlagGossip | wire.FlagNews, wire.FlagGossip, 0}[min(m, Off)]
+}
+
 // Defaults of Config, and what is not configured.
 const (
 	// DefaultMaxKnown records take some 8 MiB.
@@ -315,8 +320,9 @@ func (m *Machine) Leave(now time.Time, id identity.PeerID) {
 
 func compareLinks(a, b *link) int { return a.peer.ID.Compare(b.peer.ID) }
 
-// Receive takes the body of a FrameGossip from a peer. An error says that the peer
-// broke the protocol. Bodies of peers that have not joined are ignored.
+// Receive takes the body of a FrameGossip from a peer, and keeps nothing of it. An error
+// says that the peer broke the protocol, so that the session has to end. Bodies of peers
+// that have not joined are ignored.
 func (m *Machine) Receive(now time.Time, from identity.PeerID, body []byte) error {
 	l := m.links[from]
 	if l == nil {

@@ -302,6 +302,9 @@ func TestModes(t *testing.T) {
 	if got := fmt.Sprint(On, Answer, Off, Mode(9)); got != "on answer off off" {
 		t.Error(got)
 	}
+	if got := [3]uint8{On.Flags(), Answer.Flags(), Off.Flags()}; got != [3]uint8{6, 2, 0} {
+		t.Errorf("flags of a hello: %v", got)
+	}
 }
 
 // signed returns a record.
