@@ -30,6 +30,7 @@ type evilRelay struct {
 	tamper func(n int, data []byte) [][]byte   // what to send for the n-th frame of data
 	see    func(t wire.FrameType, body []byte) // nil, or takes frames instead of carrying
 	liar   bool                                // it announces circuits as another peer's
+	signal func(t wire.FrameType, body []byte) // nil, or takes signals
 
 	mu       sync.Mutex
 	sessions map[crust.PeerID]*session.Session
@@ -154,19 +155,24 @@ func (e *evilRelay) Deliver(_ *session.Session, _ []session.Message, buffers []*
 	return true
 }
 
-func (e *evilRelay) Go(f func())                                            { e.lives.Go(f) }
-func (e *evilRelay) Lend(*session.Turn) bool                                { return false }
-func (e *evilRelay) Datagram(*session.Session, []byte)                      {}
-func (e *evilRelay) Control(*session.Session, wire.FrameType, []byte) error { return nil }
-func (e *evilRelay) Writable(*session.Session)                              {}
-func (e *evilRelay) Dropped(*session.Session, uint8, uint64, uint64)        {}
-func (e *evilRelay) Receipts(*session.Session, []uint64, error)             {}
-func (e *evilRelay) Unlinked(*session.Session)                              {}
-func (e *evilRelay) Moving(*session.Session) bool                           { return false }
-func (e *evilRelay) Suspended(*session.Session, error)                      {}
-func (e *evilRelay) Resumed(*session.Session)                               {}
-func (e *evilRelay) Ended(*session.Session, error)                          {}
-func (e *evilRelay) Fault(_ *session.Session, fault any)                    { e.t.Errorf("panic: %v", fault) }
+func (e *evilRelay) Go(f func())                       { e.lives.Go(f) }
+func (e *evilRelay) Lend(*session.Turn) bool           { return false }
+func (e *evilRelay) Datagram(*session.Session, []byte) {}
+func (e *evilRelay) Control(_ *session.Session, t wire.FrameType, body []byte) error {
+	if e.signal != nil {
+		e.signal(t, body)
+	}
+	return nil
+}
+func (e *evilRelay) Writable(*session.Session)                       {}
+func (e *evilRelay) Dropped(*session.Session, uint8, uint64, uint64) {}
+func (e *evilRelay) Receipts(*session.Session, []uint64, error)      {}
+func (e *evilRelay) Unlinked(*session.Session)                       {}
+func (e *evilRelay) Moving(*session.Session) bool                    { return false }
+func (e *evilRelay) Suspended(*session.Session, error)               {}
+func (e *evilRelay) Resumed(*session.Session)                        {}
+func (e *evilRelay) Ended(*session.Session, error)                   {}
+func (e *evilRelay) Fault(_ *session.Session, fault any)             { e.t.Errorf("panic: %v", fault) }
 
 // TestRelayEvil: whatever a relay does to a link that it carries, its ends deliver
 // nothing but what was sent, once and in order, and notice.
