@@ -77,8 +77,8 @@ func (r Row) Met(s Summary) bool {
 func (s Summary) Share() float64 { return float64(s.Succeeded) / float64(max(1, s.Runs)) }
 
 // Misses says what speaks against a row: that it misses a limit, even when few runs
-// are bad by bad luck. Empty: nothing. A row that just keeps its limits is blamed once
-// in a hundred thousand times at most.
+// are bad by bad luck. Empty: nothing. A row that just keeps its limits is blamed for
+// each of them once in a million times at most.
 func (r Row) Misses(runs []Run) (what []string) {
 	s := Summarise(r, "", runs)
 	slow50, slow99 := 0, 0
@@ -107,9 +107,9 @@ func (r Row) Misses(runs []Run) (what []string) {
 }
 
 // most returns how many of n things may happen when each happens with probability p:
-// more do once in 100,000 times at most.
+// more do once in a million times at most.
 func most(n int, p float64) int {
-	const rare = 1e-5
+	const rare = 1e-6
 	// From all down to where the tail grows too likely. By logarithms, which do not
 	// leave the range of the exponent.
 	tail := 0.0

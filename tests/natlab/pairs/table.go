@@ -7,8 +7,10 @@ import (
 	"time"
 )
 
-// relayRound is a round trip between the two sides over a relay: two of 40 ms.
-const relayRound = 80 * time.Millisecond
+// firstMost is how long a first message may take over a relay: a round trip between the
+// two sides, which is two of 40 ms, until the caller knows that it speaks with the
+// right one, half of one for the message, and 10 ms for programs and kernels.
+const firstMost = 130 * time.Millisecond
 
 // half is where runs were made.
 type half struct {
@@ -32,12 +34,12 @@ func Table(virtual, namespaces []Run) string {
 			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", pair, must, h.name, s.cells(), row.limits(), row.verdict(s))
 		}
 	}
-	b.WriteString("\nThe first message, when a public peer relays:\n\n| pair | where | runs | came | p50 | p99 | limit | met |\n|---|---|---|---|---|---|---|---|\n")
+	b.WriteString("\nThe first message, when public peers relay:\n\n| pair | where | runs | came | p50 | p99 | limit | met |\n|---|---|---|---|---|---|---|---|\n")
 	for _, row := range Rows {
 		for _, h := range halves {
 			s := Summarise(row, "", h.runs)
 			if f := s.First; f.Runs > 0 {
-				fmt.Fprintf(&b, "| %s | %s | %d | %d | %s | %s | %s | %s |\n", row.Pair, h.name, f.Runs, f.Came, seconds(f.P50), seconds(f.P99), seconds(relayRound), word(f.Came == f.Runs && f.P99 <= relayRound))
+				fmt.Fprintf(&b, "| %s | %s | %d | %d | %s | %s | %s | %s |\n", row.Pair, h.name, f.Runs, f.Came, seconds(f.P50), seconds(f.P99), seconds(firstMost), word(f.Came == f.Runs && f.P99 <= firstMost))
 			}
 		}
 	}
