@@ -30,6 +30,9 @@ import (
 //
 // A session that has lost its link, or can have a better one, goes on over the
 // chosen link: Claim and Chosen then tell how many records each side has.
+//
+// Who has dialled, and has no session with the peer, does not wait for all that:
+// begin.go says how both still keep the same one.
 
 // adoption is what is known about a link beside the link itself.
 type adoption struct {
@@ -129,10 +132,15 @@ func (s *Service) adopt(link *secure.Link, a adoption) (*peer, error) {
 		return nil, &Error{Op: "connect", Peer: id, Endpoint: a.endpoint, Code: CodeSelf, Err: errSelf}
 	case a.uninvited() && !s.accept.Load() && s.find(id) == nil: // a session may get another link
 		err = refusal{wire.ReasonNotAllowed}
-	case s.ID().Compare(id) > 0:
-		p, err = s.decide(link, a)
 	default:
-		p, err = s.claim(link, a)
+		if p = s.beginAtOnce(link, a); p != nil {
+			break
+		}
+		if s.ID().Compare(id) > 0 {
+			p, err = s.decide(link, a)
+		} else {
+			p, err = s.claim(link, a)
+		}
 	}
 	var r refusal
 	if errors.As(err, &r) {
@@ -179,7 +187,7 @@ func await(link *secure.Link, want wire.FrameType) ([]byte, error) {
 // decide is adopt for the side with the greater peer id.
 func (s *Service) decide(link *secure.Link, a adoption) (*peer, error) {
 	if link.Initiator {
-		if err := session.Tell(link, nil); err != nil {
+		if err := session.Ask(link); err != nil {
 			return nil, err
 		}
 	}
@@ -198,25 +206,39 @@ func (s *Service) decide(link *secure.Link, a adoption) (*peer, error) {
 	for {
 		s.mu.Lock()
 		p := s.peers[link.Remote.Peer]
+		if s.begunBefore(link, claim) {
+			s.mu.Unlock()
+			return p, refusal{wire.ReasonDuplicate}
+		}
 		if p == nil {
 			err := s.refuses(a)
 			switch {
 			case over(a) || s.stale(link, claim, a):
 				err = refusal{wire.ReasonDuplicate}
-			case claim.Only || a.resumes(link):
+			case claim.Only || a.resumes(link) || claim.Begun && s.tombs[link.Remote.Peer].session == claim.Session:
 				err = refusal{wire.ReasonOver}
 			}
 			if err != nil {
 				s.mu.Unlock()
 				return nil, err
 			}
-			p, call := s.insert(link, a, claim.Seq, id, wire.Chosen{Session: id}.Append(nil))
+			if claim.Begun {
+				id = claim.Session
+			}
+			p, call := s.insert(link, a, origin{session: id, claim: claim.Seq, first: s.choose(link, id, 0).Append(nil)})
 			s.mu.Unlock()
 			call()
 			return p, nil
 		}
 		if p.instance == link.Remote.Instance && p.sess.ID() == claim.Session && p.sess.Resumable() {
 			p, call, err := s.decideAgain(link, a, p, claim)
+			s.mu.Unlock()
+			call()
+			if !errors.Is(err, session.ErrEnded) {
+				return p, err
+			}
+		} else if p.unsure && p.instance == link.Remote.Instance && p.sess.Resumable() && claim.Past < p.order {
+			p, call, err := s.decideUnsure(link, a, p, claim)
 			s.mu.Unlock()
 			call()
 			if !errors.Is(err, session.ErrEnded) {
@@ -243,7 +265,8 @@ func (s *Service) decide(link *secure.Link, a adoption) (*peer, error) {
 // another link. mu is held; the returned function is to be called without it.
 func (s *Service) decideAgain(link *secure.Link, a adoption, p *peer, claim wire.Claim) (*peer, func(), error) {
 	_, suspended := p.sess.Suspended()
-	wanted := suspended || !slices.Contains(claim.Held, p.claim) || rank(a.how, a.endpoint) > rank(p.how, p.endpoint)
+	holds := slices.Contains(claim.Held, p.claim) || p.claim == 0 && len(claim.Held) > 0
+	wanted := suspended || !holds || rank(a.how, a.endpoint) > rank(p.how, p.endpoint)
 	if claim.Seq < p.claim || !wanted {
 		return p, func() {}, refusal{wire.ReasonDuplicate}
 	}
@@ -251,25 +274,52 @@ func (s *Service) decideAgain(link *secure.Link, a adoption, p *peer, claim wire
 		return nil, func() {}, refusal{wire.ReasonLimit}
 	}
 	told := p.sess.Received()
-	first := wire.Chosen{Session: claim.Session, Received: told}.Append(nil)
-	call, err := s.move(p, link, a, claim.Seq, first, told, claim.Received)
+	call, err := s.move(p, link, a, origin{claim: claim.Seq, first: s.choose(link, claim.Session, told).Append(nil)}, told, claim.Received)
 	return p, call, err
+}
+
+// choose decides for a link. mu is held.
+func (s *Service) choose(link *secure.Link, id wire.SessionID, received uint64) wire.Chosen {
+	c := wire.Chosen{Session: id, Received: received, Order: s.choices.Add(1)}
+	if t, ok := s.tombs[link.Remote.Peer]; ok && t.instance == link.Remote.Instance {
+		c.Past = t.claim
+	}
+	return c
+}
+
+// nextClaim returns a claim for a link. mu is held.
+func (s *Service) nextClaim(link *secure.Link) wire.Claim {
+	c := wire.Claim{Seq: s.claimSeq.Add(1), Held: slices.Clone(s.pending[link.Remote.Peer])}
+	if t, ok := s.tombs[link.Remote.Peer]; ok && t.instance == link.Remote.Instance {
+		c.Past = t.order
+	}
+	return c
+}
+
+// origin is how a session comes to its link.
+type origin struct {
+	session wire.SessionID // of a new session
+	claim   uint64         // seq of the claim; 0: there was none yet
+	order   uint64         // of the choice, when the peer decides or begun is set; 0: there was none yet
+	first   []byte         // frames that go out first
+	begun   bool           // nobody has been asked
 }
 
 // move takes a session over to another link. mu is held; the returned function is
 // to be called without it.
-func (s *Service) move(p *peer, link *secure.Link, a adoption, claim uint64, first []byte, told, theirs uint64) (func(), error) {
+func (s *Service) move(p *peer, link *secure.Link, a adoption, o origin, told, theirs uint64) (func(), error) {
 	before := rank(p.how, p.endpoint)
 	s.lookup.Lock() // the session's reader tells where it goes on, as soon as it does
-	moved, err := p.sess.Resume(link, first, told, theirs)
+	moved, err := p.sess.Resume(link, o.first, told, theirs)
 	if err == nil {
-		p.claim, p.how, p.endpoint = claim, a.way(p), a.endpoint
+		p.claim, p.how, p.endpoint = o.claim, a.way(p), a.endpoint
 	}
 	s.lookup.Unlock()
 	if err != nil {
 		return func() {}, err
 	}
-	p.unnamed(func(seq uint64) bool { return seq <= claim })
+	p.order, p.elsewhere = o.order, false
+	p.sure(func(seq uint64) bool { return seq <= o.claim })
 	if p.giveUp != nil {
 		p.giveUp()
 	}
@@ -299,11 +349,14 @@ func knows(c wire.Claim, link *secure.Link, instance, claim uint64) bool {
 	return instance == link.Remote.Instance && (c.Seq < claim || slices.Contains(c.Held, claim))
 }
 
-// tombstone is a session that has ended on the decider's side. A claim that was
-// made while it lived must not revive it: it came with a link that lost the race.
+// tombstone is a session that has ended. A claim that was made while it lived must
+// not revive it, nor a choice that is older: they came with a link that lost the
+// race.
 type tombstone struct {
-	instance, claim uint64
-	at              time.Time
+	session                wire.SessionID
+	instance, claim, order uint64
+	unsure                 bool
+	at                     time.Time
 }
 
 // maxTombstones bounds their table; a link is at most HandshakeTimeout old
@@ -312,15 +365,17 @@ const maxTombstones = 4096
 
 // bury remembers a session that has ended. mu is held.
 func (s *Service) bury(p *peer) {
-	if s.ID().Compare(p.id) < 0 {
-		return // the other side decides
-	}
 	if len(s.tombs) >= maxTombstones {
 		maps.DeleteFunc(s.tombs, func(_ PeerID, t tombstone) bool { return time.Since(t.at) > s.cfg.HandshakeTimeout })
 	}
-	if len(s.tombs) < maxTombstones {
-		s.tombs[p.id] = tombstone{p.instance, p.claim, time.Now()}
+	t, ok := s.tombs[p.id]
+	if !ok && len(s.tombs) >= maxTombstones {
+		return
 	}
+	if t.instance != p.instance {
+		t.claim, t.order = 0, 0
+	}
+	s.tombs[p.id] = tombstone{p.sess.ID(), p.instance, max(p.claim, t.claim), max(p.order, t.order), p.unsure, time.Now()}
 }
 
 // stale reports whether a claim was made while a session lived that has ended
@@ -328,7 +383,21 @@ func (s *Service) bury(p *peer) {
 // noticed it. mu is held.
 func (s *Service) stale(link *secure.Link, c wire.Claim, a adoption) bool {
 	t, ok := s.tombs[link.Remote.Peer]
-	return ok && a.linked.Before(t.at) && knows(c, link, t.instance, t.claim)
+	return ok && a.linked.Before(t.at) && (knows(c, link, t.instance, t.claim) || t.unsure && t.instance == link.Remote.Instance)
+}
+
+// begunBefore reports whether a claim is of a session that the claimant began before
+// one that has ended since. Messages behind the claim came in that one. mu is held.
+func (s *Service) begunBefore(link *secure.Link, c wire.Claim) bool {
+	t, ok := s.tombs[link.Remote.Peer]
+	return ok && c.Begun && knows(c, link, t.instance, t.claim)
+}
+
+// old reports whether the decider has made a choice before one by which a session
+// came about that has ended since. mu is held.
+func (s *Service) old(link *secure.Link, c wire.Chosen) bool {
+	t, ok := s.tombs[link.Remote.Peer]
+	return ok && t.instance == link.Remote.Instance && c.Order <= t.order
 }
 
 // toldError turns the peer's refusal into an error of the public kind.
@@ -355,8 +424,13 @@ var errOver = fmt.Errorf("%w, and takes a new one", session.ErrOver)
 // claim is adopt for the side with the lesser peer id.
 func (s *Service) claim(link *secure.Link, a adoption) (*peer, error) {
 	id := link.Remote.Peer
+	if !link.Initiator {
+		if p, err := s.begun(link, a); p != nil || err != nil {
+			return p, err
+		}
+	}
 	s.mu.Lock()
-	claim := wire.Claim{Seq: s.claimSeq.Add(1), Held: slices.Clone(s.pending[id])}
+	claim := s.nextClaim(link)
 	better := false
 	if p := s.peers[id]; p != nil && p.instance == link.Remote.Instance {
 		_, suspended := p.sess.Suspended()
@@ -365,12 +439,14 @@ func (s *Service) claim(link *secure.Link, a adoption) (*peer, error) {
 			claim.Held = append(claim.Held, p.claim)
 		}
 		if (linked || suspended) && p.sess.Resumable() {
-			claim.Session, claim.Received = p.sess.ID(), p.sess.Received()
-			claim.Only = a.resumes(link)
+			claim.Session, claim.Received, claim.Begun = p.sess.ID(), p.sess.Received(), p.unsure
+			claim.Only = a.resumes(link) && !p.unsure
 			better = suspended || rank(a.how, a.endpoint) > rank(p.how, p.endpoint)
+		} else if !p.unsure { // it is about to end
+			claim.Past = max(claim.Past, p.order)
 		}
 	}
-	if a.resumes(link) && !claim.Only { // it has ended meanwhile
+	if a.resumes(link) && claim.Session == (wire.SessionID{}) { // it has ended meanwhile
 		s.mu.Unlock()
 		return nil, refusal{wire.ReasonOver}
 	}
@@ -417,12 +493,19 @@ func (s *Service) claimed(link *secure.Link, a adoption, claim wire.Claim, chose
 	if p != nil && p.sess.ID() == claim.Session && errors.As(err, new(told)) {
 		p.unnamed(func(seq uint64) bool { return seq == claim.Seq })
 	}
+	same := p != nil && p.instance == link.Remote.Instance
+	if err == nil && s.old(link, chosen) { // it has ended meanwhile
+		err = refusal{wire.ReasonOver}
+	}
+	if err == nil && same && p.begunAfter(chosen) {
+		p.sess.Rename(chosen.Session)
+	}
 	ours := p != nil && p.sess.ID() == chosen.Session
 	resumes := claim.Session == chosen.Session
 	switch {
-	case err == nil && ours && p.claim > claim.Seq: // a later link has been chosen meanwhile
+	case err == nil && same && p.order > chosen.Order: // a later link has been chosen meanwhile
 		err = errDuplicate
-	case err == nil && resumes && !ours: // it has ended meanwhile
+	case err == nil && resumes && !ours: // the same
 		err = refusal{wire.ReasonOver}
 	case err == nil && p == nil:
 		err = s.refuses(a)
@@ -435,14 +518,14 @@ func (s *Service) claimed(link *secure.Link, a adoption, claim wire.Claim, chose
 		s.mu.Unlock()
 		return nil, s.ended(p, claim, err), toldError(link, a, err)
 	case p == nil:
-		p, call := s.insert(link, a, claim.Seq, chosen.Session, nil)
+		p, call := s.insert(link, a, origin{session: chosen.Session, claim: claim.Seq, order: chosen.Order})
 		s.mu.Unlock()
 		return p, call, nil
 	case ours && a.admit != nil && !a.admit(): // its connection is closed
 		s.mu.Unlock()
 		return nil, nothing, refusal{wire.ReasonLimit}
 	case ours:
-		call, err := s.move(p, link, a, claim.Seq, nil, claim.Received, chosen.Received)
+		call, err := s.move(p, link, a, origin{claim: claim.Seq, order: chosen.Order}, claim.Received, chosen.Received)
 		s.mu.Unlock()
 		if errors.Is(err, session.ErrEnded) {
 			err = refusal{wire.ReasonOver}
@@ -468,7 +551,13 @@ func (p *peer) named(seq uint64) {
 // or a later one was granted. mu is held.
 func (p *peer) unnamed(which func(seq uint64) bool) {
 	p.naming = slices.DeleteFunc(p.naming, which)
-	p.sess.Doubt(len(p.naming) > 0)
+	p.sess.Doubt(p.unsure || len(p.naming) > 0)
+}
+
+// sure is unnamed when the peer has the session, or is about to. mu is held.
+func (p *peer) sure(which func(seq uint64) bool) {
+	p.unsure = false
+	p.unnamed(which)
 }
 
 // ended returns a function that ends a session without a link whose claim was
@@ -516,11 +605,17 @@ func (s *Service) refuses(a adoption) error {
 
 // insert makes the session of a chosen link. mu is held; the returned function
 // is to be called without it, before the session starts.
-func (s *Service) insert(link *secure.Link, a adoption, claim uint64, id wire.SessionID, first []byte) (*peer, func()) {
+func (s *Service) insert(link *secure.Link, a adoption, o origin) (*peer, func()) {
 	p := &peer{
-		id: link.Remote.Peer, instance: link.Remote.Instance, claim: claim, how: a.way(nil), endpoint: a.endpoint, since: time.Now(),
+		id: link.Remote.Peer, instance: link.Remote.Instance, claim: o.claim, order: o.order, unsure: o.begun,
+		how: a.way(nil), endpoint: a.endpoint, since: time.Now(),
 	}
-	p.sess = session.New(link, id, s.session, (*owner)(s), first)
+	begin := session.New
+	if o.begun {
+		begin = session.Begin
+	}
+	p.sess = begin(link, o.session, s.session, (*owner)(s), o.first)
+	p.sess.Doubt(o.begun)
 	p.sess.Tag = p
 	s.lookup.Lock()
 	s.peers[p.id] = p

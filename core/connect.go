@@ -207,7 +207,7 @@ func (s *Service) runConnect(a *attempt) {
 			}
 		case errors.Is(err, errDuplicate):
 			s.awaitOther(a)
-		case isOver(err): // the session that the link could have carried on has ended meanwhile
+		case isLate(err): // the session that the link could have carried on, or came with, has ended meanwhile
 			s.rest(a.ctx, redialPause(over))
 			over++
 		default:
@@ -219,10 +219,10 @@ func (s *Service) runConnect(a *attempt) {
 	}
 }
 
-// isOver reports whether a link was of no use because a session had ended.
-func isOver(err error) bool {
+// isLate reports whether a link was of no use because a session had ended.
+func isLate(err error) bool {
 	var r refusal
-	return errors.Is(err, session.ErrOver) || errors.As(err, &r) && r.reason == wire.ReasonOver
+	return errors.Is(err, session.ErrOver) || errors.As(err, &r) && (r.reason == wire.ReasonOver || r.reason == wire.ReasonDuplicate)
 }
 
 // settled returns the session with the peer of an attempt that is live and has a

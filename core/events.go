@@ -26,7 +26,8 @@ const (
 	// what to give to the other peer out of band.
 	EventConnectionInfo EventType = 5
 	// EventConnected says that a peer has proved its identity and the session
-	// stands: Peer, Role, How, Endpoint, AppID, Took, and the Token of the
+	// stands, or that it has said that it would take one, which it may still refuse
+	// with an EventLost: Peer, Role, How, Endpoint, AppID, Took, and the Token of the
 	// Connect that it answers, zero when there was none. Exactly one per
 	// session, before any message of it.
 	EventConnected EventType = 6

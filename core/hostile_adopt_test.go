@@ -321,7 +321,8 @@ func TestOneIdentityTwice(t *testing.T) {
 }
 
 // TestAdoptionIsBounded: a peer that falls silent between the handshake and the
-// choice of a link holds up neither a Connect nor Close.
+// choice of a link holds up neither a Connect nor Close, where the session cannot
+// begin before that choice.
 func TestAdoptionIsBounded(t *testing.T) {
 	for name, who := range map[string]int{"claiming": 0, "deciding": 1} {
 		t.Run(name, func(t *testing.T) {
@@ -331,7 +332,7 @@ func TestAdoptionIsBounded(t *testing.T) {
 				ha, hb := internet.Host("10.0.0.1"), internet.Host("10.0.0.2")
 				internet.SetLink(ha, hb, simnet.Link{Latency: 100 * time.Millisecond})
 				listen := []crust.Endpoint{endpointAt("0.0.0.0:1")}
-				a := newNode(t, crust.On(ha, crust.Config{Identity: keys[who], NoListen: true, ConnectTimeout: 3 * time.Second, CloseTimeout: time.Second}))
+				a := newNode(t, crust.On(ha, crust.Config{Identity: keys[who], NoListen: true, NoResume: true, ConnectTimeout: 3 * time.Second, CloseTimeout: time.Second}))
 				b := newNode(t, crust.On(hb, crust.Config{Identity: keys[1-who], Listen: listen}))
 				contact := crust.Contact{Endpoint: endpointAt("10.0.0.2:1"), Peer: b.ID()}
 				for token := range uint64(2) {
@@ -362,6 +363,52 @@ func TestAdoptionIsBounded(t *testing.T) {
 					}
 					internet.Heal(ha, hb)
 					time.Sleep(time.Minute)
+				}
+				b.Close()
+			})
+		})
+	}
+}
+
+// TestBegunIsBounded: a peer that falls silent when a session with it has begun, and
+// says nothing of it, is lost as any other, and does not hold up Close.
+func TestBegunIsBounded(t *testing.T) {
+	for name, who := range map[string]int{"claiming": 0, "deciding": 1} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				keys := sortedKeys(t, 2)
+				internet := simnet.New(1)
+				ha, hb := internet.Host("10.0.0.1"), internet.Host("10.0.0.2")
+				internet.SetLink(ha, hb, simnet.Link{Latency: 100 * time.Millisecond})
+				a := newNode(t, crust.On(ha, crust.Config{Identity: keys[who], NoListen: true, CloseTimeout: time.Second, ResumeWindow: 5 * time.Second, Heartbeat: 4 * time.Second, LostAfter: 8 * time.Second}))
+				b := newNode(t, crust.On(hb, crust.Config{Identity: keys[1-who], Listen: []crust.Endpoint{endpointAt("0.0.0.0:1")}}))
+				contact := crust.Contact{Endpoint: endpointAt("10.0.0.2:1"), Peer: b.ID()}
+				for token := range uint64(2) {
+					if err := a.ConnectEndpoint(contact, token); err != nil {
+						t.Fatal(err)
+					}
+					a.next(crust.EventConnected)
+					internet.Silence(ha, hb) // the third flight, and what is behind it, are on their way
+					if err := a.Send(b.ID(), []byte("hello"), 1); err != nil {
+						t.Fatal(err)
+					}
+					began := time.Now()
+					if token == 1 {
+						a.Close()
+						if took := time.Since(began); took > 1100*time.Millisecond {
+							t.Fatalf("closing took %v", took)
+						}
+						break
+					}
+					a.next(crust.EventSuspended)
+					if took := time.Since(began); took > 4*time.Second {
+						t.Errorf("suspended after %v", took)
+					}
+					if e := a.next(crust.EventLost); e.Count() != 1 {
+						t.Errorf("lost with %d messages", e.Count())
+					}
+					internet.Heal(ha, hb)
+					time.Sleep(3 * time.Minute)
 				}
 				b.Close()
 			})

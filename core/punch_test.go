@@ -94,8 +94,13 @@ func TestPunch(t *testing.T) {
 					}
 					took = append(took, time.Since(began))
 					p, _ := a.Peer(b.ID())
-					if c.transport != 0 && p.Endpoint.Transport != c.transport {
-						t.Errorf("seed %d: by %v", seed, p.Endpoint)
+					for c.transport != 0 && p.Endpoint.Transport != c.transport { // TCP is favoured, and takes a round trip more
+						if time.Since(began) > c.worst {
+							t.Errorf("seed %d: by %v", seed, p.Endpoint)
+							break
+						}
+						time.Sleep(time.Millisecond)
+						p, _ = a.Peer(b.ID())
 					}
 					if err := a.Send(b.ID(), []byte("hello"), 1); err != nil {
 						t.Error(err)

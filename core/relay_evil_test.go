@@ -164,6 +164,9 @@ func (e *evilRelay) Control(_ *session.Session, t wire.FrameType, body []byte) e
 	}
 	return nil
 }
+func (e *evilRelay) Answered(*session.Session, session.Line, wire.FrameType, []byte) error {
+	return nil
+}
 func (e *evilRelay) Writable(*session.Session)                       {}
 func (e *evilRelay) Dropped(*session.Session, uint8, uint64, uint64) {}
 func (e *evilRelay) Receipts(*session.Session, []uint64, error)      {}
@@ -210,7 +213,7 @@ func TestRelayEvil(t *testing.T) {
 }
 
 // TestRelayFaithful: without tampering all messages come. When the relay lies about
-// who has opened the circuit there is no session.
+// who has opened the circuit its target takes no session.
 func TestRelayFaithful(t *testing.T) {
 	faithful := func(_ int, d []byte) [][]byte { return [][]byte{d} }
 	if connected, messages, breaks := evil(t, false, faithful); !connected || messages != evilMessages || breaks != 0 {
@@ -226,8 +229,8 @@ const evilMessages = 400
 
 // evil connects two peers by an evil relay and sends messages from one to the
 // other. What comes must be what was sent, up to some message. It returns whether
-// they were connected, how many messages came, and how often the receiver was told
-// of a loss.
+// the receiver was connected, how many messages came, and how often it was told of a
+// loss.
 func evil(t *testing.T, liar bool, tamper func(n int, data []byte) [][]byte) (connected bool, messages uint64, breaks int) {
 	synctest.Test(t, func(t *testing.T) {
 		internet := simnet.New(1)
@@ -251,11 +254,11 @@ func evil(t *testing.T, liar bool, tamper func(n int, data []byte) [][]byte) (co
 		if err := a.ConnectPeer(b.ID(), 2); err != nil {
 			t.Fatal(err)
 		}
-		connected = a.final(t, 2).Type == crust.EventConnected
+		begun := a.final(t, 2).Type == crust.EventConnected
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		var sender sync.WaitGroup
 		sender.Go(func() {
-			for i := uint64(0); connected && i < evilMessages; i++ {
+			for i := uint64(0); begun && i < evilMessages; i++ {
 				if a.Send(b.ID(), filled(1000+int(i)*50, i), 1) != nil {
 					return
 				}
@@ -274,7 +277,7 @@ func evil(t *testing.T, liar bool, tamper func(n int, data []byte) [][]byte) (co
 					t.Errorf("%v of %v", ev.Type, ev.Peer.Short())
 				}
 			case crust.EventConnected:
-				if ev.Peer != a.ID() {
+				if connected = true; ev.Peer != a.ID() {
 					t.Errorf("connected to %v", ev.Peer.Short())
 				}
 			}

@@ -53,13 +53,13 @@ func (o *owner) Unlinked(sess *session.Session) {
 }
 
 // Moving reports whether an answer to a claim of ours is on its way, or has just
-// come.
+// come, or the peer has said that it has another link.
 func (o *owner) Moving(sess *session.Session) bool {
 	s, p := (*Service)(o), sess.Tag.(*peer)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, suspended := sess.Suspended()
-	return !suspended || len(s.pending[p.id]) > 0
+	return !suspended || len(s.pending[p.id]) > 0 || p.elsewhere
 }
 
 // Suspended tells the program.
@@ -112,12 +112,16 @@ func (s *Service) redial(p *peer) {
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), window+time.Millisecond)
 		p.giveUp, p.resting = cancel, true
+		pause := redialPause(tries)
+		if p.elsewhere {
+			pause = duplicateRetry
+		}
 		eps := slices.Clone(p.endpoints)
 		s.mu.Unlock()
 		slices.Reverse(eps) // the newest first
-		rested := s.rest(ctx, redialPause(tries))
+		rested := s.rest(ctx, pause)
 		s.mu.Lock()
-		p.resting = false
+		p.resting, p.elsewhere = false, false
 		s.mu.Unlock()
 		if rested {
 			s.redialOnce(ctx, p, eps)

@@ -47,6 +47,7 @@ type Service struct {
 
 	accept   atomic.Bool
 	claimSeq atomic.Uint64
+	choices  atomic.Uint64 // how often we have decided for a link
 
 	datagramsSent, datagramsReceived, datagramsLost atomic.Uint64
 
@@ -95,7 +96,7 @@ type peer struct {
 	since    time.Time
 
 	// guarded by Service.mu and lookup for writing, by either for reading
-	claim    uint64 // seq of the claim that the session's link was chosen by
+	claim    uint64 // seq of the claim that the session's link was chosen by; 0: not known yet
 	how      How
 	endpoint Endpoint
 
@@ -112,6 +113,9 @@ type peer struct {
 	upgrade   upgrade            // the search for a better link
 	echo      *asker             // guarded by watch.mu
 	naming    []uint64           // seqs of our claims that name the session, and may have been granted without us knowing
+	order     uint64             // of the decider's choice of the link; 0: not known yet, or we decide
+	unsure    bool               // the session was begun at once, and the peer is not known to have it
+	elsewhere bool               // its link was refused for another one, which must show soon
 }
 
 // New makes a service and starts its listeners. It returns an *Error with
@@ -142,6 +146,7 @@ func New(cfg Config) (*Service, error) {
 			Unacked: uint32(min(uint64(cfg.ResendBuffer), math.MaxUint32)),
 		},
 	}
+	s.secure.Ready = s.ready
 	if cfg.Relay == RelayData {
 		s.secure.Hello.Flags |= wire.FlagRelay
 	}

@@ -199,10 +199,10 @@ type utpConn struct {
 	assoc     *udpmux.Assoc
 	port      *utp.Port
 
-	rise sync.Once
-	err  error // why it did not come up
+	err error // why it did not come up; set before rising is closed
 
 	mu       sync.Mutex
+	rising   chan struct{} // closed when it is up or never will be; nil before
 	risen    bool
 	deadline time.Time // for coming up
 	closed   bool
@@ -230,12 +230,28 @@ func (c *utpConn) link() *secure.Link {
 
 // accept waits for the peer's uTP connection.
 func (c *utpConn) accept(until time.Time) (err error) {
-	c.rise.Do(func() {
+	return c.rise(func() {
 		ctx, cancel := context.WithDeadline(c.s.ctx, until)
 		defer cancel()
 		c.up(c.port.Accept(ctx))
 		c.SetDeadline(until) //nolint:errcheck // a closed connection shows in the next read
 	})
+}
+
+// rise lets the first who wants to use the connection bring it up, and the others
+// wait for that.
+func (c *utpConn) rise(bring func()) error {
+	c.mu.Lock()
+	rising := c.rising
+	if rising == nil {
+		c.rising = make(chan struct{})
+		c.mu.Unlock()
+		defer close(c.rising)
+		bring()
+		return c.err
+	}
+	c.mu.Unlock()
+	<-rising
 	return c.err
 }
 
@@ -252,7 +268,7 @@ func (c *utpConn) up(conn *utp.Conn, err error) {
 
 // dial comes up, if it has not, and says why it cannot.
 func (c *utpConn) dial() error {
-	c.rise.Do(func() {
+	return c.rise(func() {
 		c.mu.Lock()
 		deadline := c.deadline
 		c.mu.Unlock()
@@ -267,7 +283,6 @@ func (c *utpConn) dial() error {
 		}
 		c.up(c.port.Dial(ctx))
 	})
-	return c.err
 }
 
 // Write brings the connection up and writes.

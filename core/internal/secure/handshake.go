@@ -66,6 +66,9 @@ type Config struct {
 	Seen    *Seen      // for responders
 	Images  *Images    // nil remembers none
 	Spare   *Spare     // nil makes each key when it is needed
+	// Ready reports whether a new session would be taken now, for the hello of a
+	// responder. nil means that nobody is told.
+	Ready func() bool
 	// Random is the source of randomness; nil means crypto/rand.
 	Random io.Reader
 }
@@ -107,6 +110,8 @@ type handshake struct {
 	state *noise.HandshakeState
 	buf   []byte // read and not yet used
 
+	initiator bool
+
 	secret []byte // the static X25519 secret, shared with state
 }
 
@@ -140,7 +145,7 @@ func begin(cfg *Config, initiator bool, prologue string) (*handshake, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &handshake{cfg: cfg, state: state, secret: secret}, nil
+	return &handshake{cfg: cfg, state: state, initiator: initiator, secret: secret}, nil
 }
 
 // mask applies the stream of a flight's nonce.
@@ -314,6 +319,9 @@ func Respond(conn net.Conn, cfg *Config) (*Link, error) {
 func (h *handshake) hello() wire.Hello {
 	hello := h.cfg.Hello
 	hello.Version, hello.Peer = wire.Version, h.cfg.Key.ID()
+	if !h.initiator && h.cfg.Ready != nil && h.cfg.Ready() {
+		hello.Flags |= wire.FlagReady
+	}
 	return hello
 }
 

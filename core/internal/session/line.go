@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/libcrust/libcrust/core/internal/secure"
+	"github.com/libcrust/libcrust/core/internal/wire"
 )
 
 // moveGrace is how long a session whose link is gone waits for one that is about
@@ -18,7 +19,10 @@ type line struct {
 	link  *secure.Link
 	try   tryWriter     // nil when the connection has none
 	gone  chan struct{} // closed when the line is given up
+	owed  []byte        // bytes that go out even before: of the handshake; guarded by Session.mu
 	first []byte        // frames that go out before all else; guarded by Session.mu
+	begun bool          // by us, before the peer was asked: constant
+	asks  bool          // it has not answered yet; the reader's
 	cut   bool          // given up; guarded by Session.mu
 	shut  bool          // half-closed, or about to be; guarded by Session.mu
 
@@ -26,7 +30,8 @@ type line struct {
 }
 
 func newLine(link *secure.Link, first []byte, told uint64) *line {
-	l := &line{link: link, first: first, gone: make(chan struct{})}
+	l := &line{link: link, owed: link.First, first: first, gone: make(chan struct{})}
+	link.First = nil
 	l.position.Store(told)
 	l.acked.Store(told)
 	l.try, _ = link.Conn.(tryWriter)
@@ -164,6 +169,13 @@ func (s *Session) Doubt(doubt bool) {
 	if over {
 		s.end(nil)
 	}
+}
+
+// Rename gives the session the name that the peer has for it.
+func (s *Session) Rename(id wire.SessionID) {
+	s.mu.Lock()
+	s.id = id
+	s.mu.Unlock()
 }
 
 // Received returns how many records of content have come.

@@ -85,6 +85,13 @@ func (s *Session) At() (Line, bool) {
 	return Line{s.line}, s.line != nil && s.started && s.state == live
 }
 
+// On reports whether the session is on a line.
+func (s *Session) On(at Line) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.line != nil && s.line == at.line
+}
+
 // lowDue reports whether there are frames of the low class that may go. mu is held.
 func (s *Session) lowDue() bool { return !s.low.empty() && s.state == live }
 

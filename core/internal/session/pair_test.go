@@ -135,8 +135,9 @@ func (l *lives) Wait() {
 
 // owner records what it is told.
 type owner struct {
-	wg   lives
-	gate chan struct{} // nil, or Deliver waits until it is closed
+	wg     lives
+	gate   chan struct{} // nil, or Deliver waits until it is closed
+	refuse error         // what Answered returns
 
 	unlinked chan struct{} // nil, or is told when a link is wanted
 	moving   bool          // another link seems to be about to come
@@ -185,6 +186,11 @@ func (o *owner) Relay(_ *Session, _ Line, _ wire.FrameType, body []byte) error {
 
 func (o *owner) Datagram(_ *Session, data []byte) {
 	o.tell(told{what: "datagram", data: bytes.Clone(data)})
+}
+
+func (o *owner) Answered(_ *Session, _ Line, t wire.FrameType, body []byte) error {
+	o.tell(told{what: "answered", count: uint64(t), data: bytes.Clone(body)})
+	return o.refuse
 }
 
 func (o *owner) Writable(*Session) { o.tell(told{what: "writable"}) }

@@ -255,6 +255,9 @@ func (in *inbox) parse() error {
 // record opens a record.
 func (in *inbox) record(sealed []byte) error {
 	if in.header.Type.Counted() {
+		if in.line.asks {
+			return protocol(errors.New("content before the link is chosen"))
+		}
 		in.size += uint64(in.header.Len)
 		if in.number++; in.number <= in.has { // it has come by another line, too late for us to say so on this one
 			if _, err := in.open.Body(sealed[:0], sealed); err != nil {
@@ -280,6 +283,8 @@ func (in *inbox) record(sealed []byte) error {
 		switch {
 		case !t.In(in.header.Type):
 			return protocol(fmt.Errorf("frame %d in a record of type %d", t, in.header.Type))
+		case in.line.asks && (t == wire.FrameClaim || t == wire.FrameChosen || t == wire.FrameRefused):
+			return in.answered(t, body, len(frames) > 0)
 		case t == wire.FrameMessage:
 			priority, data, err := wire.ParseMessage(body)
 			if err != nil {
@@ -295,6 +300,15 @@ func (in *inbox) record(sealed []byte) error {
 		}
 	}
 	return nil
+}
+
+// answered takes the peer's answer to Begin.
+func (in *inbox) answered(t wire.FrameType, body []byte, more bool) error {
+	if more {
+		return protocol(fmt.Errorf("frames after frame %d in its record", t))
+	}
+	in.line.asks = false
+	return in.s.owner.Answered(in.s, Line{in.line}, t, body)
 }
 
 // piece opens a piece of a large message straight into the message.
@@ -371,6 +385,9 @@ func (in *inbox) control(t wire.FrameType, body []byte) error {
 		}
 		s.mu.Unlock()
 	case wire.FrameAck:
+		if in.line.asks {
+			return protocol(errors.New("an acknowledgement before the link is chosen"))
+		}
 		n, err := wire.ParseAck(body)
 		if err != nil {
 			return protocol(err)

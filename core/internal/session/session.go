@@ -75,6 +75,10 @@ type Owner interface {
 	// valid during the call only. It does not block. An error says how the peer
 	// broke the protocol.
 	Control(s *Session, t wire.FrameType, body []byte) error
+	// Answered takes the body of the FrameClaim, FrameChosen or FrameRefused that
+	// answers Begin, and the line that it came by. An error is why the line is of no
+	// use: one that wraps ErrBroken when the session may go on over another one.
+	Answered(s *Session, at Line, t wire.FrameType, body []byte) error
 	// Relay takes the body of one of the frames of circuits, which is valid during
 	// the call only, and the line that it came by. It does not block. An error says
 	// how the peer broke the protocol.
@@ -162,7 +166,6 @@ type Counters struct {
 type Session struct {
 	// constant after New
 	cfg    Config
-	id     wire.SessionID
 	owner  Owner
 	remote wire.Hello
 	window time.Duration // the lesser of both sides'; zero: nothing is kept
@@ -187,6 +190,7 @@ type Session struct {
 
 	// guarded by mu
 	mu        sync.Mutex
+	id        wire.SessionID
 	state     state
 	why       error
 	reason    wire.Reason
@@ -235,8 +239,16 @@ type Session struct {
 	done     chan struct{}
 }
 
+// Begin is New for a session that the peer does not know of: frames in first tell
+// it, and Owner.Answered takes what it says.
+func Begin(link *secure.Link, id wire.SessionID, cfg Config, owner Owner, first []byte) *Session {
+	s := New(link, id, cfg, owner, first)
+	s.line.begun, s.line.asks = true, true
+	return s
+}
+
 // New makes a session of its first link. Frames in first go out before anything
-// else, in a record of control.
+// else, in a record of control, behind what the link owes of its handshake.
 func New(link *secure.Link, id wire.SessionID, cfg Config, owner Owner, first []byte) *Session {
 	s := &Session{
 		cfg: cfg, id: id, owner: owner, remote: link.Remote, base: time.Now(),
@@ -255,7 +267,11 @@ func New(link *secure.Link, id wire.SessionID, cfg Config, owner Owner, first []
 }
 
 // ID returns the name that both sides have for the session.
-func (s *Session) ID() wire.SessionID { return s.id }
+func (s *Session) ID() wire.SessionID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.id
+}
 
 // Link returns the link under the session, or the last one.
 func (s *Session) Link() *secure.Link { return s.link.Load() }
@@ -405,7 +421,7 @@ const dismissGrace = 100 * time.Millisecond
 func (s *Session) Dismiss(why error) {
 	s.mu.Lock()
 	l := s.line
-	if l == nil || s.writing || s.state >= finishing {
+	if l == nil || s.writing || s.state >= finishing || l.first != nil {
 		s.mu.Unlock()
 		s.end(why)
 		return

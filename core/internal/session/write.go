@@ -484,9 +484,10 @@ func (s *Session) take(b *batch, mem []byte) bool {
 	}
 	s.using = l
 	asks, next := s.pingSent != 0 && len(s.control) > 0, s.kept.next
-	if l.first != nil { // Chosen: it must end its record
-		b.out = sealControl(l.link.Seal, b.out, l.first)
-		l.first = nil
+	if l.first != nil { // Claim or Chosen: it must end its record
+		b.out = sealControl(l.link.Seal, append(b.out, l.owed...), l.first)
+		l.first, l.owed = nil, nil
+		asks = asks || l.begun
 	}
 	if len(s.control) > 0 || s.pongDue || s.ackDue || s.due(l) {
 		b.out = sealControl(l.link.Seal, b.out, s.controls(l))

@@ -46,7 +46,8 @@ func FuzzFrames(f *testing.F) {
 	b := AppendMessage(AppendPing(nil, FramePing, 9), 3, []byte("message"))
 	f.Add(b)
 	f.Add(Claim{Seq: 1, Held: []uint64{2}}.Append(AppendReason(b, FrameClose, ReasonLimit)))
-	f.Add(Claim{Seq: 1, Only: true, Session: SessionID{3}, Received: 4}.Append(Chosen{SessionID{5}, 6}.Append(AppendAck(nil, 7))))
+	f.Add(Claim{Seq: 1, Only: true, Session: SessionID{3}, Received: 4}.Append(Chosen{SessionID{5}, 6, 8, 9}.Append(AppendAck(nil, 7))))
+	f.Add(Claim{Seq: 1, Begun: true, Session: SessionID{3}}.Append(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for rest := b; len(rest) > 0; {
 			kind, body, tail, err := NextFrame(rest)
@@ -90,13 +91,13 @@ func frameBody(t *testing.T, kind FrameType, body []byte) {
 	case FrameClaim:
 		var c Claim
 		if c, err = ParseClaim(body); err == nil {
-			body[8] &= claimOnly // other flags are ignored
+			body[8] &= claimOnly | claimBegun // other flags are ignored
 			again = c.Append(nil)
 		}
 	case FrameChosen:
 		var c Chosen
 		if c, err = ParseChosen(body); err == nil {
-			again, body = c.Append(nil), body[:24]
+			again, body = c.Append(nil), body[:40]
 		}
 	case FrameAck:
 		var n uint64

@@ -28,6 +28,7 @@ const (
 	FlagRelay  = 1 // the sender carries links of others
 	FlagGossip = 2 // the sender answers gossip: it tells at least its own contact record
 	FlagNews   = 4 // the sender takes the contact records of others, too; with FlagGossip
+	FlagReady  = 8 // the sender, a responder, would take a session now: it may be begun at once
 )
 
 // Bits of Hello.Ciphers.

@@ -118,14 +118,14 @@ func TestFrames(t *testing.T) {
 	b = AppendMessage(b, 0, nil)
 	b = AppendPing(b, FramePing, 0x0102030405060708)
 	b = AppendPing(b, FramePong, 1)
-	b = Claim{Seq: 5, Only: true, Session: SessionID{1, 15: 2}, Received: 6, Held: []uint64{2, 4}}.Append(b)
-	b = Chosen{Session: SessionID{3, 15: 4}, Received: 7}.Append(b)
+	b = Claim{Seq: 5, Only: true, Session: SessionID{1, 15: 2}, Received: 6, Past: 9, Held: []uint64{2, 4}}.Append(b)
+	b = Chosen{Session: SessionID{3, 15: 4}, Received: 7, Order: 8, Past: 9}.Append(b)
 	b = AppendReason(b, FrameRefused, ReasonDuplicate)
 	b = AppendReason(b, FrameClose, ReasonDisconnect)
 	b = AppendAck(b, 0x0807060504030201)
 	golden(t, "frames", b, "0000 010303 6869 010100 0208 0102030405060708 0308 0000000000000001"+
-		"0431 0000000000000005 01 01000000000000000000000000000002 0000000000000006 0000000000000002 0000000000000004"+
-		"0518 03000000000000000000000000000004 0000000000000007 06020003 07020001 0808 0807060504030201")
+		"0439 0000000000000005 01 01000000000000000000000000000002 0000000000000006 0000000000000009 0000000000000002 0000000000000004"+
+		"0528 03000000000000000000000000000004 0000000000000007 0000000000000008 0000000000000009 06020003 07020001 0808 0807060504030201")
 
 	want := []FrameType{FramePad, FrameMessage, FrameMessage, FramePing, FramePong, FrameClaim, FrameChosen, FrameRefused, FrameClose, FrameAck}
 	rest := b
@@ -223,7 +223,7 @@ func TestPingAndReason(t *testing.T) {
 
 func TestClaim(t *testing.T) {
 	for held := range MaxHeld + 1 {
-		want := Claim{Seq: 1 << 40, Only: held%2 == 1, Session: SessionID{1, byte(held)}, Received: 1 << 50}
+		want := Claim{Seq: 1 << 40, Only: held%2 == 1, Session: SessionID{1, byte(held)}, Received: 1 << 50, Past: 1 << 51}
 		for i := range held {
 			want.Held = append(want.Held, uint64(i))
 		}
@@ -236,16 +236,31 @@ func TestClaim(t *testing.T) {
 			t.Errorf("%d held: %+v, %v", held, got, err)
 		}
 	}
-	for _, n := range []int{34, 40, 33 + 8*MaxHeld + 8} {
+	begun := Claim{Seq: 5, Begun: true, Session: SessionID{1, 15: 2}}
+	golden(t, "claim of a session that was begun", begun.Append(nil), "0429 0000000000000005 02 01000000000000000000000000000002 0000000000000000 0000000000000000")
+	_, body, _, err := NextFrame(begun.Append(nil))
+	if got, perr := ParseClaim(body); err != nil || perr != nil || !reflect.DeepEqual(got, begun) {
+		t.Errorf("%+v, %v, %v", got, err, perr)
+	}
+	for name, at := range map[string][2]int{"for it only": {8, 3}, "without a name": {9, 0}, "with records": {32, 1}} {
+		bad := bytes.Clone(body)
+		if bad[at[0]] = byte(at[1]); name == "without a name" {
+			clear(bad[9:25])
+		}
+		if _, err := ParseClaim(bad); err == nil {
+			t.Errorf("a claim of a session that was begun, %s, was accepted", name)
+		}
+	}
+	for _, n := range []int{42, 48, 41 + 8*MaxHeld + 8} {
 		if _, err := ParseClaim(make([]byte, n)); err == nil {
 			t.Errorf("a claim of %d bytes was accepted", n)
 		}
 	}
-	shortPrefixes(t, "claim", make([]byte, 33), func(b []byte) error { _, err := ParseClaim(b); return err })
+	shortPrefixes(t, "claim", make([]byte, 41), func(b []byte) error { _, err := ParseClaim(b); return err })
 }
 
 func TestChosen(t *testing.T) {
-	want := Chosen{SessionID{9, 15: 1}, 1 << 60}
+	want := Chosen{SessionID{9, 15: 1}, 1 << 60, 1 << 61, 1 << 62}
 	_, body, _, err := NextFrame(want.Append(nil))
 	if err != nil {
 		t.Fatal(err)
@@ -256,7 +271,7 @@ func TestChosen(t *testing.T) {
 		}
 	}
 	shortPrefixes(t, "chosen", body, func(b []byte) error { _, err := ParseChosen(b); return err })
-	if _, err := ParseChosen(make([]byte, 24)); err == nil {
+	if _, err := ParseChosen(make([]byte, 40)); err == nil {
 		t.Error("no session was accepted as one")
 	}
 }

@@ -1,5 +1,7 @@
 //! Payloads, record headers, frames and connection infos of docs/PROTOCOL.md.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use crate::keys;
 
 pub type Result<T> = std::result::Result<T, String>;
@@ -51,7 +53,11 @@ pub struct Hello {
     pub lost_after: u32,
     pub resume: u32,
     pub unacked: u32,
+    pub flags: u8,
 }
+
+/// The flag of a responder that would take a session now.
+pub const READY: u8 = 8;
 
 impl Hello {
     pub fn encode(&self) -> Vec<u8> {
@@ -65,6 +71,9 @@ impl Hello {
         field(&mut out, 8, &self.resume.to_be_bytes());
         if self.unacked > 0 {
             field(&mut out, 9, &self.unacked.to_be_bytes());
+        }
+        if self.flags != 0 {
+            field(&mut out, 10, &[self.flags]);
         }
         if !self.app_id.is_empty() {
             field(&mut out, 3, &self.app_id);
@@ -91,6 +100,7 @@ impl Hello {
                 7 => h.lost_after = u32::from_be_bytes(value.try_into().map_err(wrong)?),
                 8 => h.resume = u32::from_be_bytes(value.try_into().map_err(wrong)?),
                 9 => h.unacked = u32::from_be_bytes(value.try_into().map_err(wrong)?),
+                10 => h.flags = u8::from_be_bytes(value.try_into().map_err(wrong)?),
                 _ => {}
             }
             b = &b[3 + n..];
@@ -181,8 +191,10 @@ pub type SessionId = [u8; 16];
 pub struct Claim {
     pub seq: u64,
     pub only: bool,
+    pub begun: bool,
     pub session: SessionId,
     pub received: u64,
+    pub past: u64,
     pub held: Vec<u64>,
 }
 
@@ -195,9 +207,10 @@ impl Claim {
     /// The frame.
     pub fn encode(&self) -> Vec<u8> {
         let mut body = self.seq.to_be_bytes().to_vec();
-        body.push(self.only as u8);
+        body.push(self.only as u8 | (self.begun as u8) << 1);
         body.extend(self.session);
         body.extend(self.received.to_be_bytes());
+        body.extend(self.past.to_be_bytes());
         self.held.iter().for_each(|h| body.extend(h.to_be_bytes()));
         let mut out = Vec::new();
         frame(&mut out, CLAIM, &body);
@@ -205,44 +218,57 @@ impl Claim {
     }
 
     pub fn decode(body: &[u8]) -> Result<Claim> {
-        if body.len() < 33 || body.len() > 161 || (body.len() - 33) % 8 != 0 {
+        if body.len() < 41 || body.len() > 169 || (body.len() - 41) % 8 != 0 {
             return Err(format!("a claim of {} bytes", body.len()));
         }
         Ok(Claim {
             seq: number(body, 0),
             only: body[8] & 1 != 0,
+            begun: body[8] & 2 != 0,
             session: body[9..25].try_into().unwrap(),
             received: number(body, 25),
-            held: (33..body.len()).step_by(8).map(|at| number(body, at)).collect(),
+            past: number(body, 33),
+            held: (41..body.len()).step_by(8).map(|at| number(body, at)).collect(),
         })
     }
 }
 
-/// The decider's answer.
+/// The decider's choice. Choices of this program count up.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Chosen {
     pub session: SessionId,
     pub received: u64,
+    pub order: u64,
+    pub past: u64,
 }
 
+static CHOICES: AtomicU64 = AtomicU64::new(1);
+
 impl Chosen {
-    /// The answer that begins a new session.
+    /// The choice for a new session.
     pub fn new() -> Chosen {
-        Chosen { session: keys::random(), received: 0 }
+        Chosen::of(keys::random(), 0)
+    }
+
+    /// The next choice, for a session of which `received` records have come.
+    pub fn of(session: SessionId, received: u64) -> Chosen {
+        Chosen { session, received, order: CHOICES.fetch_add(1, Ordering::Relaxed), past: 0 }
     }
 
     /// The frame.
     pub fn encode(&self) -> Vec<u8> {
+        let numbers = [self.received, self.order, self.past].map(u64::to_be_bytes).concat();
         let mut out = Vec::new();
-        frame(&mut out, CHOSEN, &[&self.session[..], &self.received.to_be_bytes()].concat());
+        frame(&mut out, CHOSEN, &[&self.session[..], &numbers].concat());
         out
     }
 
     pub fn decode(body: &[u8]) -> Result<Chosen> {
-        if body.len() < 24 || body[..16] == [0; 16] {
-            return Err(format!("a choice that must not be: {}", hex::encode(body)));
+        if body.len() < 40 || body[..16] == [0; 16] {
+            return Err(format!("a choice of {} bytes, or of no session", body.len()));
         }
-        Ok(Chosen { session: body[..16].try_into().unwrap(), received: number(body, 16) })
+        let session = body[..16].try_into().unwrap();
+        Ok(Chosen { session, received: number(body, 16), order: number(body, 24), past: number(body, 32) })
     }
 }
 

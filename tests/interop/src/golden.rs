@@ -65,6 +65,7 @@ impl Checker {
             lost_after: 120_000,
             resume: 30_000,
             unacked: 0,
+            flags: 0,
         };
         Ok(Us { identity, network: network.clone(), hello })
     }
@@ -211,7 +212,7 @@ fn records(c: &mut Checker, cipher: &str, mut a: Records, mut b: Records) -> Res
         c.same(&format!("{cipher} key to initiator"), &key)?;
     }
     c.same(&format!("{cipher} to responder, nonces 0 and 1, record A"), &a.seal(frame::control(&claim), &claim)?)?;
-    let chosen = frame::Chosen { session: [0x77; 16], received: 0 }.encode();
+    let chosen = frame::Chosen { session: [0x77; 16], received: 0, order: 0, past: 0 }.encode();
     c.same("header B", &frame::control(&chosen).encode())?;
     c.same("body B (chosen)", &chosen)?;
     c.same(&format!("{cipher} to initiator, nonces 0 and 1, record B"), &b.seal(frame::control(&chosen), &chosen)?)?;

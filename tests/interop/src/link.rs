@@ -37,6 +37,7 @@ impl Us {
             lost_after: 120_000,
             resume: 30_000,
             unacked: 8 << 20,
+            flags: 0,
         };
         Us { identity, network: Network::new(network.as_bytes()), hello }
     }
@@ -310,6 +311,7 @@ pub struct Link {
     pub them: Hello,
     pub us: Us,
     pub aes: bool,
+    pub initiator: bool,
 }
 
 impl Link {
@@ -341,13 +343,14 @@ impl Link {
 
     fn finish(wire: Wire, state: HandshakeState, us: &Us, them: Hello) -> Result<Link> {
         let aes = us.hello.ciphers & them.ciphers & 2 != 0;
-        Ok(Link { wire, records: Records::new(state, aes)?, them, us: us.clone(), aes })
+        let initiator = state.is_initiator();
+        Ok(Link { wire, records: Records::new(state, aes)?, them, us: us.clone(), aes, initiator })
     }
 
     /// A link on a stream inside sealed datagrams.
-    pub fn inside(conn: TcpStream, us: &Us, them: Hello, aes: bool) -> Link {
+    pub fn inside(conn: TcpStream, us: &Us, them: Hello, aes: bool, initiator: bool) -> Link {
         let records = Records { cipher: Cipher::Plain, sent: 0, received: 0 };
-        Link { wire: Wire::new(conn), records, them, us: us.clone(), aes }
+        Link { wire: Wire::new(conn), records, them, us: us.clone(), aes, initiator }
     }
 
     /// Whether the choice between links is ours.

@@ -67,7 +67,7 @@ fn against(program: &str, document: &str, part: &str) -> Result<()> {
     for way in Way::all() {
         tally.run(&format!("over UDP: {}", way.name()), || udp::conversation(program, way));
     }
-    let others: [(&str, Scenario); 24] = [
+    let others: [(&str, Scenario); 25] = [
         ("a service that stops", scenarios::stopping),
         ("silence", scenarios::silence),
         ("dialled by another network", scenarios::dialled_by_another_network),
@@ -77,6 +77,7 @@ fn against(program: &str, document: &str, part: &str) -> Result<()> {
         ("a ping behind the claim", scenarios::ping_behind_the_claim),
         ("links of a claimant", scenarios::links_of_a_claimant),
         ("links of a decider", scenarios::links_of_a_decider),
+        ("sessions that begin at once", scenarios::begun_at_once),
         ("a service that takes no sessions", scenarios::not_allowed),
         ("refused by us", scenarios::we_refuse),
         ("records that break the protocol", scenarios::broken_records),

@@ -288,7 +288,7 @@ pub fn lies(program: &str) -> Result<()> {
                 let theirs = claim(&mut link)?;
                 same((theirs.session, theirs.received), (s.id, s.sent))?;
                 s.seq = theirs.seq;
-                link.send_control(&Chosen { session: s.id, received }.encode())?;
+                link.send_control(&Chosen::of(s.id, received).encode())?;
             } else {
                 let ours = s.next_claim(received);
                 link.send_control(&ours.encode())?;
@@ -314,7 +314,7 @@ pub fn other_sessions(program: &str) -> Result<()> {
     let mut peer = Peer::start(program, "interop", &[])?;
     let us = peer.neighbour(false, true);
     // There is no session: a link for one only is refused, any other link is welcome.
-    let unknown = Claim { seq: 1, only: true, session: [9; 16], received: 3, held: vec![] };
+    let unknown = Claim { only: true, session: [9; 16], received: 3, ..Claim::new(1, &[]) };
     let mut link = peer.dial(&us)?;
     link.send_control(&unknown.encode())?;
     same(answer(&mut link)?, Answer::Refused(8))?;
@@ -325,7 +325,7 @@ pub fn other_sessions(program: &str) -> Result<()> {
     peer.event("connected")?;
     // Of a claim for another session, the one that there is ends.
     let mut other = peer.dial(&us)?;
-    other.send_control(&Claim { seq: 3, only: false, session: [8; 16], received: 0, held: vec![] }.encode())?;
+    other.send_control(&Claim { session: [8; 16], ..Claim::new(3, &[]) }.encode())?;
     let again = chosen(&mut other)?;
     expect(again.session != choice.session && again.session != [8; 16], "it is the same session")?;
     peer.event("lost")?;
@@ -333,7 +333,7 @@ pub fn other_sessions(program: &str) -> Result<()> {
     Session::new(other, again.session, 3).close()?;
     peer.event("lost")?;
 
-    for size in [0, 8, 32, 34, 40, 169] {
+    for size in [0, 8, 33, 40, 42, 48, 177] {
         let mut link = peer.dial(&us)?;
         let mut body = Vec::new();
         frame::frame(&mut body, frame::CLAIM, &vec![1; size]);
@@ -341,7 +341,7 @@ pub fn other_sessions(program: &str) -> Result<()> {
         turned_down(link, &format!("a claim of {size} bytes"))?;
     }
     let us = peer.neighbour(true, true);
-    for (what, body) in [("a choice of no session", vec![0; 24]), ("a choice of 23 bytes", vec![1; 23])] {
+    for (what, body) in [("a choice of no session", vec![0; 40]), ("a choice of 39 bytes", vec![1; 39])] {
         let mut link = peer.dial(&us)?;
         claim(&mut link)?;
         let mut out = Vec::new();

@@ -346,7 +346,7 @@ pub fn links_of_a_claimant(program: &str) -> Result<()> {
         same(answer(&mut link)?, Answer::Refused(3))?;
         // One that names the session as well is no better than the link it has.
         let mut link = peer.dial(&us)?;
-        let named = Claim { seq, only: seq == 7, session: first.id, received: 0, held };
+        let named = Claim { only: seq == 7, session: first.id, ..Claim::new(seq, &held) };
         if seq > 5 {
             link.send_control(&named.encode())?;
             same(answer(&mut link)?, Answer::Refused(3))?;
@@ -389,7 +389,7 @@ pub fn links_of_a_decider(program: &str) -> Result<()> {
     let mut other = peer.dial(&us)?;
     let second = claim(&mut other)?;
     expect(second.seq > first.seq, "the claims do not count up")?;
-    same(&second, &Claim { seq: second.seq, only: false, session: s.id, received: 0, held: vec![first.seq] })?;
+    same(&second, &Claim { session: s.id, ..Claim::new(second.seq, &[first.seq]) })?;
     other.send_control(&frame::reason(frame::REFUSED, 3))?;
     expect(other.wire.closed(Duration::from_secs(5)), "a refused link was not closed")?;
     s.send_message(1, b"still here")?;
@@ -397,12 +397,75 @@ pub fn links_of_a_decider(program: &str) -> Result<()> {
 
     // Chosen with another session on a further link says that we have given up the first.
     let mut third = peer.dial(&us)?;
-    same(claim(&mut third)?, Claim { seq: second.seq + 1, only: false, session: s.id, received: 1, held: vec![first.seq] })?;
+    same(claim(&mut third)?, Claim { session: s.id, received: 1, ..Claim::new(second.seq + 1, &[first.seq]) })?;
     third.send_control(&Chosen::new().encode())?;
     expect(s.link.wire.closed(Duration::from_secs(5)), "the link that was given up is still open")?;
     peer.event("lost")?;
     peer.event("connected")?;
     drop(third);
+    peer.quit()
+}
+
+/// Sessions that begin behind the third flight, with messages, before anybody is
+/// asked: by us and by the peer, whoever decides; and one whose link is refused.
+pub fn begun_at_once(program: &str) -> Result<()> {
+    let mut peer = Peer::start(program, "interop", &["--echo"])?;
+    for decider in [true, false] {
+        let us = peer.neighbour(decider, true);
+        let mut link = peer.dial(&us)?;
+        expect(link.them.flags & frame::READY != 0, "the peer does not say that it would take a session")?;
+        let name = keys::random();
+        let first = if decider { Chosen::of(name, 0).encode() } else { Claim { begun: true, session: name, ..Claim::new(1, &[]) }.encode() };
+        link.send_control(&first)?;
+        let mut s = Session::new(link, name, 1);
+        s.send_message(1, b"at once")?;
+        match answer(&mut s.link)? {
+            Answer::Claim(c) if decider => same((c.session, c.received), (name, 0))?,
+            Answer::Chosen(c) if !decider => same((c.session, c.received), (name, 0))?,
+            other => return Err(format!("{other:?} to a session that was begun")),
+        }
+        same(s.message()?, (1, b"at once".to_vec()))?;
+        peer.event("connected")?;
+        s.close()?;
+        peer.event("lost")?;
+    }
+    for (decider, again) in [(true, false), (false, false), (true, true), (false, true)] {
+        let mut us = peer.neighbour(decider, true);
+        us.hello.flags = frame::READY;
+        let id = us.identity.id();
+        let door = peer.invite(&id)?;
+        let mut link = peer.accept_at(&door, &us)?;
+        peer.event("connected")?;
+        peer.command(&format!("send {} at once", hex::encode(id)))?;
+        let mut first = answer(&mut link)?;
+        if again {
+            link.send_control(&frame::reason(frame::REFUSED, 3))?;
+            link = peer.accept_at(&door, &us)?;
+            first = if decider { answer(&mut link)? } else { first };
+        }
+        let (name, seq) = match first {
+            // The decider may have another name for it.
+            Answer::Claim(c) if decider && c.begun && c.session != [0; 16] => (keys::random(), c.seq),
+            Answer::Chosen(c) if !decider && c.received == 0 => (c.session, 1),
+            other => return Err(format!("{other:?} where a session begins")),
+        };
+        if decider {
+            link.send_control(&Chosen::of(name, 0).encode())?;
+        } else if again {
+            // It was refused, so the peer asks; we name no session, and it is chosen all the same.
+            link.send_control(&Claim::new(2, &[]).encode())?;
+            same(chosen(&mut link)?.session, name)?;
+        } else {
+            link.send_control(&Claim { session: name, ..Claim::new(1, &[]) }.encode())?;
+        }
+        let mut s = Session::new(link, name, seq);
+        same(s.message()?.1, b"at once".to_vec())?;
+        s.send_message(1, b"and back")?;
+        same(s.message()?.1, b"and back".to_vec())?;
+        s.close()?;
+        peer.event("lost")?;
+    }
+    expect(!peer.has("connected"), "a session began twice")?;
     peer.quit()
 }
 

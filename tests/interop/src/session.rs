@@ -82,8 +82,11 @@ pub fn answer(link: &mut Link) -> Result<Answer> {
     }
 }
 
-/// Reads the other side's claim.
+/// Reads the other side's claim, which on a link that we have dialled must be asked for.
 pub fn claim(link: &mut Link) -> Result<Claim> {
+    if link.initiator {
+        link.send_control(&[])?;
+    }
     match answer(link)? {
         Answer::Claim(c) if c.seq > 0 => Ok(c),
         other => Err(format!("{other:?} where a claim was due")),
@@ -103,7 +106,7 @@ impl Session {
     pub fn adopt(mut link: Link, seq: u64) -> Result<Session> {
         if link.decider() {
             let claim = claim(&mut link)?;
-            if claim != Claim::new(claim.seq, &[]) {
+            if claim != (Claim { past: claim.past, ..Claim::new(claim.seq, &[]) }) {
                 return Err(format!("{claim:?} where a first claim was due"));
             }
             let choice = Chosen::new();
@@ -144,7 +147,7 @@ impl Session {
     /// `received` records.
     pub fn next_claim(&mut self, received: u64) -> Claim {
         self.seq += 1;
-        Claim { seq: self.seq, only: true, session: self.id, received, held: vec![] }
+        Claim { only: true, session: self.id, received, ..Claim::new(self.seq, &[]) }
     }
 
     /// Goes on over another link, telling that `told` records have come: at most all,
@@ -157,7 +160,7 @@ impl Session {
                 return Err(format!("{claim:?} for the session {} of the claim {}", hex::encode(self.id), self.seq));
             }
             self.seq = claim.seq;
-            link.send_control(&Chosen { session: self.id, received: told }.encode())?;
+            link.send_control(&Chosen::of(self.id, told).encode())?;
             claim.received
         } else {
             link.send_control(&self.next_claim(told).encode())?;

@@ -40,7 +40,7 @@ fn link(peer: &mut Peer, us: &Us, dial: bool) -> Result<(Link, Tunnel)> {
     let (them, aes) = (inner.assoc.them.clone(), inner.assoc.aes);
     let t = tunnel(inner)?;
     let conn = t.conn.try_clone().map_err(|e| e.to_string())?;
-    Ok((Link::inside(conn, us, them, aes), t))
+    Ok((Link::inside(conn, us, them, aes, dial), t))
 }
 
 /// A session over sealed datagrams: messages small and large, datagrams, an orderly end.
