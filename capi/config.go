@@ -231,6 +231,9 @@ func (c *config) loadJSON(text []byte) error {
 	to.Listen = append(to.Listen, from.Listen...)
 	to.Contacts = append(to.Contacts, from.Contacts...)
 	to.STUN = append(to.STUN, from.STUN...)
+	if from.Only != nil {
+		to.Only = from.Only
+	}
 	if from.AppID != nil {
 		to.AppID = from.AppID
 	}
@@ -278,7 +281,7 @@ func (c *config) forService() (crust.Config, error) {
 	cfg := c.cfg
 	cfg.Listen = slices.Clone(cfg.Listen)
 	cfg.Contacts = slices.Clone(cfg.Contacts)
-	cfg.STUN = slices.Clone(cfg.STUN)
+	cfg.STUN, cfg.Only = slices.Clone(cfg.STUN), slices.Clone(cfg.Only)
 	cfg.AppID = slices.Clone(cfg.AppID)
 	err := checkEnvironment(&cfg)
 	switch {

@@ -130,6 +130,12 @@ func (s *Service) adopt(link *secure.Link, a adoption) (*peer, error) {
 	case id == s.ID():
 		link.Conn.Close() //nolint:errcheck // it is our own
 		return nil, &Error{Op: "connect", Peer: id, Endpoint: a.endpoint, Code: CodeSelf, Err: errSelf}
+	case s.unwanted(id, &a):
+		if a.admit == nil { // it was dialled, and the peer does not know us yet
+			link.Conn.Close() //nolint:errcheck // it carries nothing
+			return nil, s.notAllowed(id, a.endpoint)
+		}
+		err = refusal{wire.ReasonNotAllowed}
 	case a.uninvited() && !s.accept.Load() && s.find(id) == nil: // a session may get another link
 		err = refusal{wire.ReasonNotAllowed}
 	default:

@@ -145,6 +145,11 @@ type Config struct {
 	// it; NAT says which could not be. They are asked in clear, so that an observer sees
 	// STUN where the rest looks like random bytes. nil means none.
 	STUN []string
+	// Only are the ways in which links may come about: for policies, and for tests. A
+	// link in another way is not tried, or refused after authentication with
+	// CodeNotAllowed. Dials count as Mapped when a router of the peer passes them on,
+	// as Dialed otherwise. nil means all.
+	Only []How
 	// Contacts are the fallback endpoints of Bootstrap.
 	Contacts []Contact
 	// Cipher restricts the record cipher. Zero means CipherAuto.
@@ -317,7 +322,7 @@ func (c Config) check() (Config, error) {
 	if err := c.checkRelay(); err != nil {
 		return Config{}, err
 	}
-	if err := errors.Join(c.checkPortMap(), c.checkSTUN()); err != nil {
+	if err := errors.Join(c.checkPortMap(), c.checkSTUN(), c.checkOnly()); err != nil {
 		return Config{}, err
 	}
 	for _, contact := range c.Contacts {
@@ -329,7 +334,8 @@ func (c Config) check() (Config, error) {
 		everywhere := netip.AddrPortFrom(netip.IPv6Unspecified(), 0)
 		c.Listen = []Endpoint{endpoint.New(TCP, everywhere), endpoint.New(UTP, everywhere)}
 	}
-	c.Listen, c.Contacts, c.STUN = slices.Clone(c.Listen), slices.Clone(c.Contacts), slices.Clone(c.STUN)
+	c.Listen, c.Contacts = slices.Clone(c.Listen), slices.Clone(c.Contacts)
+	c.STUN, c.Only = slices.Clone(c.STUN), slices.Clone(c.Only)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -72,6 +72,7 @@ var configKeys = map[string]func(*configText, json.RawMessage) error{
 	"listen":           func(t *configText, v json.RawMessage) error { return readList(v, ParseEndpoint, &t.cfg.Listen) },
 	"contacts":         func(t *configText, v json.RawMessage) error { return readList(v, ParseContact, &t.cfg.Contacts) },
 	"stun":             func(t *configText, v json.RawMessage) error { return readList(v, ParseSTUNServer, &t.cfg.STUN) },
+	"only":             func(t *configText, v json.RawMessage) error { return readList(v, ParseHow, &t.cfg.Only) },
 	"no_listen":        func(t *configText, v json.RawMessage) error { return readBool(v, &t.cfg.NoListen) },
 	"no_network_watch": func(t *configText, v json.RawMessage) error { return readBool(v, &t.cfg.NoNetworkWatch) },
 	"no_accept":        func(t *configText, v json.RawMessage) error { return readBool(v, &t.cfg.NoAccept) },

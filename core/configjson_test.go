@@ -26,6 +26,7 @@ const everyKey = `{
 	"role": "client",
 	"cipher": "chacha20-poly1305",
 	"listen": ["tcp://127.0.0.1:5483", "[::1]:0"],
+	"only": ["dialed", "relayed"],
 	"stun": ["stun.example.org:3478", "203.0.113.9"],
 	"contacts": ["203.0.113.5:5483", "tcp://[2001:db8::1]:40000#` + peerText + `"],
 	"no_listen": true,
@@ -80,7 +81,7 @@ func TestParseConfigJSONReadsEveryKey(t *testing.T) {
 		MaxHandshakesPerAddress: 12, MaxConnects: 13,
 		ResumeWindow: 14 * time.Millisecond, NoResume: true, ResendBuffer: 15,
 		Relay: RelayData, RelayCircuits: 16, RelayPerPeer: 17, RelayBytesPerSecond: 18, RelayBytesPerCircuit: 19,
-		RelayLifetime: 20 * time.Millisecond, STUN: []string{"stun.example.org:3478", "203.0.113.9"}, PortMap: PortMapOff, ExternalPort: 21,
+		RelayLifetime: 20 * time.Millisecond, Only: []How{Dialed, Relayed}, STUN: []string{"stun.example.org:3478", "203.0.113.9"}, PortMap: PortMapOff, ExternalPort: 21,
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got\n%+v, want\n%+v", got, want)

@@ -392,6 +392,9 @@ func (s *Service) try(ctx context.Context, ep Endpoint, expect PeerID) (*secure.
 	if err := checkTransport(ep); err != nil {
 		return nil, err
 	}
+	if !s.allows(Dialed, Mapped) {
+		return nil, s.notAllowed(expect, ep)
+	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.HandshakeTimeout)
 	defer cancel()
 	if ep.Transport == UTP {

@@ -90,6 +90,9 @@ func (h *hole) Close() error                        { return h.conn.Close() }
 // Both letters are as they were written. round is how long the answer to ours took,
 // zero for the side that was sought.
 func (s *Service) punch(a *attempt, id meetingID, mine, theirs wire.Letter, round time.Duration) *punching {
+	if !s.allows(Punched) {
+		return nil
+	}
 	key, err := s.secure.NewProbeKey(a.peer, id)
 	if err != nil {
 		return nil

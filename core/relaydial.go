@@ -54,6 +54,9 @@ func (s *Service) raceRelays(ctx context.Context, id PeerID) (*secure.Link, Endp
 		p  *peer
 		ep Endpoint
 	}
+	if !s.allows(Relayed) {
+		return nil, Endpoint{}, s.notAllowed(id, Endpoint{})
+	}
 	ways := make(map[netip.AddrPort]way)
 	var steps []dial.Step
 	for _, p := range s.relaysFor(id) {

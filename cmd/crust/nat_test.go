@@ -101,6 +101,9 @@ func TestSTUNFlag(t *testing.T) {
 			t.Errorf("%s: exit code %d, %q", command, code, stderr)
 		}
 	}
+	if _, stderr, code := invoke("peer", "--only", "dialed,teleported"); code != exitUsage || !strings.Contains(stderr, "teleported") {
+		t.Errorf("--only: exit code %d, %q", code, stderr)
+	}
 	stdout, stderr, code := invoke("doctor", "--json", "--stun", "127.0.0.1:1")
 	if code != exitFailure || !strings.Contains(stderr, "no server has answered") || !strings.Contains(stdout, `"servers":[{"server":"127.0.0.1:1","seen":"","error":"no answer"}]`) {
 		t.Errorf("nobody there: exit code %d, %q, %q", code, stdout, stderr)

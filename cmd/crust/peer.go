@@ -27,6 +27,7 @@ type peerFlags struct {
 	appID     string
 	contacts  []string
 	stun      []string
+	only      []string
 	bootstrap bool
 	role      string
 	noAccept  bool
@@ -75,6 +76,7 @@ its input open: tail -f /dev/null | crust peer --echo
 	flags.StringVar(&f.network, "network", "", "`NAME` of the network; peers of different names never connect (default the public network)")
 	flags.StringVar(&f.identity, "identity", "", "`FILE` that holds the secret key, created with mode 0600 if missing (default a fresh identity)")
 	flags.StringVar(&f.appID, "app-id", "", "`TEXT` of up to 256 bytes that peers are shown")
+	flags.StringSliceVar(&f.only, "only", nil, "`WAY,...` in which links may come about: dialed, accepted, mapped, punched, relayed (default all)")
 	flags.StringArrayVar(&f.stun, "stun", nil, "`HOST:PORT` of a STUN server to ask, in clear, what it sees of the UDP socket; repeatable")
 	flags.StringArrayVar(&f.contacts, "contact", nil, "`ENDPOINT[#PEER]` to bootstrap from; repeatable")
 	flags.BoolVar(&f.bootstrap, "bootstrap", false, "connect to the first contact that answers")
@@ -88,6 +90,7 @@ its input open: tail -f /dev/null | crust peer --echo
 	flags.BoolVar(&f.json, "json", false, "one JSON object per line, for programs")
 	flags.StringVar(&f.config, "config", "", "`FILE` with settings as JSON (docs/CONFIG.md); a flag given beside it replaces its setting")
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{"node", "client"}, cobra.ShellCompDirectiveNoFileComp)))
+	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("only", cobra.FixedCompletions([]string{"dialed", "accepted", "mapped", "punched", "relayed"}, cobra.ShellCompDirectiveNoFileComp)))
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("relay", cobra.FixedCompletions([]string{"off", "signal", "data"}, cobra.ShellCompDirectiveNoFileComp)))
 	for _, name := range []string{"listen", "live-port", "port-rotation", "external-port", "resume-window", "network", "app-id", "contact", "stun"} {
 		cobra.CheckErr(cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions))
@@ -204,15 +207,8 @@ func (f *peerFlags) check(cmd *cobra.Command, cfg *crust.Config) error {
 		}
 		cfg.Relay = mode
 	}
-	if given("stun") {
-		cfg.STUN = nil
-		for _, text := range f.stun {
-			server, err := crust.ParseSTUNServer(text)
-			if err != nil {
-				return usagef("--stun: %w", err)
-			}
-			cfg.STUN = append(cfg.STUN, server)
-		}
+	if err := f.checkWays(given, cfg); err != nil {
+		return err
 	}
 	if given("contact") {
 		cfg.Contacts = nil
@@ -222,6 +218,31 @@ func (f *peerFlags) check(cmd *cobra.Command, cfg *crust.Config) error {
 				return usagef("--contact: %w", err)
 			}
 			cfg.Contacts = append(cfg.Contacts, contact)
+		}
+	}
+	return nil
+}
+
+// checkWays is check for --only and --stun.
+func (f *peerFlags) checkWays(given func(string) bool, cfg *crust.Config) error {
+	if given("only") {
+		cfg.Only = nil
+		for _, text := range f.only {
+			how, err := crust.ParseHow(text)
+			if err != nil {
+				return usagef("--only: %w", err)
+			}
+			cfg.Only = append(cfg.Only, how)
+		}
+	}
+	if given("stun") {
+		cfg.STUN = nil
+		for _, text := range f.stun {
+			server, err := crust.ParseSTUNServer(text)
+			if err != nil {
+				return usagef("--stun: %w", err)
+			}
+			cfg.STUN = append(cfg.STUN, server)
 		}
 	}
 	return nil

@@ -549,8 +549,8 @@ func TestExternal(t *testing.T) {
 
 // TestNames checks what people read.
 func TestNames(t *testing.T) {
-	got := fmt.Sprint(UDP, TCP, None, Tentative, Confirmed, Confidence(9), AskVotes, AskSample, AskPort, AskStranger, AskNeighbour, AskHairpin, Probe(9))
-	if want := "udp tcp none tentative confirmed confirmed votes sample port stranger neighbour hairpin hairpin"; got != want {
+	got := fmt.Sprint(UDP, TCP, None, Tentative, Confirmed, Confidence(9), AskVotes, AskSample, AskPort, AskStranger, AskNeighbour, AskHairpin, AskSocket, Probe(9))
+	if want := "udp tcp none tentative confirmed confirmed votes sample port stranger neighbour hairpin socket socket"; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
 }

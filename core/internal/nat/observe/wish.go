@@ -26,11 +26,13 @@ const (
 	AskNeighbour
 	// AskHairpin: send a probe to our own external endpoint (SetHairpin).
 	AskHairpin
+	// AskSocket: ask observers of different networks about one socket (Observe).
+	AskSocket
 )
 
 // String returns the name without "Ask", in lower case.
 func (p Probe) String() string {
-	return [...]string{"votes", "sample", "port", "stranger", "neighbour", "hairpin"}[min(p, AskHairpin)]
+	return [...]string{"votes", "sample", "port", "stranger", "neighbour", "hairpin", "socket"}[min(p, AskSocket)]
 }
 
 // Wish is what should be measured, not before At.
@@ -73,6 +75,9 @@ func (m *Machine) Wishes(f Flow, now time.Time) []Wish {
 		wish(AskVotes, now)
 	} else {
 		wish(AskVotes, dialled[electing-1].at.Add(voteRenewal))
+	}
+	if j.NAT.Mapping == wire.DependsUnknown && len(v.dialled)+len(v.inbound) > 0 {
+		wish(AskSocket, now)
 	}
 	if j.NAT.Mapping >= wire.AddressDependent {
 		wish(AskSample, v.nextSample(j.ports, now))
