@@ -111,7 +111,7 @@ func fillPort(out *natPort, m *crust.MappedPort, now time.Time) {
 	if m.Gateway.IsValid() {
 		putText(out.gateway[:], fit(m.Gateway.String(), len(out.gateway)-1))
 	}
-	putText(out.means[:], fit(m.Means, len(out.means)-1))
+	putText(out.means[:], fit(m.Means.String(), len(out.means)-1))
 	if m.Err != nil {
 		out.code = C.int32_t(crust.CodeOf(m.Err))
 		putText(out.text[:], fit(m.Err.Error(), len(out.text)-1))

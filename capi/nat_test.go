@@ -52,7 +52,7 @@ func TestNATPort(t *testing.T) {
 		return ep
 	}
 	fillPort(&out, &crust.MappedPort{
-		Internal: ep("tcp://192.168.1.2:5483"), External: ep("tcp://203.0.113.5:7"), Means: "pcp", Gateway: netip.MustParseAddr("192.168.1.1"),
+		Internal: ep("tcp://192.168.1.2:5483"), External: ep("tcp://203.0.113.5:7"), Means: crust.MeansPCP, Gateway: netip.MustParseAddr("192.168.1.1"),
 		Expires: now.Add(time.Minute), Double: true, Err: &crust.Error{Op: "map", Code: crust.CodeTimeout},
 	}, now)
 	text := fmt.Sprint(out.code, out.twice, out.expires_ms)

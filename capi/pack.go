@@ -173,8 +173,11 @@ type rare struct {
 
 func rareOf(e *crust.Event) rare {
 	r := rare{data: e.Data, endpoint: e.Endpoint().String()}
-	if e.Type == crust.EventConnected {
+	switch e.Type {
+	case crust.EventConnected:
 		r.data = e.AppID()
+	case crust.EventPortMapped, crust.EventPortUnmapped:
+		r.data = []byte(e.Internal().String())
 	}
 	if err := e.Err(); err != nil {
 		r.text = fit(err.Error(), math.MaxInt)
@@ -268,6 +271,9 @@ func fillRare(o *event, e *crust.Event, mem *region) {
 		role: uint8(e.Role()), how: uint8(e.How()), count: uint32(min(e.Count(), math.MaxUint32)),
 		token: e.Token, size: uint64(len(r.data)), tookUS: uint64(max(e.Took().Microseconds(), 0)), bytes: e.Bytes(),
 		endpoint: mem.putString(r.endpoint), text: mem.putString(r.text),
+	}
+	if means := e.Means(); means != 0 {
+		o.count, o.tookUS = uint32(means), uint64(max(e.Lease().Microseconds(), 0))
 	}
 	if len(r.data) > 0 {
 		o.data = mem.put(r.data)

@@ -124,6 +124,23 @@ func (h How) String() string {
 	return "unknown"
 }
 
+// Means is how a router was asked for a port.
+type Means uint8
+
+const (
+	MeansPCP         Means = 1 // RFC 6887
+	MeansUPnPIGD2    Means = 2
+	MeansUPnPPinhole Means = 3 // UPnP, to open a firewall for IPv6
+	MeansNATPMP      Means = 4 // RFC 6886
+	MeansUPnPIGD1    Means = 5
+)
+
+// String returns "pcp", "upnp-igd2", "upnp-pinhole", "nat-pmp", "upnp-igd1", or ""
+// for none.
+func (m Means) String() string {
+	return wordOf(m, "", "pcp", "upnp-igd2", "upnp-pinhole", "nat-pmp", "upnp-igd1")
+}
+
 // Role tells what a peer is to the network.
 type Role uint8
 
@@ -159,7 +176,7 @@ type detail struct {
 	appID    []byte
 	endpoint endpoint.Endpoint
 	internal endpoint.Endpoint
-	means    string
+	means    Means
 	took     time.Duration
 	lease    time.Duration
 	count    uint64
@@ -194,9 +211,8 @@ func (e *Event) Endpoint() Endpoint { return e.more().endpoint }
 // and the port of a listener.
 func (e *Event) Internal() Endpoint { return e.more().internal }
 
-// Means returns how a router was asked: "pcp", "nat-pmp", "upnp-igd1", "upnp-igd2"
-// or, to open the firewall of IPv6, "upnp-pinhole".
-func (e *Event) Means() string { return e.more().means }
+// Means returns how a router was asked.
+func (e *Event) Means() Means { return e.more().means }
 
 // Lease returns for how long a router has given a port, from the event on; 0 means
 // for ever.

@@ -85,7 +85,7 @@ type mapping struct {
 
 // remap has the wishes follow the listeners. It may be called with any lock held.
 func (s *Service) remap() {
-	if s.cfg.mapper == nil {
+	if s.cfg.mapper == nil || s.ctx.Err() != nil { // at the end all is given back at once
 		return
 	}
 	m := &s.mapping
@@ -318,14 +318,14 @@ func (s *Service) mappingsChanged() {
 	lost := false
 	for _, old := range before {
 		if !slices.ContainsFunc(now, func(n portmap.Mapping) bool { return sameMapping(old, n) }) {
-			d := &detail{endpoint: externalOf(old), internal: internalOf(old), means: old.Means.String(), err: m.why(old, now, report)}
+			d := &detail{endpoint: externalOf(old), internal: internalOf(old), means: Means(old.Means), err: m.why(old, now, report)}
 			calls, lost = append(calls, s.events.add(Event{Type: EventPortUnmapped, detail: d})), true
 		}
 	}
 	for _, n := range now {
 		at := slices.IndexFunc(before, func(old portmap.Mapping) bool { return sameMapping(old, n) })
 		if at < 0 || before[at].Means != n.Means || before[at].Gateway != n.Gateway || before[at].Double != n.Double {
-			d := &detail{endpoint: externalOf(n), internal: internalOf(n), means: n.Means.String(), err: doubleError(n)}
+			d := &detail{endpoint: externalOf(n), internal: internalOf(n), means: Means(n.Means), err: doubleError(n)}
 			if !n.Expires.IsZero() {
 				d.lease = max(time.Until(n.Expires), time.Millisecond)
 			}
@@ -430,6 +430,12 @@ func (s *Service) refreshMapping() {
 	}
 }
 
+// The numbers are those of portmap.
+var (
+	_ = [1]struct{}{}[MeansPCP-Means(portmap.PCP)]
+	_ = [1]struct{}{}[MeansUPnPIGD1-Means(portmap.IGD1)]
+)
+
 // MappedPort is a port of a listener that a router passes on, or why it does not.
 type MappedPort struct {
 	// Internal is where the port leads: an address of this machine, behind which the
@@ -437,8 +443,8 @@ type MappedPort struct {
 	Internal Endpoint
 	// External is where others reach it; zero: nowhere, and Err says why.
 	External Endpoint
-	// Means is how the router was asked: see Event.Means. "" when there is no mapping.
-	Means string
+	// Means is how the router was asked; 0 when there is no mapping.
+	Means Means
 	// Gateway is the router; the zero Addr when it is not known.
 	Gateway netip.Addr
 	// Expires is when the router drops it unless it is renewed, which it is at half of
@@ -480,7 +486,7 @@ func (s *Service) mappedPorts() (ports []MappedPort) {
 				one.Err = mapError(one.Internal, whyNot(report, i, w))
 			} else {
 				m := all[at]
-				one.External, one.Means, one.Gateway, one.Expires, one.Double = externalOf(m), m.Means.String(), m.Gateway, m.Expires, m.Double
+				one.External, one.Means, one.Gateway, one.Expires, one.Double = externalOf(m), Means(m.Means), m.Gateway, m.Expires, m.Double
 			}
 			ports = append(ports, one)
 		}
@@ -493,6 +499,11 @@ func (s *Service) mappedPorts() (ports []MappedPort) {
 
 // whyNot says why the router behind an interface does not pass a port on.
 func whyNot(report portmap.Report, i portmap.Interface, w portmap.Want) error {
+	for _, way := range report.Ways { // by another way the same router may give another reason
+		if way.Interface == i && errors.Is(way.Err, portmap.ErrNoExternal) {
+			return way.Err
+		}
+	}
 	for _, f := range report.Failures {
 		if f.Interface == i && f.Want.Protocol == w.Protocol && f.Want.Port == w.Port {
 			return f.Err

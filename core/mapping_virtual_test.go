@@ -337,8 +337,8 @@ func mappedTown(t *testing.T, natB string, gives bool, relay crust.RelayMode, f 
 				for range 2 {
 					e := a.past(t, crust.EventPortMapped)
 					if in, want := e.Internal(), e.Endpoint(); in.Addr.Addr().String() != "192.168.1.2" || want.Addr.Addr().String() != "203.0.113.1" ||
-						in.Transport != want.Transport || e.Means() != "pcp" || e.Lease() < 59*time.Minute || e.Err() != nil {
-						t.Errorf("mapped %v to %v by %q for %v, %v", want, in, e.Means(), e.Lease(), e.Err())
+						in.Transport != want.Transport || e.Means() != crust.MeansPCP || e.Lease() < 59*time.Minute || e.Err() != nil {
+						t.Errorf("mapped %v to %v by %v for %v, %v", want, in, e.Means(), e.Lease(), e.Err())
 					}
 				}
 			}
@@ -473,7 +473,7 @@ func TestMappingReport(t *testing.T) {
 			t.Fatalf("%+v", report)
 		}
 		for _, m := range report {
-			if m.Err != nil || m.Double || m.Means != "pcp" || m.External.Addr.Addr().String() != "203.0.113.1" || m.Internal.Addr.Addr().String() != "192.168.1.2" ||
+			if m.Err != nil || m.Double || m.Means != crust.MeansPCP || m.External.Addr.Addr().String() != "203.0.113.1" || m.Internal.Addr.Addr().String() != "192.168.1.2" ||
 				m.Gateway.String() != "192.168.1.1" || time.Until(m.Expires) < 58*time.Minute {
 				t.Errorf("%+v", m)
 			}

@@ -278,12 +278,24 @@ enum {
                                            crust_send_receipt */
     CRUST_EVENT_DATAGRAM          = 17, /* peer, data (not NULL, also when empty), len */
     CRUST_EVENT_LISTENER_STOPPED  = 18, /* endpoint: given up for a new port, by PORT_ROTATION; sessions live on */
-    CRUST_EVENT_NETWORK_CHANGED   = 19  /* count: how many addresses of this machine came or went; 0 when interfaces or
+    CRUST_EVENT_NETWORK_CHANGED   = 19, /* count: how many addresses of this machine came or went; 0 when interfaces or
                                            routes changed, it has slept, or the program said so */
+    CRUST_EVENT_PORT_MAPPED       = 20, /* endpoint: where others reach a listener through a router from now on; data:
+                                           the endpoint that it leads to, as text; count: CRUST_MEANS_*; took_us: for
+                                           how long, renewed in time, 0 for ever; code and text: OK, or UNREACHABLE when
+                                           another NAT is in front of the router, and then peers are not told. Again
+                                           when another router or means has taken over */
+    CRUST_EVENT_PORT_UNMAPPED     = 21  /* endpoint, data, count as before; code, text: OK when it was not wanted any
+                                           more, REPLACED when another endpoint is passed on instead */
 };
+#define CRUST_MEANS_PCP          1u /* how a router was asked */
+#define CRUST_MEANS_UPNP_IGD2    2u
+#define CRUST_MEANS_UPNP_PINHOLE 3u /* to open its firewall for IPv6 */
+#define CRUST_MEANS_NAT_PMP      4u
+#define CRUST_MEANS_UPNP_IGD1    5u
 #define CRUST_HOW_DIALED   1u
-#define CRUST_HOW_ACCEPTED 2u
-#define CRUST_HOW_MAPPED   3u
+#define CRUST_HOW_ACCEPTED 2u /* also where the peer came through a port that a router passes on */
+#define CRUST_HOW_MAPPED   3u /* dialled at a port that the peer's router passes on, as the peer said */
 #define CRUST_HOW_PUNCHED  4u
 #define CRUST_HOW_RELAYED  5u
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
 	crust "github.com/libcrust/libcrust/core"
 )
@@ -13,11 +14,24 @@ type natReport struct {
 	header
 	UDP       natFlow          `json:"udp"`
 	TCP       natFlow          `json:"tcp"`
+	Mapped    []mappedPort     `json:"mapped"`   // what routers pass on, and what they do not
 	External  []crust.Endpoint `json:"external"` // of both
 	Hairpin   *bool            `json:"hairpin"`  // of either; null when not tried
 	CGNAT     bool             `json:"cgnat"`
 	Reachable bool             `json:"reachable"`
 	Why       string           `json:"why"`
+}
+
+// mappedPort is a listener's port behind one router.
+type mappedPort struct {
+	Internal crust.Endpoint  `json:"internal"`
+	Endpoint *crust.Endpoint `json:"endpoint"` // null: nowhere
+	Means    string          `json:"means"`
+	Gateway  string          `json:"gateway"`
+	Lease    float64         `json:"lease_ms"` // 0: for ever, or no mapping
+	Double   bool            `json:"double,omitempty"`
+	Code     string          `json:"code"`
+	Error    string          `json:"error"`
 }
 
 // natFlow is what is known of one transport protocol.
@@ -48,7 +62,40 @@ func (r *natReport) text() string {
 	if r.CGNAT {
 		text += "\nthe NAT is a provider's"
 	}
+	for _, m := range r.Mapped {
+		text += "\n" + m.text()
+	}
 	return text + "\n" + reached + r.Why
+}
+
+// text describes the port for people.
+func (m *mappedPort) text() string {
+	if m.Endpoint == nil {
+		return "not mapped: " + m.Error
+	}
+	text := fmt.Sprintf("mapped: %s to %s by %s", m.Endpoint, m.Internal, m.Means)
+	if m.Double {
+		text += ", of no use to peers: another NAT is in front of the router"
+	}
+	return text
+}
+
+// portOf gives a port its names.
+func portOf(p crust.MappedPort) mappedPort {
+	m := mappedPort{Internal: p.Internal, Means: p.Means.String(), Double: p.Double, Code: crust.CodeOf(p.Err).String()}
+	if p.Err != nil {
+		m.Error = oneLine(p.Err)
+	}
+	if !p.External.IsZero() {
+		m.Endpoint = &p.External
+	}
+	if p.Gateway.IsValid() {
+		m.Gateway = p.Gateway.String()
+	}
+	if !p.Expires.IsZero() {
+		m.Lease = milliseconds(max(time.Until(p.Expires), 0))
+	}
+	return m
 }
 
 // text describes the flow for people.
@@ -87,8 +134,11 @@ func (f *natFlow) text() string {
 // natOf gives the facts their names.
 func natOf(r crust.NATReport) report {
 	out := &natReport{
-		UDP: natFlowOf(r.UDP), TCP: natFlowOf(r.TCP), External: []crust.Endpoint{}, // none are [], not null
+		UDP: natFlowOf(r.UDP), TCP: natFlowOf(r.TCP), Mapped: []mappedPort{}, External: []crust.Endpoint{}, // none are [], not null
 		CGNAT: r.CGNAT, Reachable: r.Reachable, Why: r.Why,
+	}
+	for _, p := range r.Mapped {
+		out.Mapped = append(out.Mapped, portOf(p))
 	}
 	for _, at := range r.TCP.External {
 		out.External = append(out.External, crust.Endpoint{Transport: crust.TCP, Addr: at})

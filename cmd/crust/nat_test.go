@@ -72,9 +72,12 @@ func TestNAT(t *testing.T) {
 	a := start(t)
 	a.tell("nat")
 	got := a.next("nat")
-	has(t, got, "udp", "tcp", "external", "hairpin", "cgnat", "reachable", "why")
+	has(t, got, "udp", "tcp", "mapped", "external", "hairpin", "cgnat", "reachable", "why")
 	if list, ok := got.fields["external"].([]any); !ok || len(list) != 0 || got.fields["hairpin"] != nil || got.fields["cgnat"] != false {
 		t.Errorf("got %s", got.raw)
+	}
+	if list, ok := got.fields["mapped"].([]any); !ok || len(list) != 0 {
+		t.Errorf("mapped is %v, want an empty list", got.fields["mapped"])
 	}
 	for _, flow := range []string{"udp", "tcp"} {
 		f, _ := got.fields[flow].(map[string]any)

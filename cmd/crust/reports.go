@@ -36,6 +36,23 @@ type (
 		header
 		Count uint64 `json:"count"`
 	}
+	mappedReport struct {
+		header
+		Endpoint crust.Endpoint `json:"endpoint"`
+		Internal crust.Endpoint `json:"internal"`
+		Means    string         `json:"means"`
+		Lease    float64        `json:"lease_ms"` // 0: for ever
+		Code     string         `json:"code"`
+		Error    string         `json:"error"` // "" unless peers cannot use it
+	}
+	unmappedReport struct {
+		header
+		Endpoint crust.Endpoint `json:"endpoint"`
+		Internal crust.Endpoint `json:"internal"`
+		Means    string         `json:"means"`
+		Code     string         `json:"code"`
+		Error    string         `json:"error"` // "" when it was not wanted any more
+	}
 	infoReport struct {
 		header
 		Info string `json:"info"`
@@ -168,6 +185,8 @@ func (*listenerStartedReport) name() string { return "listener_started" }
 func (*listenerFailedReport) name() string  { return "listener_failed" }
 func (*listenerStoppedReport) name() string { return "listener_stopped" }
 func (*networkChangedReport) name() string  { return "network_changed" }
+func (*mappedReport) name() string          { return "mapped" }
+func (*unmappedReport) name() string        { return "unmapped" }
 func (*infoReport) name() string            { return "info" }
 func (*connectedReport) name() string       { return "connected" }
 func (*connectFailedReport) name() string   { return "connect_failed" }
@@ -197,6 +216,20 @@ func (r *listenerStoppedReport) text() string {
 }
 func (r *networkChangedReport) text() string {
 	return fmt.Sprintf("the network has changed: %d addresses came or went", r.Count)
+}
+func (r *mappedReport) text() string {
+	text := fmt.Sprintf("a router passes %s on to %s (%s)", r.Endpoint, r.Internal, r.Means)
+	if r.Error != "" {
+		text += ", of no use to peers: " + r.Error
+	}
+	return text
+}
+func (r *unmappedReport) text() string {
+	text := fmt.Sprintf("no router passes %s on to %s any more", r.Endpoint, r.Internal)
+	if r.Error != "" {
+		text += ": " + r.Error
+	}
+	return text
 }
 func (r *infoReport) text() string { return "info for the other peer: " + r.Info }
 func (r *connectedReport) text() string {
@@ -291,6 +324,12 @@ func reportOf(e *crust.Event) report {
 		return &listenerStoppedReport{Endpoint: e.Endpoint()}
 	case crust.EventNetworkChanged:
 		return &networkChangedReport{Count: e.Count()}
+	case crust.EventPortMapped:
+		return &mappedReport{
+			Endpoint: e.Endpoint(), Internal: e.Internal(), Means: e.Means().String(), Lease: milliseconds(e.Lease()), Code: e.Code().String(), Error: why(e),
+		}
+	case crust.EventPortUnmapped:
+		return &unmappedReport{Endpoint: e.Endpoint(), Internal: e.Internal(), Means: e.Means().String(), Code: e.Code().String(), Error: why(e)}
 	case crust.EventConnectionInfo:
 		return &infoReport{Info: infoWord.EncodeToString(e.Data)}
 	case crust.EventConnected:

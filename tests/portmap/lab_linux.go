@@ -92,6 +92,7 @@ type Lab struct {
 	daemon  *exec.Cmd
 	stop    io.Closer // its shell's standard input
 	log     *os.File
+	zone    int // of conntrack, since the last boot
 }
 
 // holder is a process that keeps a namespace.
@@ -241,8 +242,21 @@ func (l *Lab) rules() error {
 	return execute(cmd)
 }
 
-// Boot forgets all mappings, as a router does that starts.
-func (l *Lab) Boot() error { return l.rules() }
+// Boot forgets all mappings and connections, as a router does that starts.
+func (l *Lab) Boot() error {
+	if err := l.rules(); err != nil {
+		return err
+	}
+	// What is known of connections ends with the zone that packets are in.
+	l.zone++
+	cmd := l.router.command("nft", "-f", "-")
+	cmd.Stdin = strings.NewReader(fmt.Sprintf(`table inet zone {
+  chain early { type filter hook prerouting priority raw; ct zone set %d; }
+  chain local { type filter hook output priority raw; ct zone set %d; }
+}
+`, l.zone, l.zone))
+	return execute(cmd)
+}
 
 // Start starts miniupnpd with lines added to its configuration, of which the ones
 // here count when they say the same.
@@ -324,6 +338,9 @@ func (l *Lab) Rules() ([]string, error) {
 // Outside runs f on a thread of the machine outside: sockets that it opens there
 // stay there.
 func (l *Lab) Outside(f func() error) error { return l.outside.do(f) }
+
+// OutsideCommand makes a command that runs on the machine outside.
+func (l *Lab) OutsideCommand(words ...string) *exec.Cmd { return l.outside.command(words...) }
 
 // Router runs f on a thread of the router.
 func (l *Lab) Router(f func() error) error { return l.router.do(f) }

@@ -10,7 +10,22 @@ import (
 	"time"
 )
 
-func TestMain(m *testing.M) { os.Exit(Main(m.Run)) }
+// tools is where the tests build what they run.
+var tools string
+
+func TestMain(m *testing.M) {
+	os.Exit(Main(func() int {
+		var err error
+		if tools, err = os.MkdirTemp("", "crust-portmap"); err != nil {
+			panic(err)
+		}
+		defer os.RemoveAll(tools)
+		if err := os.Setenv("CRUST_PORTMAP", "off"); err != nil { // but where a test is in its laboratory
+			panic(err)
+		}
+		return m.Run()
+	}))
+}
 
 func newLab(t *testing.T) *Lab {
 	t.Helper()

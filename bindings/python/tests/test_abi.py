@@ -149,6 +149,7 @@ class Numbers(TestCase):
         for prefix, kind in (
             ("CRUST_ROLE_", crust.Role),
             ("CRUST_HOW_", crust.How),
+            ("CRUST_MEANS_", crust.Means),
             ("CRUST_RELAY_", crust.Relay),
         ):
             declared = {

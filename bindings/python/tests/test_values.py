@@ -19,6 +19,8 @@ EVENTS: list[crust.Event] = [
     crust.ListenerStarted("tcp://127.0.0.1:1"),
     crust.ListenerStopped("tcp://127.0.0.1:1"),
     crust.NetworkChanged(2),
+    crust.PortMapped("tcp://203.0.113.5:1", "tcp://10.0.0.2:1", crust.Means.PCP, 3600.0, 0, ""),
+    crust.PortUnmapped("tcp://203.0.113.5:1", "tcp://10.0.0.2:1", crust.Means.PCP, 0, ""),
     crust.ListenerFailed("tcp://127.0.0.1:1", crust.Code.ADDRESS_IN_USE, "why"),
     crust.ConnectionInfo(7, b"info"),
     crust.Connected(PEER, 7, crust.How.DIALED, crust.Role.NODE, "tcp://127.0.0.1:1", b"app", 0.5),

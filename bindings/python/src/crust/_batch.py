@@ -37,13 +37,15 @@ from ._events import (
     MessagesDropped,
     MessageView,
     NetworkChanged,
+    PortMapped,
+    PortUnmapped,
     Resumed,
     Stopped,
     Suspended,
     Unknown,
     Writable,
 )
-from ._types import How, PeerId, Role
+from ._types import How, Means, PeerId, Role
 
 Data = TypeVar("Data", bytes, memoryview)
 
@@ -227,7 +229,7 @@ class Reader:
         """Decode one event that is no message and no datagram."""
         row = _EVENT.unpack_from(run.table, index * EVENT_SIZE)
         kind, code, _, _, _, _, token = row[:7]
-        peer_at, data_at, length, endpoint_at, text_at, _, _ = row[7:]
+        peer_at, data_at, length, endpoint_at, text_at, took_us, _ = row[7:]
         peer = self._peer(run, peer_at) if peer_at else None
         data = ctypes.string_at(data_at, length) if data_at else b""
         endpoint = _ffi.text(ctypes.string_at(endpoint_at)) if endpoint_at else ""
@@ -239,6 +241,11 @@ class Reader:
             return ListenerStopped(endpoint)
         if kind == _ffi.EVENT_NETWORK_CHANGED:
             return NetworkChanged(row[5])
+        if kind in (_ffi.EVENT_PORT_MAPPED, _ffi.EVENT_PORT_UNMAPPED):
+            at, means = (endpoint, _ffi.text(data)), Means(row[5])
+            if kind == _ffi.EVENT_PORT_UNMAPPED:
+                return PortUnmapped(*at, means, code, text)
+            return PortMapped(*at, means, took_us / 1e6, code, text)
         if kind == _ffi.EVENT_LISTENER_FAILED:
             return ListenerFailed(endpoint, code, text)
         if kind == _ffi.EVENT_CONNECTION_INFO:

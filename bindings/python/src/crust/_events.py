@@ -19,7 +19,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Optional, Union
 
 from ._errors import CrustError, code_name, error
-from ._types import How, PeerId, Role
+from ._types import How, Means, PeerId, Role
 
 # Longer data is shown by its length in a repr.
 _SHOWN = 64
@@ -214,6 +214,52 @@ class NetworkChanged(Event):
     __slots__ = ("count",)
 
     count: int
+
+
+@dataclass(frozen=True)
+class PortMapped(_Coded):
+    """A router passes a port on to a listener. Again when another router or means has taken over.
+
+    Attributes:
+        endpoint: where others reach it from now on.
+        internal: where it leads: an address of this machine, and the port of a listener.
+        means: how the router was asked.
+        lease: seconds for which it was given, and is renewed in time; 0 is for ever.
+        code: `Code.OK`, or `Code.UNREACHABLE` when another NAT is in front of the router, and
+            then peers are not told.
+        text: the same, one sentence.
+    """
+
+    __slots__ = ("endpoint", "internal", "means", "lease", "code", "text")
+
+    endpoint: str
+    internal: str
+    means: Means
+    lease: float
+    code: int
+    text: str
+
+
+@dataclass(frozen=True)
+class PortUnmapped(_Coded):
+    """A router does not pass a port on any more.
+
+    Attributes:
+        endpoint: where others reached it.
+        internal: where it led.
+        means: how the router was asked.
+        code: `Code.OK` when it was not wanted any more, `Code.REPLACED` when another `PortMapped`
+            takes its place, or why.
+        text: why, one sentence.
+    """
+
+    __slots__ = ("endpoint", "internal", "means", "code", "text")
+
+    endpoint: str
+    internal: str
+    means: Means
+    code: int
+    text: str
 
 
 @dataclass(frozen=True, repr=False)

@@ -25,6 +25,7 @@ class Options(TypedDict, total=False):
     port_map: bool
     external_port: int
     relay: Relay
+    stun: Sequence[str]
     contacts: Sequence[str]
     cipher: Cipher
     connect_timeout: Optional[float]

@@ -70,11 +70,28 @@ class How(NamedNumber):
     DIALED = 1
     ACCEPTED = 2
     MAPPED = 3
+    """Dialled at a port that the peer's router passes on, as the peer said; it says `ACCEPTED`."""
     PUNCHED = 4
     RELAYED = 5
 
     @classmethod
     def _missing_(cls, value: object) -> How:
+        return cls.UNKNOWN
+
+
+class Means(NamedNumber):
+    """How a router was asked for a port."""
+
+    UNKNOWN = 0
+    PCP = 1
+    UPNP_IGD2 = 2
+    UPNP_PINHOLE = 3
+    """To open its firewall for IPv6."""
+    NAT_PMP = 4
+    UPNP_IGD1 = 5
+
+    @classmethod
+    def _missing_(cls, value: object) -> Means:
         return cls.UNKNOWN
 
 

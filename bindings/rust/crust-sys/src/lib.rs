@@ -283,12 +283,28 @@ pub const CRUST_EVENT_DATAGRAM: crust_event_type = 17;
 pub const CRUST_EVENT_LISTENER_STOPPED: crust_event_type = 18;
 /// count: how many addresses of this machine came or went.
 pub const CRUST_EVENT_NETWORK_CHANGED: crust_event_type = 19;
+/// endpoint, data = where it leads as text, count = `CRUST_MEANS_*`, took_us = for
+/// how long, code and text unless peers can use it: a router passes a port on.
+pub const CRUST_EVENT_PORT_MAPPED: crust_event_type = 20;
+/// endpoint, data, count as before, code and text unless it was not wanted any more.
+pub const CRUST_EVENT_PORT_UNMAPPED: crust_event_type = 21;
+
+/// How a router was asked: PCP.
+pub const CRUST_MEANS_PCP: u32 = 1;
+/// UPnP-IGD 2.
+pub const CRUST_MEANS_UPNP_IGD2: u32 = 2;
+/// UPnP, to open its firewall for IPv6.
+pub const CRUST_MEANS_UPNP_PINHOLE: u32 = 3;
+/// NAT-PMP.
+pub const CRUST_MEANS_NAT_PMP: u32 = 4;
+/// UPnP-IGD 1.
+pub const CRUST_MEANS_UPNP_IGD1: u32 = 5;
 
 /// We connected to the peer.
 pub const CRUST_HOW_DIALED: u32 = 1;
 /// The peer connected to us.
 pub const CRUST_HOW_ACCEPTED: u32 = 2;
-/// The peer came through a port mapping.
+/// We connected to the peer at a port that its router passes on, as it said.
 pub const CRUST_HOW_MAPPED: u32 = 3;
 /// Both sides opened their NATs.
 pub const CRUST_HOW_PUNCHED: u32 = 4;

@@ -20,7 +20,8 @@ pub enum How {
     Dialed,
     /// The peer connected to us.
     Accepted,
-    /// The peer came through a port mapping.
+    /// We connected to the peer at a port that its router passes on, as it said; the
+    /// peer says [`Accepted`](Self::Accepted).
     Mapped,
     /// Both sides opened their NATs.
     Punched,
@@ -39,6 +40,37 @@ impl How {
             sys::CRUST_HOW_PUNCHED => How::Punched,
             sys::CRUST_HOW_RELAYED => How::Relayed,
             _ => How::Unknown,
+        }
+    }
+}
+
+/// How a router was asked for a port. More may be added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Means {
+    /// The Port Control Protocol.
+    Pcp,
+    /// UPnP, of an Internet gateway device of version 2.
+    UpnpIgd2,
+    /// UPnP, to open a firewall for IPv6.
+    UpnpPinhole,
+    /// NAT-PMP.
+    NatPmp,
+    /// UPnP, of an Internet gateway device of version 1.
+    UpnpIgd1,
+    /// A means newer than this crate.
+    Unknown,
+}
+
+impl Means {
+    fn from_raw(means: u32) -> Self {
+        match means {
+            sys::CRUST_MEANS_PCP => Means::Pcp,
+            sys::CRUST_MEANS_UPNP_IGD2 => Means::UpnpIgd2,
+            sys::CRUST_MEANS_UPNP_PINHOLE => Means::UpnpPinhole,
+            sys::CRUST_MEANS_NAT_PMP => Means::NatPmp,
+            sys::CRUST_MEANS_UPNP_IGD1 => Means::UpnpIgd1,
+            _ => Means::Unknown,
         }
     }
 }
@@ -231,6 +263,33 @@ pub enum Event {
         /// How many addresses came or went.
         count: u32,
     },
+    /// A router passes a port on to a listener. It comes again when another router
+    /// or means has taken over.
+    #[non_exhaustive]
+    PortMapped {
+        /// Where others reach it from now on.
+        endpoint: String,
+        /// Where it leads: an address of this machine, and the port of a listener.
+        internal: String,
+        /// How the router was asked.
+        means: Means,
+        /// For how long; it is renewed in time. Zero is for ever.
+        lease: Duration,
+        /// Set when another NAT is in front of the router: peers are not told then.
+        error: Option<Error>,
+    },
+    /// A router does not pass a port on any more.
+    #[non_exhaustive]
+    PortUnmapped {
+        /// Where others reached it.
+        endpoint: String,
+        /// Where it led.
+        internal: String,
+        /// How the router was asked.
+        means: Means,
+        /// Why; `None` when it was not wanted any more.
+        error: Option<Error>,
+    },
     /// An event newer than this crate, to be ignored.
     #[non_exhaustive]
     Unknown {
@@ -282,7 +341,10 @@ impl Event {
             | Event::BootstrapFailed { error, .. }
             | Event::Suspended { error, .. }
             | Event::Lost { error, .. } => Some(error),
-            Event::Stopped { error } | Event::Delivered { error, .. } => error.as_ref(),
+            Event::Stopped { error }
+            | Event::Delivered { error, .. }
+            | Event::PortMapped { error, .. }
+            | Event::PortUnmapped { error, .. } => error.as_ref(),
             _ => None,
         }
     }
@@ -390,6 +452,19 @@ impl Event {
                 endpoint: endpoint(),
             },
             sys::CRUST_EVENT_NETWORK_CHANGED => Event::NetworkChanged { count: raw.count },
+            sys::CRUST_EVENT_PORT_MAPPED => Event::PortMapped {
+                endpoint: endpoint(),
+                internal: String::from_utf8_lossy(&data()).into_owned(),
+                means: Means::from_raw(raw.count),
+                lease: Duration::from_micros(raw.took_us),
+                error: (raw.code != sys::CRUST_OK).then(error),
+            },
+            sys::CRUST_EVENT_PORT_UNMAPPED => Event::PortUnmapped {
+                endpoint: endpoint(),
+                internal: String::from_utf8_lossy(&data()).into_owned(),
+                means: Means::from_raw(raw.count),
+                error: (raw.code != sys::CRUST_OK).then(error),
+            },
             number => Event::Unknown { number },
         }
     }
@@ -649,7 +724,7 @@ mod tests {
             // SAFETY: all pointers are NULL.
             let event = unsafe { Event::from_raw(&raw(number), None) };
             let unknown = matches!(event, Event::Unknown { number: n } if n == number);
-            let known = matches!(number, 1..=19);
+            let known = matches!(number, 1..=21);
             assert_eq!(unknown, !known, "{event:?}");
         }
     }

@@ -74,7 +74,7 @@ mod stream;
 
 pub use config::{Config, Relay, Role};
 pub use error::{Error, ErrorKind, Result};
-pub use event::{Batch, Event, How, Message, Payload};
+pub use event::{Batch, Event, How, Means, Message, Payload};
 pub use handle::{Handle, Outgoing, Sent};
 pub use info::{Cipher, PeerInfo, Stats};
 pub use nat::{Confidence, MappedPort, Nat, NatDepends, NatFlow, NatPorts, NatServer};

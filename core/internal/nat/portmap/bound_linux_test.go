@@ -35,3 +35,21 @@ func TestBoundAddress(t *testing.T) {
 	client.await(t, 5*time.Second, "give all back", count(0))
 	clean(t, l)
 }
+
+// What is not wanted any more at the very end is given back, too.
+func TestWantLessAndClose(t *testing.T) {
+	for _, without := range [][]Means{{IGD2}, {PCP, NATPMP}} {
+		l := newLab(t)
+		start(t, l)
+		for i := range 24 {
+			client := newClient(t, Config{Without: without})
+			client.Want(both...)
+			client.await(t, 5*time.Second, "map", count(2))
+			client.Want(both[1+i%2:]...)
+			pause(time.Duration(i) * 100 * time.Microsecond) // what a request takes
+			client.Close()
+			clean(t, l)
+		}
+		l.Close()
+	}
+}

@@ -133,7 +133,9 @@ func (s *site) sync() {
 			return false
 		}
 		if l.held() && s.seatOf(l).isUp(s.c) {
-			_ = l.agent.remove(s.ctx, l)
+			if err := l.agent.remove(s.ctx, l); err != nil && s.ctx.Err() != nil {
+				return false // giveBack does it
+			}
 		}
 		return true
 	})
