@@ -333,9 +333,9 @@ func (s *Service) move(p *peer, link *secure.Link, a adoption, o origin, told, t
 		p.reach(a.endpoint)
 	}
 	calls := []func(){moved}
+	p.prove(a.how, a.endpoint)
 	for _, at := range s.joined(p.id, a.attempt) {
-		p.reach(at.endpoints...)
-		p.markMapped(at.mapped...)
+		at.tells(p)
 		s.resolve(at)
 		if !at.quiet {
 			calls = append(calls, s.events.add(Event{Type: EventAlreadyConnected, Peer: p.id, Token: at.token}))
@@ -642,9 +642,9 @@ func (s *Service) insert(link *secure.Link, a adoption, o origin) (*peer, func()
 		d.took = time.Since(joined[asked].began)
 	}
 	calls := []func(){s.events.add(e)}
+	p.prove(a.how, a.endpoint)
 	for i, at := range joined {
-		p.reach(at.endpoints...)
-		p.markMapped(at.mapped...)
+		at.tells(p)
 		s.resolve(at)
 		if i != asked && !at.quiet {
 			calls = append(calls, s.events.add(Event{Type: EventAlreadyConnected, Peer: p.id, Token: at.token}))

@@ -28,6 +28,7 @@ type attempt struct {
 	order     uint64
 	bare      bool      // an endpoint, not an info
 	meets     bool      // the endpoints come by a letter
+	pays      *account  // for what goes to endpoints that have come so; nil without any
 	quiet     bool      // the program knows nothing of it
 	punch     *punching // with the peer; set before the goroutine needs it
 	ctx       context.Context
@@ -116,8 +117,7 @@ func (s *Service) already(a *attempt, p *peer) bool {
 		return done
 	}
 	s.resolve(a)
-	p.reach(a.endpoints...)
-	p.markMapped(a.mapped...)
+	a.tells(p)
 	s.seek(p, true)
 	call := func() {}
 	if !a.quiet {
@@ -319,12 +319,18 @@ func (s *Service) race(a *attempt, endpoints []Endpoint) (*secure.Link, Endpoint
 		s.log.Warn("cannot list the addresses of this machine", "error", err)
 	}
 	steps := dial.Plan(endpoints, ours)
+	if a.pays != nil {
+		steps = s.knocks(steps)
+	}
 	if len(steps) == 0 {
 		return nil, Endpoint{}, &Error{Op: "connect", Peer: a.peer, Code: CodeNoEndpoint, Err: errors.New("the peer has told no endpoint that can be reached from here")}
 	}
 	expect := a.peer
 	link, step, err := dial.Race(a.ctx, steps,
 		func(ctx context.Context, step dial.Step) (*secure.Link, error) {
+			if a.pays != nil {
+				return s.knock(ctx, a.pays, step.Endpoint, expect)
+			}
 			return s.try(ctx, step.Endpoint, expect)
 		},
 		func(link *secure.Link) { link.Conn.Close() })

@@ -18,12 +18,13 @@ type ear struct {
 	heard chan heard
 }
 
-// heard is a probe of a peer, with its nonce, or the answer of a server.
+// heard is a probe of a peer, with its nonce and size, or the answer of a server.
 type heard struct {
 	from  netip.AddrPort
 	asker *asker // nil: of a server
 	probe wire.Probe
 	nonce []byte
+	size  int // of the datagram
 	stun  wire.STUN
 }
 
@@ -92,5 +93,5 @@ func (s *Service) understand(from netip.AddrPort, d []byte) (heard, bool) {
 	if err != nil {
 		return heard{}, false
 	}
-	return heard{from: from, asker: a, probe: p, nonce: append([]byte(nil), d[wire.EchoTag:wire.EchoTag+16]...)}, true
+	return heard{from: from, asker: a, probe: p, nonce: append([]byte(nil), d[wire.EchoTag:wire.EchoTag+16]...), size: len(d)}, true
 }

@@ -5,11 +5,11 @@ import (
 	"errors"
 	"maps"
 	mathrand "math/rand/v2"
-	"net/netip"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/libcrust/libcrust/core/internal/secure"
 	"github.com/libcrust/libcrust/core/internal/session"
 	"github.com/libcrust/libcrust/core/internal/wire"
 )
@@ -62,6 +62,7 @@ type route struct {
 	kind  wire.LetterKind   // of the letters that we take
 	take  func(wire.Letter) // nil while we take none
 	peer  PeerID            // who writes those
+	pays  *account          // of the meeting, when it is ours
 }
 
 // post is what a service knows of letters.
@@ -73,8 +74,7 @@ type post struct {
 	reading int
 	punches map[meetingID]*punching
 
-	spraying bool                     // a punch guesses ports
-	sprayed  map[netip.Addr]time.Time // at which, and when
+	spraying bool // a punch guesses ports, or opens many sockets
 }
 
 // budget is how many letters a peer may still send.
@@ -202,7 +202,8 @@ func (s *Service) seekCame(from *peer, seek wire.Seek) {
 		return
 	}
 	if seek.To == s.ID() {
-		s.read(slices.Clone(seek.Letter), seek.ID, wire.LetterOffer, func(writer PeerID, l wire.Letter) { s.offered(from, writer, l) })
+		size := len(seek.Letter)
+		s.read(slices.Clone(seek.Letter), seek.ID, wire.LetterOffer, func(writer PeerID, l wire.Letter) { s.offered(from, writer, l, size) })
 		return
 	}
 	if s.cfg.Relay == RelayOff {
@@ -237,11 +238,16 @@ func (s *Service) replyCame(from *peer, reply wire.Reply) {
 	case r.on.IsZero():
 		r.on = from.id
 	}
-	kind, take, peer := r.kind, r.take, r.peer
+	kind, take, peer, pays := r.kind, r.take, r.peer, r.pays
 	s.post.mu.Unlock()
+	if pays != nil && pays.pad(reply.Letter) {
+		return
+	}
 	if take != nil {
+		size := len(reply.Letter)
 		s.read(slices.Clone(reply.Letter), reply.ID, kind, func(writer PeerID, l wire.Letter) {
 			if writer == peer {
+				pays.letter(l, size)
 				take(l)
 			}
 		})
@@ -292,13 +298,15 @@ func (s *Service) write(kind wire.LetterKind, id meetingID, to PeerID) ([]byte, 
 		}
 		l.Endpoints, l.Mapped = eps[:min(len(eps), wire.MaxLetterEndpoints)], mapped
 		l.UDP, l.TCP = s.facts()
+		s.discreet(kind, &l.UDP)
+		s.discreet(kind, &l.TCP)
 	}
 	sealed, err := s.secure.SealLetter(nil, to, l.Append(nil))
 	return sealed, l, err
 }
 
-// offered answers a letter to us, and dials who wrote it.
-func (s *Service) offered(from *peer, writer PeerID, l wire.Letter) {
+// offered answers a letter of a size to us, and dials who wrote it.
+func (s *Service) offered(from *peer, writer PeerID, l wire.Letter, size int) {
 	if s.find(writer) == nil && !s.accept.Load() {
 		return
 	}
@@ -308,6 +316,11 @@ func (s *Service) offered(from *peer, writer PeerID, l wire.Letter) {
 		s.log.Warn("cannot answer a letter", "error", err)
 		return
 	}
+	pays, err := s.newAccount(writer, l.ID)
+	if err != nil {
+		return
+	}
+	pays.letter(l, size)
 	defer from.sess.SendControl(wire.Reply{ID: l.ID, Letter: letter}.Append(nil))
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -323,17 +336,18 @@ func (s *Service) offered(from *peer, writer PeerID, l wire.Letter) {
 	if quiet >= max(1, s.cfg.MaxConnects/4) {
 		return
 	}
-	a := &attempt{peer: writer, endpoints: l.Endpoints, mapped: marked(l.Endpoints, l.Mapped), quiet: true}
+	a := &attempt{peer: writer, endpoints: l.Endpoints, mapped: marked(l.Endpoints, l.Mapped), pays: pays, quiet: true}
 	if s.register(a, punchLife+meetPatience, s.runConnect) != nil {
 		return // the other side dials as well
 	}
-	if a.punch = s.punch(a, l.ID, mine, l, 0); a.punch == nil {
+	send := func(pad []byte) { from.sess.SendControl(wire.Reply{ID: l.ID, Letter: pad}.Append(nil)) }
+	if a.punch = s.punch(a, l.ID, mine, l, 0, pays, len(letter), send); a.punch == nil {
 		return
 	}
 	s.post.mu.Lock()
 	defer s.post.mu.Unlock()
 	if r := s.post.routes[l.ID]; r != nil {
-		r.kind, r.peer, r.take = wire.LetterGo, writer, func(wire.Letter) { a.punch.start() }
+		r.kind, r.peer, r.pays, r.take = wire.LetterGo, writer, pays, func(wire.Letter) { a.punch.start() }
 	}
 }
 
@@ -361,6 +375,10 @@ func (s *Service) meet(a *attempt) error {
 			return err
 		}
 		s.sample()
+		pays, err := s.newAccount(a.peer, id)
+		if err != nil {
+			return err
+		}
 		letter, mine, err := s.write(wire.LetterOffer, id, a.peer)
 		if err != nil {
 			return err
@@ -372,11 +390,11 @@ func (s *Service) meet(a *attempt) error {
 		}
 		take := func(l wire.Letter) {
 			select {
-			case came <- answer{l, mine, time.Since(sent)}:
+			case came <- answer{l, mine, time.Since(sent), pays}:
 			default: // there is one
 			}
 		}
-		if s.post.open(id, &route{kind: wire.LetterAnswer, peer: a.peer, take: take}, sent) {
+		if s.post.open(id, &route{kind: wire.LetterAnswer, peer: a.peer, take: take, pays: pays}, sent) {
 			ids = append(ids, id)
 		}
 		for _, p := range list {
@@ -407,28 +425,44 @@ func (s *Service) meet(a *attempt) error {
 type answer struct {
 	theirs, mine wire.Letter
 	round        time.Duration // that the letters took
+	pays         *account
 }
 
 // met takes the answer of the peer of an attempt, and has both sides punch.
 func (s *Service) met(a *attempt, got answer) {
 	id := got.theirs.ID
-	p := s.punch(a, id, got.mine, got.theirs, got.round)
+	s.post.mu.Lock()
+	by := s.find(s.post.routes[id].carrier())
+	s.post.mu.Unlock()
+	send := func(letter []byte) {
+		if by != nil {
+			by.sess.SendControl(wire.Reply{ID: id, Letter: letter}.Append(nil))
+		}
+	}
+	var p *punching
+	if s.mayTell(doubtful(got.mine.UDP, got.mine.TCP), 2*secure.LetterSize) { // the offer, and the go
+		p = s.punch(a, id, got.mine, got.theirs, got.round, got.pays, 2*secure.LetterSize, send)
+	}
 	s.mu.Lock()
-	a.endpoints = append([]Endpoint{}, got.theirs.Endpoints...)
+	a.endpoints, a.pays = append([]Endpoint{}, got.theirs.Endpoints...), got.pays
 	a.mapped = marked(a.endpoints, got.theirs.Mapped)
 	a.punch = p
 	s.mu.Unlock()
 	if p == nil {
 		return
 	}
-	s.post.mu.Lock()
-	r := s.post.routes[id]
-	s.post.mu.Unlock()
-	letter, _, err := s.write(wire.LetterGo, id, a.peer)
-	if by := s.find(r.on); err == nil && by != nil {
-		by.sess.SendControl(wire.Reply{ID: id, Letter: letter}.Append(nil))
+	if letter, _, err := s.write(wire.LetterGo, id, a.peer); err == nil {
+		send(letter)
 	}
 	p.start()
+}
+
+// carrier returns who has brought the first reply.
+func (r *route) carrier() PeerID {
+	if r == nil {
+		return PeerID{}
+	}
+	return r.on
 }
 
 // errNobody is why a seeker gives up.

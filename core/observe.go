@@ -3,6 +3,7 @@ package crust
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"net/netip"
 	"slices"
 	"sync"
@@ -44,7 +45,8 @@ type watch struct {
 	reaches reaches
 	surveys surveys
 	servers []*stunServer // constant
-	tried   [2]int        // how many peers could not reach a listener, by observe.Proto
+	told    toldBytes
+	tried   [2]int // how many peers could not reach a listener, by observe.Proto
 
 	stun    atomic.Pointer[chan heard] // where answers of servers go, while they are waited for
 	hairpin atomic.Pointer[loop]       // what we have sent to ourselves
@@ -62,7 +64,7 @@ type asker struct {
 	dialed bool           // we dialled their link
 	asked  time.Time      // when the last ask went out
 	answer time.Time      // when the last answer came
-	order  []time.Time    // of asks without an answer; at most echoTries
+	order  []uint64       // the tokens of asks without an answer; at most echoTries
 	budget float64        // of answers to them
 	spent  time.Time
 }
@@ -73,7 +75,7 @@ type asker struct {
 func (s *Service) introduce(p *peer, link *secure.Link) {
 	ep := endpointOf(endpoint.TCP, link.Conn.RemoteAddr())
 	from := ep.Addr
-	if !from.IsValid() || ep.Scope() == endpoint.Loopback {
+	if _, how := s.whereabouts(p); how == Relayed || !from.IsValid() || ep.Scope() == endpoint.Loopback {
 		return
 	}
 	frames := wire.AppendSeen(nil, from)
@@ -125,12 +127,18 @@ func (s *Service) forget(p *peer) {
 	}
 }
 
-// whereLink returns the two ends of a session's link, and whether we dialled it.
+// whereLink returns the two ends of a session's link, and whether we dialled it. The
+// ends of a relayed link are nowhere: who is there sees nothing of us, and must not
+// speak for the relay, nor have us send to it.
 func (s *Service) whereLink(p *peer) (local, remote netip.AddrPort, transport endpoint.Transport, dialed bool) {
 	link := p.sess.Link()
 	s.lookup.RLock()
-	transport, dialed = p.endpoint.Transport, p.how == Dialed || p.how == Mapped
+	how := p.how
+	transport, dialed = p.endpoint.Transport, how == Dialed || how == Mapped
 	s.lookup.RUnlock()
+	if _, circuit := link.Conn.(*relayConn); circuit || how == Relayed {
+		return netip.AddrPort{}, netip.AddrPort{}, transport, false
+	}
 	return endpointOf(transport, link.Conn.LocalAddr()).Addr, endpointOf(transport, link.Conn.RemoteAddr()).Addr, transport, dialed
 }
 
@@ -141,10 +149,14 @@ func (s *Service) seenAs(p *peer, seen netip.AddrPort) {
 	if transport == UTP {
 		proto = observe.UDP
 	}
+	if !remote.IsValid() {
+		return
+	}
 	unasked := s.unasked(p)
 	s.seenFrom(p, seen.Addr())
 	s.watch.mu.Lock()
 	defer s.watch.mu.Unlock()
+	p.says[0] = seen.Addr().Unmap()
 	s.watch.machine.Observe(observe.Vote{Proto: proto, Local: local, Seen: seen, Observer: remote, Outbound: dialed}, time.Now())
 	if unasked && proto == observe.TCP {
 		s.watch.machine.Arrived(proto, remote, observe.Stranger, time.Now())
@@ -166,6 +178,9 @@ func (s *Service) unasked(p *peer) bool {
 // echoAt takes where a peer answers echoes, and asks for one.
 func (s *Service) echoAt(p *peer, e wire.Echo) {
 	_, remote, _, dialed := s.whereLink(p)
+	if !remote.IsValid() {
+		return
+	}
 	if _, ok := s.asker(p); !ok {
 		return
 	}
@@ -218,6 +233,7 @@ func (s *Service) askOften(a *asker) {
 // ask sends one ask, and reports whether an answer has come since the last ones.
 func (s *Service) ask(a *asker) (answered bool) {
 	now := time.Now()
+	token, err := newToken()
 	s.watch.mu.Lock()
 	answered = a.answer.After(a.asked)
 	tag, at := a.theirs, a.at
@@ -226,24 +242,28 @@ func (s *Service) ask(a *asker) (answered bool) {
 		if len(a.order) >= echoTries {
 			a.order = a.order[1:]
 		}
-		a.order = append(a.order, now)
+		a.order = append(a.order, token)
 	}
 	s.watch.mu.Unlock()
 	if answered {
 		return true
 	}
-	if u, err := s.udpFor(at.Addr()); err == nil {
-		u.echo(a, tag, wire.Probe{Kind: wire.ProbeAsk}, at)
+	u, fault := s.udpFor(at.Addr())
+	if err = errors.Join(err, fault); err != nil {
+		return false
+	}
+	if d, err := a.key.Seal(binary.BigEndian.AppendUint64(nil, tag), wire.Probe{Kind: wire.ProbeAsk, Token: token}); err == nil {
+		u.mux.WriteTo(d, at) //nolint:errcheck // it may get lost
 	}
 	return false
 }
 
-// echo sends an echo.
-func (u *udpSocket) echo(a *asker, tag uint64, p wire.Probe, to netip.AddrPort) {
-	d, err := a.key.Seal(binary.BigEndian.AppendUint64(nil, tag), p)
-	if err == nil {
-		u.mux.WriteTo(d, to) //nolint:errcheck // it may get lost
-	}
+// newToken returns what an ask says and its answer repeats: an answer that was kept
+// from earlier is none.
+func newToken() (uint64, error) {
+	var b [8]byte
+	_, err := rand.Read(b[:])
+	return binary.BigEndian.Uint64(b[:]) | 1, err
 }
 
 // stray takes a datagram that belongs to no association: an echo, a probe, or the
@@ -267,15 +287,19 @@ func (u *udpSocket) stray(from netip.AddrPort, datagram []byte) {
 		w.mu.Lock()
 		tag := a.theirs
 		w.mu.Unlock()
-		if tag != 0 {
-			u.echo(a, tag, wire.Probe{Kind: wire.ProbeAnswer, Seen: from}, from)
-			u.s.askBack(a, from)
+		if tag == 0 {
+			return
 		}
+		if d, err := a.answerTo(tag, h); err == nil {
+			u.mux.WriteTo(d, from) //nolint:errcheck // it may get lost
+		}
+		u.s.askBack(a, from)
 	case h.probe.Kind == wire.ProbeAnswer:
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		if now := time.Now(); len(a.order) > 0 && h.probe.Seen.IsValid() && from == a.at {
+		if now := time.Now(); slices.Contains(a.order, h.probe.Echo) && h.probe.Seen.IsValid() && from == a.at {
 			w.machine.Observe(a.vote(u.mux.LocalAddr(), h.probe.Seen), now)
+			a.peer.says[1] = h.probe.Seen.Addr()
 			a.order, a.answer = nil, now
 		}
 	case h.probe.Kind == wire.ProbeReach:
@@ -326,6 +350,7 @@ func (s *Service) facts() (udp, tcp wire.NAT) {
 		if !v.NAT.External.IsValid() {
 			v = s.watch.machine.Verdict(observe.Flow{Proto: p, IPv6: true}, now)
 		}
+		v.NAT.Agreed = v.Confidence > observe.None || v.None // the latter is an address of this machine
 		return v.NAT
 	}
 	udp, tcp = of(observe.UDP), of(observe.TCP)
@@ -362,14 +387,19 @@ func (s *Service) sample() bool {
 	if err != nil {
 		return false
 	}
+	token, err := newToken()
+	if err != nil {
+		conn.Close() //nolint:errcheck // it has not served
+		return false
+	}
 	seen := make(chan observe.Vote, sampleWidth)
-	s.spawn(func() { s.readSample(conn, asked, seen) })
+	s.spawn(func() { s.readSample(conn, asked, token, seen) })
 	began := time.Now()
 	for _, a := range asked {
 		s.watch.mu.Lock()
 		tag, at := a.theirs, a.at
 		s.watch.mu.Unlock()
-		if d, err := a.key.Seal(binary.BigEndian.AppendUint64(nil, tag), wire.Probe{Kind: wire.ProbeAsk}); err == nil {
+		if d, err := a.key.Seal(binary.BigEndian.AppendUint64(nil, tag), wire.Probe{Kind: wire.ProbeAsk, Token: token}); err == nil {
 			conn.WriteBatch([]netio.Packets{{Buf: d, N: len(d), Segment: len(d), Addr: at}}) //nolint:errcheck // it may get lost
 		}
 	}
@@ -402,7 +432,7 @@ func (s *Service) sample() bool {
 
 // readSample is the goroutine that reads the answers to a sample, each once, until
 // the socket is closed.
-func (s *Service) readSample(conn netio.PacketConn, asked []*asker, seen chan<- observe.Vote) {
+func (s *Service) readSample(conn netio.PacketConn, asked []*asker, token uint64, seen chan<- observe.Vote) {
 	ps := []netio.Packets{{Buf: make([]byte, netio.ReadSize)}}
 	for {
 		n, err := conn.ReadBatch(ps)
@@ -416,7 +446,7 @@ func (s *Service) readSample(conn netio.PacketConn, asked []*asker, seen chan<- 
 				continue
 			}
 			p, err := asked[i].key.Open(d[wire.EchoTag:])
-			if err != nil || p.Kind != wire.ProbeAnswer || !p.Seen.IsValid() {
+			if err != nil || p.Kind != wire.ProbeAnswer || p.Echo != token || !p.Seen.IsValid() {
 				continue
 			}
 			seen <- observe.Vote{Proto: observe.UDP, Local: conn.LocalAddr(), Seen: p.Seen, Observer: asked[i].at, Outbound: true}

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -37,10 +36,6 @@ const (
 	// turnPatience is how long the side with the greater peer id waits for the other
 	// one to begin the handshake on a connection that both may have dialled.
 	turnPatience = 400 * time.Millisecond
-	// sprayPause is how long no ports are guessed at an address at which that was in
-	// vain; maxSprayed bounds the addresses that are remembered.
-	sprayPause = 10 * time.Minute
-	maxSprayed = 1024
 	// maxHeard bounds the probes of one punch that are listened to.
 	maxHeard = 4096
 )
@@ -50,20 +45,28 @@ type punching struct {
 	s       *Service
 	attempt *attempt
 	peer    PeerID
-	key     *secure.ProbeKey
+	account *account // its lock guards the machine, too
 	machine *punch.Machine
+	payer   *payer                   // the goroutine's
 	events  chan func(now time.Time) // for the goroutine
 	ready   chan struct{}            // closed by go
 	once    sync.Once
 	dials   map[int]context.CancelFunc // the goroutine's
 	holes   []*hole                    // the goroutine's
 	own     *udpSocket                 // the goroutine's: a hole that was nominated
+	tokens  map[way]uint64             // the goroutine's: the last that came by a pair of endpoints
 	done    chan struct{}              // closed when it is over
 
 	mu    sync.Mutex
 	heard map[[16]byte]struct{}
 	pair  netip.AddrPort              // the peer's endpoint that was nominated
 	to    map[netip.AddrPort]struct{} // what was dialled by TCP
+}
+
+// way is a pair of endpoints: of one of our sockets, and of the peer.
+type way struct {
+	socket int
+	remote netip.AddrPort
 }
 
 // hole is a socket that was opened for one punch. Something else reads from it
@@ -88,13 +91,10 @@ func (h *hole) Close() error                        { return h.conn.Close() }
 
 // punch begins a punch with the peer of an attempt, unless too many are under way.
 // Both letters are as they were written. round is how long the answer to ours took,
-// zero for the side that was sought.
-func (s *Service) punch(a *attempt, id meetingID, mine, theirs wire.Letter, round time.Duration) *punching {
+// zero for the side that was sought. c pays for what is sent; letters is what ours
+// will have paid the peer, and send hands pads to who carries them.
+func (s *Service) punch(a *attempt, id meetingID, mine, theirs wire.Letter, round time.Duration, c *account, letters int, send func([]byte)) *punching {
 	if !s.allows(Punched) {
-		return nil
-	}
-	key, err := s.secure.NewProbeKey(a.peer, id)
-	if err != nil {
 		return nil
 	}
 	var seed [8]byte
@@ -104,67 +104,54 @@ func (s *Service) punch(a *attempt, id meetingID, mine, theirs wire.Letter, roun
 	side := func(l wire.Letter) punch.Side { return punch.Side{UDP: l.UDP, TCP: l.TCP, Candidates: l.Endpoints} }
 	larger := s.ID().Compare(a.peer) > 0
 	wide := sprays(mine.UDP, theirs.UDP, larger) || sprays(mine.TCP, theirs.TCP, larger)
-	victim := theirs.UDP.External.Addr()
-	if !victim.IsValid() {
-		victim = theirs.TCP.External.Addr()
+	cfg := punch.Config{
+		Mine: side(mine), Theirs: side(theirs), Larger: larger, Account: &c.purse, Never: s.routers(),
+		RTT: round, Lead: round / 2, Seed: binary.NativeEndian.Uint64(seed[:]), UDP: true, TCP: true,
 	}
+	cfg.Ours, _ = s.network.Addrs() // without them, what is near is known from what we have told
+	if p := s.find(a.peer); p != nil {
+		if ep, how := s.whereabouts(p); how != Relayed {
+			cfg.Vouched = append(cfg.Vouched, ep.Addr.Addr())
+		}
+	}
+	pays := newPayer(cfg, letters, time.Now(), send, func(bytes int) bool { return s.mayTell(doubtful(mine.UDP, mine.TCP), bytes) })
 	s.post.mu.Lock()
 	defer s.post.mu.Unlock()
 	if len(s.post.punches) >= maxPunches || s.post.punches[id] != nil {
 		return nil
 	}
-	budget := punch.Budget{}
-	if wide && !s.post.maySpray(victim, time.Now()) {
-		budget.Sprays, budget.Sprayed, wide = 1, 1, false
+	if wide && s.post.spraying {
+		cfg.Budget.Sprays, cfg.Budget.Sprayed, wide = 1, 1, false
 	}
+	s.post.spraying = s.post.spraying || wide
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	p := &punching{
-		s: s, attempt: a, peer: a.peer, key: key, events: make(chan func(time.Time), punchQueue), ready: make(chan struct{}), done: make(chan struct{}),
+		s: s, attempt: a, peer: a.peer, account: c, machine: punch.New(cfg, time.Now()), payer: pays,
+		events: make(chan func(time.Time), punchQueue), ready: make(chan struct{}), done: make(chan struct{}), tokens: make(map[way]uint64),
 		dials: make(map[int]context.CancelFunc), heard: make(map[[16]byte]struct{}), to: make(map[netip.AddrPort]struct{}),
-		machine: punch.New(punch.Config{
-			Mine: side(mine), Theirs: side(theirs), Larger: larger, Budget: budget,
-			RTT: round, Lead: round / 2, Seed: binary.NativeEndian.Uint64(seed[:]), UDP: true, TCP: true,
-		}, time.Now()),
 	}
+	c.wake = func() { p.tell(func(time.Time) { p.machine.Earned() }) }
 	if s.post.punches == nil {
 		s.post.punches = make(map[meetingID]*punching)
 	}
 	s.post.punches[id] = p
 	s.spawn(func() {
 		p.run()
-		met := s.find(p.peer) != nil
 		s.post.mu.Lock()
 		defer s.post.mu.Unlock()
 		delete(s.post.punches, id)
 		if wide {
 			s.post.spraying = false
-			if met {
-				delete(s.post.sprayed, victim)
-			}
 		}
 	})
 	return p
 }
 
-// sprays reports whether one side may have to guess many ports of the other.
+// sprays reports whether one side may have to guess many ports of the other. One
+// punch at a time does that: it takes many sockets, and room in the tables of routers.
 func sprays(mine, theirs wire.NAT, larger bool) bool {
 	return punch.Plan(mine, theirs, larger).Strategy >= punch.Spray
-}
-
-// maySpray reports whether ports of an address may be guessed now: one punch at a
-// time does that, and not again soon where it was in vain. mu is held.
-func (o *post) maySpray(at netip.Addr, now time.Time) bool {
-	if len(o.sprayed) >= maxSprayed {
-		maps.DeleteFunc(o.sprayed, func(_ netip.Addr, last time.Time) bool { return now.Sub(last) > sprayPause })
-	}
-	last, before := o.sprayed[at]
-	if o.spraying || before && now.Sub(last) < sprayPause || len(o.sprayed) >= maxSprayed {
-		return false
-	}
-	if o.sprayed == nil {
-		o.sprayed = make(map[netip.Addr]time.Time)
-	}
-	o.spraying, o.sprayed[at] = true, now
-	return true
 }
 
 // start lets the machine shoot.
@@ -189,21 +176,18 @@ func (p *punching) run() {
 	defer linger.Stop()
 	ready, resolved := p.ready, p.attempt.ctx.Done()
 	for {
-		acts, next := p.machine.Poll(time.Now())
-		for _, act := range acts {
-			p.act(ctx, act)
-		}
-		if next.IsZero() {
-			next = time.Now().Add(punchLife)
+		next := p.poll(ctx)
+		if due := p.payer.pay(time.Now(), p.account.key); due.Before(next) {
+			next = due
 		}
 		timer.Reset(time.Until(next))
 		select {
 		case <-timer.C:
 		case <-ready:
 			ready = nil
-			p.machine.Shoot(time.Now())
+			p.do(p.machine.Shoot)
 		case f := <-p.events:
-			f(time.Now())
+			p.do(f)
 		case <-resolved: // there is a session, or the program wants none any more
 			resolved = nil
 			linger.Reset(punch.Linger)
@@ -216,6 +200,30 @@ func (p *punching) run() {
 			return
 		}
 	}
+}
+
+// do does something with the machine.
+func (p *punching) do(f func(now time.Time)) {
+	p.account.mu.Lock()
+	defer p.account.mu.Unlock()
+	f(time.Now())
+}
+
+// poll does what the machine wants, and returns when to ask it again.
+func (p *punching) poll(ctx context.Context) (next time.Time) {
+	var acts []punch.Action
+	met := p.s.find(p.peer)
+	p.do(func(now time.Time) {
+		p.account.session(met)
+		acts, next = p.machine.Poll(now)
+	})
+	for _, act := range acts {
+		p.act(ctx, act)
+	}
+	if next.IsZero() {
+		next = time.Now().Add(punchLife)
+	}
+	return next
 }
 
 // end gives back what the punch holds.
@@ -271,11 +279,8 @@ func (p *punching) send(act punch.Send) {
 	if kind == 0 {
 		kind = wire.ProbeAsk // an opener looks like any other, and is not for the peer
 	}
-	probe := wire.Probe{Kind: kind}
-	if act.Kind == punch.Answer {
-		probe.Seen = act.To
-	}
-	d, err := p.key.Seal(nil, probe)
+	probe := wire.Probe{Kind: kind, Token: p.account.key.Token(act.Socket, act.To), Echo: p.tokens[way{act.Socket, act.To}]}
+	d, err := p.account.key.SealSize(nil, probe, act.Size)
 	if err != nil {
 		return
 	}
@@ -311,7 +316,7 @@ func (p *punching) open(ctx context.Context, n int) {
 		number := len(p.holes)
 		p.s.spawnBelow(func() { p.read(h, number) })
 	}
-	p.machine.Opened(time.Now(), len(p.holes))
+	p.do(func(now time.Time) { p.machine.Opened(now, len(p.holes)) })
 }
 
 // read is the goroutine that reads from a hole until it is closed or taken.
@@ -353,7 +358,7 @@ func (s *Service) punched(u *udpSocket, from netip.AddrPort, datagram []byte) bo
 
 // probe takes a datagram if it is a probe of this punch.
 func (p *punching) probe(socket int, from netip.AddrPort, datagram []byte) bool {
-	probe, err := p.key.Open(datagram)
+	probe, err := p.account.key.Open(datagram)
 	if err != nil {
 		return false
 	}
@@ -373,7 +378,15 @@ func (p *punching) probe(socket int, from netip.AddrPort, datagram []byte) bool 
 	case wire.ProbeNominate:
 		kind = punch.Nominate
 	}
-	p.tell(func(now time.Time) { p.machine.Probe(now, socket, from, kind) })
+	from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
+	h := punch.Heard{Socket: socket, From: from, Kind: kind, Size: len(datagram), Proof: probe.Echo != 0 && probe.Echo == p.account.key.Token(socket, from)}
+	p.tell(func(now time.Time) {
+		if len(p.tokens) < punchQueue {
+			p.tokens[way{socket, from}] = probe.Token
+		}
+		p.payer.heard = now
+		p.machine.Probe(now, h)
+	})
 	return true
 }
 
@@ -455,6 +468,10 @@ func (p *punching) dial(ctx context.Context, act punch.Dial) error {
 			err = fmt.Errorf("%w: %w", punch.ErrPort, err)
 		}
 		return err
+	}
+	if !p.account.shake(ctx, p.s, act.To.Addr()) {
+		conn.Close() //nolint:errcheck // it carries nothing
+		return errUnpaid
 	}
 	release := closeWith(ctx, conn)
 	link, err := p.shake(conn)

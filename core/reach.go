@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"maps"
 	"net/netip"
 	"time"
@@ -154,6 +155,16 @@ func (a *asker) probe(tag uint64, p wire.Probe) ([]byte, error) {
 	return a.key.Seal(binary.BigEndian.AppendUint64(nil, tag), p)
 }
 
+// answerTo answers an ask of a peer. Nobody gets more than seems to come from there.
+func (a *asker) answerTo(tag uint64, h heard) ([]byte, error) {
+	p := wire.Probe{Kind: wire.ProbeAnswer, Echo: h.probe.Token, Seen: h.from}
+	d, err := a.key.SealAnswer(binary.BigEndian.AppendUint64(nil, tag), p, h.size-wire.EchoTag)
+	if err == nil && len(d) > h.size {
+		err = errors.New("the ask is too short")
+	}
+	return d, err
+}
+
 // reachUDP sends a probe from a new socket, which then answers one echo of that peer.
 func (s *Service) reachUDP(a *asker, to netip.AddrPort, nonce [wire.ProbeNonce]byte, done func(uint16, error)) {
 	e, err := s.openEar(to.Addr())
@@ -176,7 +187,7 @@ func (s *Service) reachUDP(a *asker, to netip.AddrPort, nonce [wire.ProbeNonce]b
 		select {
 		case h := <-e.heard:
 			if h.asker == a && h.probe.Kind == wire.ProbeAsk && s.affords(a, h.nonce) {
-				if d, err := a.probe(tag, wire.Probe{Kind: wire.ProbeAnswer, Seen: h.from}); err == nil {
+				if d, err := a.answerTo(tag, h); err == nil {
 					e.send(d, h.from)
 				}
 				return

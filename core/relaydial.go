@@ -208,7 +208,7 @@ func (s *Service) beyondRelay(id PeerID, eps, mapped []Endpoint) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if p := s.peers[id]; p != nil {
-		p.reach(eps...)
+		p.hear(eps...)
 		p.markMapped(mapped...)
 		s.seek(p, true)
 	}

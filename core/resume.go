@@ -116,7 +116,7 @@ func (s *Service) redial(p *peer) {
 		if p.elsewhere {
 			pause = duplicateRetry
 		}
-		eps := slices.Clone(p.endpoints)
+		eps := s.payable(p, p.endpoints)
 		s.mu.Unlock()
 		slices.Reverse(eps) // the newest first
 		rested := s.rest(ctx, pause)

@@ -140,7 +140,7 @@ func (s *Service) improve(p *peer) {
 	s.mu.Lock()
 	u := &p.upgrade
 	u.tries = max(u.tries, 0)
-	eps := s.wanted(p)
+	eps := s.payable(p, s.wanted(p))
 	if _, suspended := p.sess.Suspended(); suspended || len(eps) == 0 || s.upgrading >= upgradeTogether {
 		s.mu.Unlock()
 		return

@@ -9,7 +9,7 @@ import (
 )
 
 // A letter is a message to a peer that is carried by others: they see for whom
-// it is and about how long it is, no more. It is one Noise message of pattern
+// it is, no more: all that say little are of one length. It is one Noise message of pattern
 // Xpsk0, so that only the reader can open it, and knows who wrote it. As with any
 // one-way pattern, whoever gets the reader's identity key later can open letters
 // that were kept: they hold addresses, and nothing of a session. Who keeps a letter
@@ -17,13 +17,17 @@ import (
 
 const (
 	letterPrologue = "libcrust/1 letter"
-	// letterStep is of which number of bytes the plaintext's length is a multiple.
+	// LetterSize is the size of letters, so that their length tells nothing; it is paid
+	// for what the reader sends because of one. Of longer ones the plaintext's length is
+	// a multiple of letterStep.
+	LetterSize = 640
 	letterStep = 64
 	// letterFixed is what Noise adds to the payload: the ephemeral key, the
 	// static key and its tag, the payload's tag.
 	letterFixed = 32 + 32 + 16 + 16
 	letterHead  = identity.IDSize + 2
-	// LetterOverhead is by how much a letter is longer than its content at most.
+	// LetterOverhead is by how much a letter is longer than its content at most, when
+	// it is longer than LetterSize.
 	LetterOverhead = letterFixed + letterHead + letterStep - 1
 )
 
@@ -61,6 +65,7 @@ func (c *Config) SealLetter(dst []byte, to identity.PeerID, content []byte) ([]b
 		return nil, err
 	}
 	size := (letterHead + len(content) + letterStep - 1) / letterStep * letterStep
+	size = max(size, LetterSize-letterFixed)
 	plain := make([]byte, 0, size)
 	id := c.Key.ID()
 	plain = append(plain, id[:]...)

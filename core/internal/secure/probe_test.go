@@ -20,7 +20,7 @@ func TestProbe(t *testing.T) {
 	}
 	ours, theirs := key(a, b, 1), key(b, a, 1)
 	stranger := &Config{Key: b.Key, Network: NewNetwork("other")}
-	want := wire.Probe{Kind: wire.ProbeAnswer, Seen: netip.MustParseAddrPort("203.0.113.5:5483")}
+	want := wire.Probe{Kind: wire.ProbeAnswer, Token: 1, Echo: 2, Seen: netip.MustParseAddrPort("[2001:db8::5]:5483")}
 	lengths := map[int]bool{}
 	for range 1000 {
 		d, err := ours.Seal(nil, want)
@@ -34,10 +34,24 @@ func TestProbe(t *testing.T) {
 			t.Fatalf("%+v, %v", got, err)
 		}
 	}
-	if len(lengths) < maxProbe-minProbe {
+	if len(lengths) < MaxProbe-midProbe {
 		t.Errorf("%d different lengths", len(lengths))
 	}
-	d, _ := ours.Seal(nil, want)
+	for size := midProbe; size <= MaxProbe+20; size++ {
+		if d, err := ours.SealAnswer(nil, want, size); err != nil || len(d) > size || len(d) > MaxProbe {
+			t.Errorf("%d bytes answer %d, %v", len(d), size, err)
+		}
+		if d, err := ours.SealSize(nil, want, size); err != nil || len(d) != size {
+			t.Errorf("%d bytes instead of %d, %v", len(d), size, err)
+		}
+	}
+	d, _ := ours.SealSize(nil, want, 0) // as short as can be
+	if len(d) < MinProbe || len(d) > midProbe {
+		t.Errorf("%d bytes", len(d))
+	}
+	if _, err := theirs.OpenPad(d); !errors.Is(err, ErrProbe) {
+		t.Errorf("a probe as a pad: %v", err)
+	}
 	for name, k := range map[string]*ProbeKey{
 		"its own sender": ours, "another meeting": key(b, a, 2), "another peer": key(c, a, 1), "another network": key(stranger, a, 1),
 	} {
@@ -57,6 +71,64 @@ func TestProbe(t *testing.T) {
 	}
 	if _, err := theirs.Open(make([]byte, 1200)); !errors.Is(err, ErrProbe) {
 		t.Errorf("a long one: %v", err)
+	}
+}
+
+// TestPad: what pays goes as a letter, and is good for nothing else.
+func TestPad(t *testing.T) {
+	a, b := config(t, "net"), config(t, "net")
+	ours, err := a.NewProbeKey(b.Key.ID(), [wire.MeetingID]byte{1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs, err := b.NewProbeKey(a.Key.ID(), [wire.MeetingID]byte{1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int{MaxProbe, wire.MaxLetter} {
+		pad, err := ours.SealSize(nil, wire.Probe{Kind: wire.ProbePad, Token: 7}, size)
+		if err != nil || len(pad) != size {
+			t.Fatalf("%d bytes, %v", len(pad), err)
+		}
+		if number, err := theirs.OpenPad(pad); err != nil || number != 7 {
+			t.Errorf("number %d, %v", number, err)
+		}
+		if _, err := ours.OpenPad(pad); !errors.Is(err, ErrProbe) {
+			t.Errorf("sent back to its sender: %v", err)
+		}
+		if _, err := theirs.Open(pad); !errors.Is(err, ErrProbe) {
+			t.Errorf("as a datagram: %v", err)
+		}
+		pad[len(pad)-1] ^= 1
+		if _, err := theirs.OpenPad(pad); !errors.Is(err, ErrProbe) {
+			t.Errorf("changed: %v", err)
+		}
+	}
+	for _, n := range []int{0, 1, probeFix - 1, probeFix, wire.MaxLetter + 1, 1 << 16} {
+		if _, err := theirs.OpenPad(make([]byte, n)); !errors.Is(err, ErrProbe) {
+			t.Errorf("%d bytes: %v", n, err)
+		}
+	}
+}
+
+// TestToken: each pair of endpoints has its own, which nobody can foresee.
+func TestToken(t *testing.T) {
+	a, b := config(t, "net"), config(t, "net")
+	seen := map[uint64]bool{}
+	for range 2 {
+		k, err := a.NewProbeKey(b.Key.ID(), [wire.MeetingID]byte{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, to := range []string{"203.0.113.5:1", "203.0.113.5:2", "203.0.113.6:1", "[2001:db8::1]:1"} {
+			for socket := range 3 {
+				token := k.Token(socket, netip.MustParseAddrPort(to))
+				if token == 0 || seen[token] || token != k.Token(socket, netip.MustParseAddrPort(to)) {
+					t.Errorf("%d for %s", token, to)
+				}
+				seen[token] = true
+			}
+		}
 	}
 }
 

@@ -38,6 +38,9 @@ type NAT struct {
 	Ports     PortRule
 	Hairpin   bool // a packet to its own external endpoint comes back to it
 	Double    bool // there is a second NAT behind the first
+	// Agreed says that observers in several networks agree on External's address. Of
+	// one that nobody but a single observer has told, a reader makes less use.
+	Agreed bool
 	// Step is between two mappings made one after the other, for PortsSequential; it
 	// is not zero then. Rate is how many mappings of others come in between, in tenths a second.
 	Step int16
@@ -60,7 +63,7 @@ const (
 // Append appends
 //
 //	kinds    uint8   mapping, filtering and ports, of 2, 2 and 3 bits from the lowest on
-//	flags    uint8   1 hairpin, 2 double
+//	flags    uint8   1 hairpin, 2 double, 8 agreed
 //	step     int16
 //	rate     uint16
 //	low      uint16
@@ -76,6 +79,9 @@ func (n NAT) Append(b []byte) []byte {
 	}
 	if n.Double {
 		flags |= 2
+	}
+	if n.Agreed {
+		flags |= 8
 	}
 	b = append(b, byte(n.Mapping)&3|byte(n.Filtering)&3<<2|byte(n.Ports)&7<<4, flags)
 	b = binary.BigEndian.AppendUint16(b, uint16(n.Step))
@@ -99,7 +105,7 @@ func ParseNAT(b []byte) (n NAT, rest []byte, err error) {
 	}
 	n = NAT{
 		Mapping: Depends(b[0] & 3), Filtering: Depends(b[0] >> 2 & 3), Ports: PortRule(b[0] >> 4 & 7),
-		Hairpin: b[1]&1 != 0, Double: b[1]&2 != 0,
+		Hairpin: b[1]&1 != 0, Double: b[1]&2 != 0, Agreed: b[1]&8 != 0,
 		Step: int16(binary.BigEndian.Uint16(b[2:])), Rate: binary.BigEndian.Uint16(b[4:]),
 		Low: binary.BigEndian.Uint16(b[6:]), High: binary.BigEndian.Uint16(b[8:]), Age: binary.BigEndian.Uint32(b[10:]),
 	}

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 )
@@ -13,6 +14,7 @@ const (
 	ProbeAnswer   ProbeKind = 2 // something of yours came by this pair
 	ProbeNominate ProbeKind = 3 // this pair is chosen; said back as confirmation
 	ProbeReach    ProbeKind = 4 // what a Reach has asked for
+	ProbePad      ProbeKind = 5 // pays for what the other side sends: goes as a letter, never as a datagram
 )
 
 // ProbeNonce is the size of what a ProbeReach carries.
@@ -23,6 +25,8 @@ const ProbeNonce = 16
 //
 //	kind    uint8
 //	larger  uint8   1 when the sender's peer id is the larger one
+//	token   uint64  of a pad its number; else what is to come back from where the probe goes
+//	echo    uint64  the last token that came from there; 0: none
 //	size    uint8   0, 4 or 16
 //	address, port   of the datagram that is answered, as it came here
 //	nonce   [16]byte of the Reach; missing in other kinds
@@ -30,12 +34,17 @@ const ProbeNonce = 16
 type Probe struct {
 	Kind   ProbeKind
 	Larger bool
+	Token  uint64
+	Echo   uint64
 	Seen   netip.AddrPort // zero unless it answers
 	Nonce  [ProbeNonce]byte
 }
 
-// MaxProbe is the largest size of an encoded Probe without padding.
-const MaxProbe = 3 + 16 + 2 + ProbeNonce
+const (
+	probeFixed = 1 + 1 + 8 + 8 + 1
+	// MaxProbe is the largest size of an encoded Probe without padding.
+	MaxProbe = probeFixed + 16 + 2 + ProbeNonce
+)
 
 // Append appends the probe.
 func (p Probe) Append(b []byte) []byte {
@@ -44,10 +53,12 @@ func (p Probe) Append(b []byte) []byte {
 		larger = 1
 	}
 	b = append(b, byte(p.Kind), larger)
+	b = binary.BigEndian.AppendUint64(b, p.Token)
+	b = binary.BigEndian.AppendUint64(b, p.Echo)
 	if p.Seen.IsValid() {
 		addr := p.Seen.Addr().Unmap().AsSlice()
 		b = append(append(b, byte(len(addr))), addr...)
-		b = append(b, byte(p.Seen.Port()>>8), byte(p.Seen.Port()))
+		b = binary.BigEndian.AppendUint16(b, p.Seen.Port())
 	} else {
 		b = append(b, 0)
 	}
@@ -59,13 +70,13 @@ func (p Probe) Append(b []byte) []byte {
 
 // ParseProbe reads a probe and its padding.
 func ParseProbe(b []byte) (Probe, error) {
-	if len(b) < 3 {
+	if len(b) < probeFixed {
 		return Probe{}, fmt.Errorf("probe: %w", ErrShort)
 	}
-	p := Probe{Kind: ProbeKind(b[0]), Larger: b[1] == 1}
-	size, rest := int(b[2]), b[3:]
+	p := Probe{Kind: ProbeKind(b[0]), Larger: b[1] == 1, Token: binary.BigEndian.Uint64(b[2:]), Echo: binary.BigEndian.Uint64(b[10:])}
+	size, rest := int(b[probeFixed-1]), b[probeFixed:]
 	switch {
-	case p.Kind < ProbeAsk || p.Kind > ProbeReach:
+	case p.Kind < ProbeAsk || p.Kind > ProbePad:
 		return Probe{}, fmt.Errorf("probe: unknown kind %d", p.Kind)
 	case b[1] > 1:
 		return Probe{}, fmt.Errorf("probe: a side %d", b[1])
@@ -75,7 +86,7 @@ func ParseProbe(b []byte) (Probe, error) {
 		return Probe{}, fmt.Errorf("probe: %w", ErrShort)
 	case size > 0:
 		addr, _ := netip.AddrFromSlice(rest[:size])
-		p.Seen = netip.AddrPortFrom(addr.Unmap(), uint16(rest[size])<<8|uint16(rest[size+1]))
+		p.Seen = netip.AddrPortFrom(addr.Unmap(), binary.BigEndian.Uint16(rest[size:]))
 		rest = rest[size+2:]
 	}
 	if p.Kind == ProbeReach {

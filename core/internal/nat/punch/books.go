@@ -10,11 +10,11 @@ import (
 type books struct {
 	vouched map[netip.Addr]bool
 	base    map[netip.Addr]int // what a vouched address gets though it is silent
-	all     map[netip.Addr]*account
+	all     map[netip.Addr]*entry
 	left    int // of all packets
 }
 
-type account struct {
+type entry struct {
 	sent, heard int
 	proven      bool // answered a probe of ours, so that it asks for what it gets
 }
@@ -26,14 +26,14 @@ const (
 )
 
 func newBooks(c *Config) books {
-	b := books{vouched: c.vouched(), base: map[netip.Addr]int{}, all: map[netip.Addr]*account{}, left: c.Budget.Packets}
+	b := books{vouched: c.vouched(), base: map[netip.Addr]int{}, all: map[netip.Addr]*entry{}, left: c.Budget.Packets}
 	const each = maxOpeners + maxShots
-	for _, to := range candidates(c.Theirs, endpoint.UTP) {
+	for _, to := range c.candidates(endpoint.UTP) {
 		if b.vouched[to.Addr()] && to != external(c.Theirs.UDP) {
 			b.base[to.Addr()] += each
 		}
 	}
-	if to := external(c.Theirs.UDP); reachable(to) {
+	if to := external(c.Theirs.UDP); c.allowed(to) {
 		part, most := Plan(c.Mine.UDP, c.Theirs.UDP, c.Larger), 0
 		switch {
 		case part.Strategy == None:
@@ -72,46 +72,47 @@ func (c Config) Most() (addr netip.Addr, packets int) {
 	return addr, min(packets, c.Budget.Packets)
 }
 
-func (b *books) account(a netip.Addr) *account {
+func (b *books) entry(a netip.Addr) *entry {
 	x := b.all[a]
 	if x == nil && len(b.all) < maxAccounts {
-		x = &account{}
+		x = &entry{}
 		b.all[a] = x
 	}
 	return x
 }
 
-// charge reports whether one more packet may go to an address, and counts it.
-func (b *books) charge(a netip.Addr) bool {
-	x := b.account(a)
+// may reports whether one more packet may go to an address.
+func (b *books) may(a netip.Addr) bool {
+	x := b.entry(a)
 	if x == nil || b.left <= 0 {
 		return false
 	}
-	limit := 1 + 2*x.heard
+	limit := 1 + x.heard
 	if b.vouched[a] {
 		limit = b.base[a] + 3*x.heard
 	}
 	if x.proven {
 		limit += provenBase
 	}
-	if x.sent >= limit {
-		return false
-	}
-	x.sent++
+	return x.sent < limit
+}
+
+// sent counts a packet to an address that may have one.
+func (b *books) sent(a netip.Addr) {
+	b.all[a].sent++
 	b.left--
-	return true
 }
 
 // heard counts a valid packet from an address.
 func (b *books) heard(a netip.Addr) {
-	if x := b.account(a); x != nil && x.heard < heardMost {
+	if x := b.entry(a); x != nil && x.heard < heardMost {
 		x.heard++
 	}
 }
 
 // prove notes that an address has answered a probe of ours.
 func (b *books) prove(a netip.Addr) {
-	if x := b.account(a); x != nil {
+	if x := b.entry(a); x != nil {
 		x.proven = true
 	}
 }

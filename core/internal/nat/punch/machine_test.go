@@ -31,6 +31,11 @@ func (b *bench) wait(d time.Duration) (all []Action) {
 	return all
 }
 
+// heard takes a packet, of which all but probes prove that their sender is there.
+func (b *bench) heard(socket int, from netip.AddrPort, k Kind) {
+	b.m.Probe(b.now, Heard{Socket: socket, From: from, Kind: k, Size: MaxPacket, Proof: k != Probe})
+}
+
 func sends(acts []Action, k Kind) (out []Send) {
 	for _, a := range acts {
 		if s, ok := a.(Send); ok && s.Kind == k {
@@ -90,6 +95,7 @@ func TestQuiet(t *testing.T) {
 	short.RTT = 2 * time.Millisecond
 	lan := facing(home, home)
 	lan.Theirs.UDP.External = netip.MustParseAddrPort("192.168.1.7:5483")
+	lan.Ours = []netip.Addr{netip.MustParseAddr("192.168.9.9")}
 	for name, c := range map[string]Config{"one external address": same, "a short way": short, "one network": lan} {
 		c.TCP = false
 		b := &bench{t, New(c, epoch), epoch}
@@ -111,18 +117,18 @@ func TestLarger(t *testing.T) {
 	b := &bench{t, New(c, epoch), epoch}
 	b.m.Shoot(b.now)
 	b.wait(400 * time.Millisecond)
-	b.m.Probe(b.now, 0, there, Probe)
+	b.heard(0, there, Probe)
 	acts := b.wait(100 * time.Millisecond)
-	if got := sends(acts, Answer); len(got) != 3 || got[0] != (Send{0, there, 0, Answer}) {
+	if got := sends(acts, Answer); len(got) != 3 || got[0].To != there || got[0].Kind != Answer || got[0].Socket+got[0].TTL != 0 {
 		t.Errorf("answers: %v", got)
 	}
 	if len(only[Nominated](acts)) > 0 {
 		t.Error("chosen before an answer came")
 	}
-	b.m.Probe(b.now, 0, there, Nominate) // that is not the other's to say, but shows that it hears us
-	b.m.Probe(b.now, 0, there, Answer)
-	b.m.Probe(b.now, 1, there, Answer)                                     // no such socket
-	b.m.Probe(b.now, 0, netip.MustParseAddrPort("198.51.100.2:7"), Answer) // too late
+	b.heard(0, there, Nominate) // that is not the other's to say, but shows that it hears us
+	b.heard(0, there, Answer)
+	b.heard(1, there, Answer)                                     // no such socket
+	b.heard(0, netip.MustParseAddrPort("198.51.100.2:7"), Answer) // too late
 	acts = b.wait(500 * time.Millisecond)
 	if got := only[Nominated](acts); len(got) != 1 || got[0] != (Nominated{0, there}) {
 		t.Errorf("chosen: %v", got)
@@ -133,16 +139,16 @@ func TestLarger(t *testing.T) {
 	if got := sends(acts, Probe); len(got) != 0 {
 		t.Errorf("it still probes: %v", got)
 	}
-	b.m.Probe(b.now, 0, there, Nominate)
+	b.heard(0, there, Nominate)
 	if acts = b.wait(time.Second); len(acts) != 0 {
 		t.Errorf("after the confirmation: %v", acts)
 	}
-	b.m.Probe(b.now, 0, there, Probe)
+	b.heard(0, there, Probe)
 	if acts = b.wait(0); len(sends(acts, Answer)) != 1 {
 		t.Errorf("a late probe: %v", acts)
 	}
 	b.wait(Linger)
-	b.m.Probe(b.now, 0, there, Probe)
+	b.heard(0, there, Probe)
 	if acts, next := b.m.Poll(b.now); len(acts) != 0 || !next.IsZero() {
 		t.Errorf("after the end: %v, again %v", acts, next)
 	}
@@ -155,7 +161,7 @@ func TestSmaller(t *testing.T) {
 	b := &bench{t, New(c, epoch), epoch}
 	b.m.Shoot(b.now)
 	b.wait(4900 * time.Millisecond)
-	b.m.Probe(b.now, 0, there, Answer)
+	b.heard(0, there, Answer)
 	acts := b.wait(900 * time.Millisecond)
 	if got := sends(acts, Answer); len(got) != 3 {
 		t.Errorf("answers to an answer: %v", got)
@@ -165,8 +171,8 @@ func TestSmaller(t *testing.T) {
 	}
 	other := netip.MustParseAddrPort("198.51.100.2:40000")
 	for range 2 {
-		b.m.Probe(b.now, 0, other, Nominate)
-		b.m.Probe(b.now, 0, there, Nominate) // too late
+		b.heard(0, other, Nominate)
+		b.heard(0, there, Nominate) // too late
 	}
 	acts = b.wait(300 * time.Millisecond)
 	if got := only[Nominated](acts); len(got) != 1 || got[0] != (Nominated{0, other}) {
@@ -178,7 +184,7 @@ func TestSmaller(t *testing.T) {
 	// Another that is never told.
 	b = &bench{t, New(c, epoch), epoch}
 	b.m.Shoot(b.now)
-	b.m.Probe(b.now, 0, there, Answer)
+	b.heard(0, there, Answer)
 	if got := only[Failed](b.wait(7 * time.Second)); len(got) != 1 || got[0].Reason != ErrChoice {
 		t.Errorf("never told: %v", got)
 	}
@@ -214,7 +220,7 @@ func TestSockets(t *testing.T) {
 		b.m.Shoot(b.now)
 		b.wait(time.Second)
 		if last := min(max(n, 0), 255); last > 0 {
-			b.m.Probe(b.now, last, there, Nominate)
+			b.heard(last, there, Nominate)
 			if got := only[Nominated](b.wait(0)); len(got) != 1 || got[0].Socket != last {
 				t.Errorf("chosen: %v", got)
 			}
@@ -232,7 +238,7 @@ func TestPause(t *testing.T) {
 		t.Errorf("%d guesses in a second", got)
 	}
 	hit := netip.MustParseAddrPort("198.51.100.2:31234")
-	b.m.Probe(b.now, 0, hit, Probe)
+	b.heard(0, hit, Probe)
 	acts := b.wait(400 * time.Millisecond)
 	if got := sends(acts, Probe); len(got) < 5 || slices.ContainsFunc(got, func(s Send) bool { return s.To != hit }) {
 		t.Errorf("after a hit: %v", got)
@@ -392,7 +398,7 @@ func FuzzMachine(f *testing.F) {
 			case 1:
 				m.Opened(now, int(arg)-2)
 			case 2, 3:
-				m.Probe(now, int(arg)%3, netip.AddrPortFrom(there.Addr(), uint16(arg)), Kind(op/8)%6)
+				m.Probe(now, Heard{int(arg) % 3, netip.AddrPortFrom(there.Addr(), uint16(arg)), Kind(op/8) % 6, int(arg), arg%2 == 0})
 			case 4:
 				for id := range under {
 					delete(under, id)

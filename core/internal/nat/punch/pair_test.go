@@ -132,7 +132,7 @@ func (tr trial) meet(seed uint64) result {
 		}
 		w.peers[i].m = New(Config{
 			Mine: sides[i], Theirs: sides[1-i], Larger: i == larger, RTT: round, Lead: round / 2,
-			Seed: r.Uint64(), UDP: !tr.tcp, TCP: tr.tcp,
+			Seed: r.Uint64(), UDP: !tr.tcp, TCP: tr.tcp, Account: rich(),
 		}, w.time())
 		w.peers[i].pump()
 	}

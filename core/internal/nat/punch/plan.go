@@ -173,18 +173,19 @@ func lineEach(a, b wire.NAT) time.Duration {
 
 // sprayed returns up to most ports in the order to try them, each once: all of
 // the block, shuffled; or those within 64 of the observed one, then those
-// between Low and High when these are told, then the rest from 1024 on, shuffled.
+// between Low and High when these are told, then the rest, shuffled. None is below
+// 1024: NATs do not give those out, and services of others are there.
 func sprayed(n wire.NAT, ports Ports, most int, r *rand.Rand) []uint16 {
 	bounded := n.Low > 0 && n.Low <= n.High
 	var groups [][]uint16
 	last := int(n.External.Port())
 	switch {
 	case ports == Block && bounded:
-		groups = append(groups, between(int(n.Low), int(n.High)))
+		groups = append(groups, between(max(1024, int(n.Low)), int(n.High)))
 	default:
 		groups = append(groups, between(max(1024, last-64), min(65535, last+64)))
 		if bounded {
-			groups = append(groups, between(int(n.Low), int(n.High)))
+			groups = append(groups, between(max(1024, int(n.Low)), int(n.High)))
 		}
 		groups = append(groups, between(1024, 65535))
 	}

@@ -23,12 +23,18 @@
 //
 // A peer could name addresses of others, to have them flooded. Targets are the
 // external endpoints of the peer's facts, ports guessed at these very addresses,
-// and its candidates. An address is vouched for when it is the external address
-// of the facts, which the owner must have checked with those who introduced the
-// peer, when the owner lists it, or when an answer to our own probe came from it.
-// Any other address gets one packet and one dial, and then two packets for each
-// that came from it. Config.Most tells the largest number of packets that go to one
-// vouched address that stays silent. Budget bounds all together.
+// and its candidates. Three things bound what goes there. The Account: whatever goes
+// to an address that has not proved to be the peer's was paid for beforehand, so that
+// nobody gets more than Ratio times what the peer has sent. The number of packets for one
+// address: those of the facts get as many as opening the NATs takes (Config.Most),
+// any other one packet and one dial, and then one for each that came from it. And
+// Budget, for all together.
+//
+// Never a target are loopback, multicast and broadcast addresses, blocks that are not
+// routed, and Config.Never, in which the owner lists its routers; private, link-local
+// and carriers' addresses are, when this machine has one of the same block, or both
+// sides have the same external address. Ports that are guessed are those that NATs
+// give out, from 1024 on.
 package punch
 
 import (
@@ -46,9 +52,17 @@ const (
 	// OpenerTTL is the time to live of openers: enough for the NATs of a house and
 	// its provider, usually too little for those of the peer.
 	OpenerTTL = 4
-	// MaxCandidates bounds the endpoints that a peer may list, over all transports.
-	// What it lists beyond is not tried.
+	// MaxCandidates bounds the endpoints that a peer may list, over all transports, and
+	// maxPorts those of one address and transport. What it lists beyond is not tried.
 	MaxCandidates = 16
+	maxPorts      = 4
+	// MinPacket is the least size of a packet, in bytes without headers. Sizes are random,
+	// and an answer is not longer than what it answers.
+	MinPacket = 64
+	// MaxPacket is the largest one.
+	MaxPacket = 80
+	// starved is how long to wait for more when the account is empty.
+	starved = 50 * time.Millisecond
 	// near is a round trip below which openers could reach the peer.
 	near = 3 * time.Millisecond
 	// Patience is how long a Machine waits for Shoot.
@@ -111,9 +125,13 @@ func (b Budget) filled() Budget {
 // Config is what a Machine is made of.
 type Config struct {
 	Mine, Theirs Side
-	// Vouched are addresses, beside the external ones, that the owner itself knows
-	// to be the peer's: they may be sent to as often as those.
+	// Vouched are addresses from which live links of the peer come: they may be sent
+	// to as often as the external ones, and nothing is charged for it.
 	Vouched []netip.Addr
+	// Ours are the addresses of this machine, and Never those of its routers.
+	Ours, Never []netip.Addr
+	// Account pays for what goes to other addresses. nil is an empty one of its own.
+	Account *Account
 	// Larger says that this side's peer id is the larger one: it nominates.
 	Larger bool
 	// RTT is the round trip of the letters between the two; zero: unknown.
@@ -150,6 +168,7 @@ type Send struct {
 	To     netip.AddrPort
 	TTL    int // time to live, 0 for the system's default
 	Kind   Kind
+	Size   int // of the datagram, MinPacket to MaxPacket
 }
 
 // Open asks for UDP sockets beside the service's own, on ports that the system
@@ -201,13 +220,14 @@ func (Failed) action()    {}
 
 // Machine is one side of one punch. It is not safe for use by several goroutines.
 type Machine struct {
-	cfg  Config
-	rand *rand.Rand
-	udp  *udp // nil when not allowed
-	tcp  *tcp // nil when not allowed
-	acts []Action
-	made time.Time
-	gone time.Time // when Shoot came; zero before
+	cfg     Config
+	rand    *rand.Rand
+	account *Account
+	udp     *udp // nil when not allowed
+	tcp     *tcp // nil when not allowed
+	acts    []Action
+	made    time.Time
+	gone    time.Time // when Shoot came; zero before
 }
 
 // New returns a machine at the time now, which is when the peer's letter with its
@@ -215,13 +235,21 @@ type Machine struct {
 func New(c Config, now time.Time) *Machine {
 	c.Budget = c.Budget.filled()
 	c.RTT, c.Lead = min(max(0, c.RTT), Patience), min(max(0, c.Lead), Patience)
-	m := &Machine{cfg: c, rand: rand.New(rand.NewPCG(c.Seed, 0x70756e6368)), made: now}
+	m := &Machine{cfg: c, rand: rand.New(rand.NewPCG(c.Seed, 0x70756e6368)), made: now, account: c.Account}
+	if m.account == nil {
+		m.account = new(Account)
+	}
+	m.account.Agree(agreed(c.Theirs.UDP) && agreed(c.Theirs.TCP))
+	for _, a := range c.Vouched {
+		m.account.Prove(a)
+	}
 	if c.UDP {
 		m.udp = newUDP(m, now)
 	}
 	if c.TCP {
 		m.tcp = newTCP(m)
 	}
+	m.divide()
 	return m
 }
 
@@ -248,11 +276,32 @@ func (m *Machine) Opened(now time.Time, n int) {
 	}
 }
 
-// Probe says that a packet other than an opener came from the peer and proved to
-// be its own and no repetition.
-func (m *Machine) Probe(now time.Time, socket int, from netip.AddrPort, kind Kind) {
+// Heard is a packet other than an opener that came from the peer and proved to be its
+// own and no repetition.
+type Heard struct {
+	Socket int
+	From   netip.AddrPort
+	Kind   Kind
+	Size   int // of the datagram
+	// Proof says that it repeats what only a packet of ours to From, from this socket,
+	// has told: who is there wants more. Without it From may be anybody, whom the peer
+	// has named as the sender.
+	Proof bool
+}
+
+// Probe says that a packet came.
+func (m *Machine) Probe(now time.Time, h Heard) {
+	h.From = netip.AddrPortFrom(h.From.Addr().Unmap(), h.From.Port())
+	m.account.Earn(PacketCost(h.From.Addr(), h.Size))
 	if m.udp != nil {
-		m.udp.heard(now, socket, netip.AddrPortFrom(from.Addr().Unmap(), from.Port()), kind)
+		m.udp.heard(now, h)
+	}
+}
+
+// Earned says that the account has more in it.
+func (m *Machine) Earned() {
+	if m.udp != nil {
+		m.udp.due = time.Time{}
 	}
 }
 
@@ -267,6 +316,7 @@ func (m *Machine) Dialled(now time.Time, id int, err error) {
 // the next input. The slice is valid until the next call.
 func (m *Machine) Poll(now time.Time) ([]Action, time.Time) {
 	m.acts = m.acts[:0]
+	m.divide()
 	var next time.Time
 	if m.udp != nil {
 		next = m.udp.poll(now)
@@ -314,20 +364,28 @@ func (b *bucket) take(now time.Time) {
 	b.full = b.full.Add(b.each)
 }
 
-// candidates returns the usable endpoints of one transport that the peer listed,
-// each once.
-func candidates(s Side, t endpoint.Transport) []netip.AddrPort {
+// candidates returns the endpoints of one transport that the peer listed and that may
+// be tried, each once.
+func (c *Config) candidates(t endpoint.Transport) []netip.AddrPort {
 	var out []netip.AddrPort
-	for i, e := range s.Candidates {
+	ports := map[netip.Addr]int{}
+	for i, e := range c.Theirs.Candidates {
 		e = endpoint.New(e.Transport, e.Addr)
 		if i >= MaxCandidates {
 			break
 		}
-		if e.Transport == t && reachable(e.Addr) && !slices.Contains(out, e.Addr) {
-			out = append(out, e.Addr)
+		if e.Transport != t || !c.allowed(e.Addr) || ports[e.Addr.Addr()] >= maxPorts || slices.Contains(out, e.Addr) {
+			continue
 		}
+		ports[e.Addr.Addr()]++
+		out = append(out, e.Addr)
 	}
 	return out
+}
+
+// listens reports whether we have told an endpoint of a transport.
+func (s Side) listens(t endpoint.Transport) bool {
+	return slices.ContainsFunc(s.Candidates, func(e endpoint.Endpoint) bool { return e.Transport == t && reachable(e.Addr) })
 }
 
 // reachable reports whether a peer elsewhere may be at an address.
@@ -337,11 +395,60 @@ func reachable(a netip.AddrPort) bool {
 	return a.Port() != 0 && e.Scope() >= endpoint.LinkLocal && !zoneless
 }
 
-// vouched returns the addresses that are the peer's for certain.
+// blocks are those whose addresses mean something nearby only (RFC 1918, RFC 6598, RFC
+// 3927), and unrouted those that nobody is at, or somebody of another family (RFC 6890,
+// RFC 6052, RFC 6666).
+var (
+	blocks   = prefixes("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16")
+	unrouted = prefixes("0.0.0.0/8", "192.0.0.0/24", "240.0.0.0/4", "::/96", "64:ff9b::/96", "100::/64")
+)
+
+func prefixes(list ...string) (out []netip.Prefix) {
+	for _, text := range list {
+		out = append(out, netip.MustParsePrefix(text))
+	}
+	return out
+}
+
+// allowed reports whether anything may go to an endpoint of the peer.
+func (c *Config) allowed(to netip.AddrPort) bool {
+	a := to.Addr().Unmap()
+	within := func(p netip.Prefix) bool { return p.Contains(a.WithZone("")) }
+	switch {
+	case !reachable(to), slices.Contains(c.Never, a), slices.ContainsFunc(unrouted, within):
+		return false
+	case endpoint.New(endpoint.UTP, to).Scope() == endpoint.Global, sameHouse(c.Mine.UDP, c.Theirs.UDP), sameHouse(c.Mine.TCP, c.Theirs.TCP):
+		return true
+	}
+	for _, e := range c.Mine.Candidates {
+		if nearby(a, e.Addr.Addr().Unmap()) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(c.Ours, func(o netip.Addr) bool { return nearby(a, o.Unmap()) })
+}
+
+// nearby reports whether two addresses that mean nothing to the world can be in one
+// network.
+func nearby(a, b netip.Addr) bool {
+	if a.Is6() != b.Is6() || a.Zone() != b.Zone() {
+		return false
+	}
+	if a.Is6() {
+		near, err := a.WithZone("").Prefix(48) // RFC 4193, section 3.1
+		return err == nil && near.Contains(b.WithZone(""))
+	}
+	return slices.ContainsFunc(blocks, func(p netip.Prefix) bool { return p.Contains(a) && p.Contains(b) })
+}
+
+// agreed reports whether an external address, if there is one, was seen by several.
+func agreed(n wire.NAT) bool { return n.Agreed || !n.External.IsValid() }
+
+// vouched returns the addresses that may get more than one packet.
 func (c *Config) vouched() map[netip.Addr]bool {
 	out := map[netip.Addr]bool{}
 	for _, n := range []wire.NAT{c.Theirs.UDP, c.Theirs.TCP} {
-		if reachable(n.External) {
+		if c.allowed(n.External) {
 			out[n.External.Addr().Unmap()] = true
 		}
 	}

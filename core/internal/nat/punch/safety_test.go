@@ -108,12 +108,20 @@ func (r *record) busiest(span time.Duration) (most int) {
 	return most
 }
 
+// rich returns an account that never lacks anything.
+func rich() *Account {
+	a := new(Account)
+	a.Earn(1 << 40)
+	return a
+}
+
 const them = "198.51.100.2:30000"
 
 func facing(mine, theirs wire.NAT) Config {
 	mine.External, theirs.External = netip.MustParseAddrPort("203.0.113.1:5483"), netip.MustParseAddrPort(them)
 	return Config{
 		Mine: Side{UDP: mine, TCP: mine}, Theirs: Side{UDP: theirs, TCP: theirs}, RTT: 40 * time.Millisecond, UDP: true, TCP: true, Seed: 1,
+		Account: rich(),
 	}
 }
 
@@ -242,7 +250,7 @@ func TestSpoofed(t *testing.T) {
 			now = now.Add(time.Millisecond)
 			a := netip.AddrFrom4([4]byte{192, 0, byte(i % 3), byte(i / 16)})
 			heard[a]++
-			m.Probe(now, 0, netip.AddrPortFrom(a, uint16(1+i)), Probe)
+			m.Probe(now, Heard{From: netip.AddrPortFrom(a, uint16(1+i)), Kind: Probe, Size: MaxPacket})
 			acts, _ := m.Poll(now)
 			for _, x := range acts {
 				if s, ok := x.(Send); ok {
@@ -280,7 +288,7 @@ func TestReasons(t *testing.T) {
 	m := New(c, epoch)
 	m.Shoot(epoch)
 	m.Poll(epoch)
-	m.Probe(epoch, 0, netip.MustParseAddrPort(them), Probe)
+	m.Probe(epoch, Heard{From: netip.MustParseAddrPort(them), Kind: Probe, Size: MaxPacket})
 	var reason error
 	for now, next := epoch, epoch; !next.IsZero(); now = now.Add(time.Millisecond) {
 		var acts []Action

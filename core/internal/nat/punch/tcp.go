@@ -16,9 +16,9 @@ import (
 const (
 	tryLeast   = 400 * time.Millisecond // one try, or three round trips: less than kernels wait to repeat a SYN
 	tryMost    = 3 * time.Second
-	tryUnknown = time.Second     // one try when the round trip is not known
-	tryGuessed = time.Second     // one try at a sprayed port
-	tryHeld    = 4 * time.Second // one try of many sockets, over which kernels repeat the SYN
+	tryUnknown = time.Second            // one try when the round trip is not known
+	tryGuessed = 950 * time.Millisecond // one try at a sprayed port: one SYN
+	tryHeld    = 4 * time.Second        // one try of many sockets, over which kernels repeat the SYN
 	pauseLeast = 20 * time.Millisecond
 	pauseMost  = 180 * time.Millisecond
 	portPause  = 50 * time.Millisecond // after ErrPort
@@ -93,7 +93,7 @@ func newTCP(m *Machine) *tcp {
 		t.add(m.made, t.theirs.External, maxTries)
 	}
 	vouched, strangers := c.vouched(), map[netip.Addr]bool{}
-	for _, to := range candidates(c.Theirs, endpoint.TCP) {
+	for _, to := range c.candidates(endpoint.TCP) {
 		switch {
 		case to == t.theirs.External, strangers[to.Addr()]:
 		case vouched[to.Addr()]:
@@ -123,7 +123,7 @@ func (t *tcp) add(now time.Time, to netip.AddrPort, tries int) {
 // planTCP is Plan within the budget.
 func planTCP(c *Config) Part {
 	p := Plan(c.Mine.TCP, c.Theirs.TCP, c.Larger)
-	if !reachable(c.Theirs.TCP.External) {
+	if !c.allowed(c.Theirs.TCP.External) {
 		return Part{Strategy: None, Sockets: 1}
 	}
 	p.Sockets = min(p.Sockets, c.Budget.AtOnce)
@@ -162,7 +162,7 @@ func (t *tcp) begin(now time.Time) {
 			t.callees = append(t.callees, callee{to: t.theirs.External, fresh: i > 0, timeout: tryHeld, left: heldTries, next: at, from: at})
 		}
 	}
-	if len(t.callees) == 0 && len(t.ports) == 0 && len(candidates(c.Mine, endpoint.TCP)) > 0 {
+	if len(t.callees) == 0 && len(t.ports) == 0 && c.Mine.listens(endpoint.TCP) {
 		t.until = now.Add(untilSimultaneous) // the peer may come to us
 	}
 }
@@ -260,6 +260,9 @@ func (t *tcp) poll(now time.Time) time.Time {
 		if at := t.rate.ready(); at.After(now) {
 			return sooner(next, at)
 		}
+		if to := t.theirs.External.Addr(); !t.m.account.bulk(ofTCP, to, DialCost(to, tryGuessed)) {
+			return sooner(next, now.Add(starved))
+		}
 		t.rate.take(now)
 		t.sprayed[t.dial(netip.AddrPortFrom(t.theirs.External.Addr(), t.ports[0]), false, 0, tryGuessed)] = true
 		t.ports = t.ports[1:]
@@ -339,8 +342,21 @@ func (t *tcp) pollCallees(now time.Time) (next time.Time) {
 			}
 			continue
 		}
+		opener := c.from.IsZero() || c.from.After(now)
+		cost := DialCost(c.to.Addr(), c.timeout)
+		if opener {
+			cost = DialCost(c.to.Addr(), 0)
+		}
+		spend := t.m.account.spend
+		if t.part.Sockets > 1 || t.part.Ports == Predicted {
+			spend = t.m.account.bulk
+		}
+		if !spend(ofTCP, c.to.Addr(), cost) {
+			next = sooner(next, now.Add(starved))
+			continue
+		}
 		c.next = time.Time{}
-		if c.from.IsZero() || c.from.After(now) {
+		if opener {
 			c.opening = true
 			c.openers--
 			c.id = t.dial(c.to, c.fresh, OpenerTTL, tryOpener)
@@ -360,7 +376,7 @@ func (c Config) MostDials() (addr netip.Addr, dials int) {
 	most := map[netip.Addr]int{}
 	vouched := c.vouched()
 	to := external(c.Theirs.TCP)
-	for _, other := range candidates(c.Theirs, endpoint.TCP) {
+	for _, other := range c.candidates(endpoint.TCP) {
 		if vouched[other.Addr()] && other != to {
 			most[other.Addr()] += dialFirst + maxTries
 		}

@@ -81,6 +81,7 @@ type later struct {
 	at time.Time
 	pair
 	kind Kind
+	most int // its size, at most
 }
 
 type state uint8
@@ -137,7 +138,7 @@ func newUDP(m *Machine, now time.Time) *udp {
 		books: newBooks(c),
 	}
 	u.part.Sockets = min(u.part.Sockets, c.Budget.Sockets)
-	if !reachable(theirs.External) {
+	if !c.allowed(theirs.External) {
 		u.part = Part{Strategy: None, Sockets: 1}
 	}
 	switch {
@@ -151,7 +152,7 @@ func newUDP(m *Machine, now time.Time) *udp {
 	default:
 		u.aim(now, 0, theirs.External, straight)
 	}
-	for _, to := range candidates(c.Theirs, endpoint.UTP) {
+	for _, to := range c.candidates(endpoint.UTP) {
 		if to == theirs.External {
 			continue
 		}
@@ -217,7 +218,7 @@ func (u *udp) shoot(now time.Time) {
 		if u.part.Strategy == Direct && vague(u.theirs) {
 			u.widenAt = now.Add(u.m.cfg.guard() + widen)
 		}
-		if len(u.targets) == 0 && len(u.pairs) == 0 && len(candidates(u.m.cfg.Mine, endpoint.UTP)) == 0 {
+		if len(u.targets) == 0 && len(u.pairs) == 0 && !u.m.cfg.Mine.listens(endpoint.UTP) {
 			u.until = now // neither side has anywhere to go
 		}
 	}
@@ -321,17 +322,27 @@ func (u *udp) proven() bool {
 	return false
 }
 
-// send sends one packet unless a budget forbids it. wait is when the rate allows
-// one again, zero when that is not what was in the way.
-func (u *udp) send(now time.Time, p pair, ttl int, k Kind) (wait time.Time) {
+// send sends one packet of a size up to most unless a budget forbids it. wait is when
+// to try again, when the rate or the account is in the way, and else zero. bulk says
+// that it is one of very many.
+func (u *udp) send(now time.Time, p pair, ttl int, k Kind, most int, bulk bool) (wait time.Time) {
 	if at := u.rate.ready(); at.After(now) {
 		return at
 	}
-	if !u.books.charge(p.to.Addr()) {
+	if !u.books.may(p.to.Addr()) {
 		return time.Time{}
 	}
+	size := MinPacket + u.m.rand.IntN(max(MinPacket, most)-MinPacket+1)
+	spend := u.m.account.spend
+	if bulk {
+		spend = u.m.account.bulk
+	}
+	if !spend(ofUDP, p.to.Addr(), PacketCost(p.to.Addr(), size)) {
+		return now.Add(starved)
+	}
+	u.books.sent(p.to.Addr())
 	u.rate.take(now)
-	u.m.do(Send{p.socket, p.to, ttl, k})
+	u.m.do(Send{p.socket, p.to, ttl, k, size})
 	return time.Time{}
 }
 
@@ -341,7 +352,7 @@ func (u *udp) pollQueue(now time.Time) (next time.Time) {
 			next = sooner(next, l.at)
 			return false
 		}
-		wait := u.send(now, l.pair, 0, l.kind)
+		wait := u.send(now, l.pair, 0, l.kind, l.most, false)
 		next = sooner(next, wait)
 		return wait.IsZero()
 	})
@@ -370,7 +381,7 @@ func (u *udp) pollTargets(now time.Time) (next time.Time) {
 			if !t.base.IsZero() && !t.base.After(now) {
 				ttl, kind = 0, Probe
 			}
-			if wait := u.send(now, pair{t.socket, t.to}, ttl, kind); !wait.IsZero() {
+			if wait := u.send(now, pair{t.socket, t.to}, ttl, kind, MaxPacket, t.mode == guessed || t.mode == held); !wait.IsZero() {
 				next = sooner(next, wait)
 				continue
 			}
@@ -446,7 +457,7 @@ func (u *udp) pollSpray(now time.Time) time.Time {
 		if at := u.sprays.ready(); at.After(now) {
 			return at
 		}
-		if wait := u.send(now, pair{0, netip.AddrPortFrom(u.theirs.External.Addr(), u.ports[0])}, 0, Probe); !wait.IsZero() {
+		if wait := u.send(now, pair{0, netip.AddrPortFrom(u.theirs.External.Addr(), u.ports[0])}, 0, Probe, MaxPacket, true); !wait.IsZero() {
 			return wait
 		}
 		u.sprays.take(now)
@@ -467,10 +478,10 @@ func (u *udp) pollLine(now time.Time) time.Time {
 		if c.quiet(to.to, u.theirs, c.Mine.UDP) {
 			ttl, kind = 0, Probe
 		}
-		if wait := u.send(now, to, ttl, kind); !wait.IsZero() {
+		if wait := u.send(now, to, ttl, kind, MaxPacket, true); !wait.IsZero() {
 			return wait
 		}
-		u.follows = append(u.follows, later{now.Add(lineAgain), to, Probe})
+		u.follows = append(u.follows, later{now.Add(lineAgain), to, Probe, MaxPacket})
 		u.line = u.line[1:]
 		u.lineAt = u.lineAt.Add(each)
 		if u.lineAt.Before(now.Add(-lineAgain)) { // asked late: do not hurry
@@ -478,7 +489,7 @@ func (u *udp) pollLine(now time.Time) time.Time {
 		}
 	}
 	for len(u.follows) > 0 && !u.follows[0].at.After(now) {
-		if wait := u.send(now, u.follows[0].pair, 0, Probe); !wait.IsZero() {
+		if wait := u.send(now, u.follows[0].pair, 0, Probe, MaxPacket, true); !wait.IsZero() {
 			return wait
 		}
 		u.follows = u.follows[1:]
@@ -493,44 +504,48 @@ func (u *udp) pollLine(now time.Time) time.Time {
 	return next
 }
 
-// heard takes a valid packet.
-func (u *udp) heard(now time.Time, socket int, from netip.AddrPort, kind Kind) {
-	if u.state == over || socket < 0 || socket >= u.sockets || kind == Opener || kind > Nominate || from.Port() == 0 {
+// heard takes a valid packet. One without proof says no more than a probe, whatever
+// it says: it may have another sender than it seems.
+func (u *udp) heard(now time.Time, h Heard) {
+	if u.state == over || h.Socket < 0 || h.Socket >= u.sockets || h.Kind == Opener || h.Kind > Nominate || h.From.Port() == 0 {
 		return
 	}
-	p := pair{socket, from}
+	p := pair{h.Socket, h.From}
 	both, known := u.pairs[p]
 	if !known && len(u.pairs) >= maxPairs {
 		return
 	}
-	u.books.heard(from.Addr())
-	u.oneWay = u.oneWay || kind == Probe
-	both = both || kind != Probe
+	u.books.heard(p.to.Addr())
+	u.oneWay = u.oneWay || h.Kind == Probe
+	both = both || h.Proof
 	u.pairs[p] = both
 	if both {
-		u.books.prove(from.Addr())
+		u.books.prove(p.to.Addr())
+		u.m.account.Prove(p.to.Addr())
 	}
 	u.quietTo = now.Add(max(3*u.m.cfg.RTT, 500*time.Millisecond))
+	most := min(h.Size, MaxPacket)
 	switch {
-	case kind == Nominate && !u.m.cfg.Larger:
+	case h.Kind == Nominate && !u.m.cfg.Larger:
 		u.choose(now, p)
 		if p == u.choice {
-			u.reply(now, p, Nominate)
+			u.reply(now, p, Nominate, most)
 		}
-	case kind == Nominate && p == u.choice: // confirmed
+	case h.Kind == Nominate && p == u.choice: // confirmed
 		u.queue = slices.DeleteFunc(u.queue, func(l later) bool { return l.kind == Nominate })
 	case !known && !(both && u.m.cfg.Larger):
-		for i := range answers {
-			u.reply(now.Add(gaps[0]*time.Duration(i*(i+1)/2)), p, Answer)
+		u.reply(now, p, Answer, most)
+		for i := 1; i < answers && (both || u.books.vouched[p.to.Addr()]); i++ {
+			u.reply(now.Add(gaps[0]*time.Duration(i*(i+1)/2)), p, Answer, most)
 		}
-	case kind == Probe:
-		u.reply(now, p, Answer)
+	case !both || h.Kind == Probe:
+		u.reply(now, p, Answer, most)
 	}
 	if both && u.m.cfg.Larger && u.state == trying {
 		u.choose(now, p)
 		at := now
 		for i := range 20 {
-			u.reply(at, p, Nominate)
+			u.reply(at, p, Nominate, MaxPacket)
 			gap := shotLater
 			if i < len(gaps) {
 				gap = gaps[i]
@@ -573,9 +588,9 @@ func (u *udp) choose(now time.Time, p pair) {
 	u.targets, u.ports, u.line, u.follows = nil, nil, nil, nil
 }
 
-func (u *udp) reply(at time.Time, p pair, k Kind) {
+func (u *udp) reply(at time.Time, p pair, k Kind, most int) {
 	if len(u.queue) < maxQueue {
-		u.queue = append(u.queue, later{at, p, k})
+		u.queue = append(u.queue, later{at, p, k, most})
 	}
 }
 

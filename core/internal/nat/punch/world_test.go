@@ -205,6 +205,7 @@ type peer struct {
 	timer    time.Time
 
 	sent     map[netip.Addr]int // packets by address
+	tokens   map[pair]pair      // what came last by a pair of endpoints: where the peer sent it to
 	dials    int
 	chosen   *Nominated
 	failed   []Failed
@@ -264,9 +265,15 @@ func (p *peer) send(a Send) {
 		panic("no such socket")
 	}
 	p.sent[a.To.Addr()]++
+	token, echo := pair{a.Socket, a.To}, p.tokens[pair{a.Socket, a.To}]
 	p.carry(p.udp, internal(a.Socket), a.To, a.TTL, func(o *peer, port uint16, from netip.AddrPort) {
 		if a.Kind != Opener {
-			o.m.Probe(o.w.time(), int(port-listen), from, a.Kind)
+			here := pair{int(port - listen), from}
+			if o.tokens == nil {
+				o.tokens = map[pair]pair{}
+			}
+			o.tokens[here] = token
+			o.m.Probe(o.w.time(), Heard{here.socket, from, a.Kind, a.Size, echo == here})
 			o.pump()
 		}
 	}, nil)
