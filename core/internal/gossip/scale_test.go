@@ -75,6 +75,9 @@ func overlay(t testing.TB, n, dials int) *world {
 	w.mesh(w.nodes, dials)
 	for _, x := range w.nodes {
 		order := x.m.order
+		for _, l := range order { // digests have been equal for long
+			l.interval, l.exchangeAt = exchangeMost, time.Duration(w.rand.Int64N(int64(exchangeMost)))
+		}
 		for i := range x.m.table.entries {
 			if e := &x.m.table.entries[i]; e.record.contact.Peer != x.id && len(order) > 0 {
 				e.teller = order[w.rand.IntN(len(order))].teller
@@ -110,16 +113,19 @@ func (w *world) spreading(nodes int, kind FactKind, id identity.PeerID, begin fu
 
 // measure measures an overlay.
 func measure(t testing.TB, n int) scale {
-	const dials, times = 4, 5
+	const dials = 4
+	times, idle := 5, 4*time.Minute
+	if n > 1000 {
+		times, idle = 3, 90*time.Second
+	}
 	w := overlay(t, n, dials)
 	if m := missing(w.nodes[:10], w.nodes); m != 0 {
 		t.Fatalf("%d are missing from the beginning", m)
 	}
-	w.run(2 * time.Minute) // until digests are compared at their usual pace
+	w.run(5 * time.Second)
 	out := scale{Nodes: n, Sessions: 2 * dials, Known: map[string]float64{}, Forgotten: map[string]float64{}}
 	out.Life = float64(w.nodes[0].m.own.record.contact.Life)
 
-	idle := 4 * time.Minute
 	before, each := w.bytes, make([]uint64, n)
 	for i, x := range w.nodes {
 		each[i] = x.bytes
@@ -154,7 +160,7 @@ func measure(t testing.TB, n int) scale {
 			between += p.sentTo[x]
 		}
 		out.CaughtUpBytes = max(out.CaughtUpBytes, float64(between))
-		out.KnownBytes += float64(w.bytes-before-between) / float64(n) / times
+		out.KnownBytes += float64(w.bytes-before-between) / float64(n) / float64(times)
 		for s, v := range got {
 			known[s] = append(known[s], v)
 		}
@@ -168,7 +174,7 @@ func measure(t testing.TB, n int) scale {
 			x.leaveSoon()
 		})
 		w.run(20 * time.Second)
-		out.ForgottenBytes += float64(w.bytes-before) / float64(n) / times
+		out.ForgottenBytes += float64(w.bytes-before) / float64(n) / float64(times)
 		for s, v := range got {
 			forgotten[s] = append(forgotten[s], v)
 		}
