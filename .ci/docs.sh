@@ -27,7 +27,7 @@ make_docs() {
         PYTHONDONTWRITEBYTECODE=1 python3 -m pydoc -w crust >/dev/null)
     mv "$out/crust.html" "$out/python.html"
     printf '    build/docs/python.html\n'
-    cp docs/*.md README.md CHANGELOG.md "$out/"
+    cp docs/*.md docs/*.svg README.md CHANGELOG.md "$out/"
     write_index >"$out/index.html"
     say "Ready: build/docs/index.html"
 }
