@@ -247,6 +247,8 @@ func (c *config) loadJSON(text []byte) error {
 	merge(&to.NoNetworkWatch, from.NoNetworkWatch)
 	merge(&to.PortMap, from.PortMap)
 	merge(&to.ExternalPort, from.ExternalPort)
+	merge(&to.Cache, from.Cache)
+	merge(&to.CachePeers, from.CachePeers)
 	merge(&to.Relay, from.Relay)
 	merge(&to.RelayCircuits, from.RelayCircuits)
 	merge(&to.RelayPerPeer, from.RelayPerPeer)

@@ -11,7 +11,7 @@ import (
 func TestLoadJSONRelay(t *testing.T) {
 	var c config
 	err := c.loadJSON([]byte(`{"relay":"data","relay_circuits":7,"relay_per_peer":3,"relay_bytes_per_second":65536,` +
-		`"relay_bytes_per_circuit":131072,"relay_lifetime_ms":5000,"no_network_watch":true,"port_map":"off","external_port":5483}`))
+		`"relay_bytes_per_circuit":131072,"relay_lifetime_ms":5000,"no_network_watch":true,"port_map":"off","external_port":5483,"cache":"/tmp/cache","cache_peers":7}`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -24,7 +24,7 @@ func TestLoadJSONRelay(t *testing.T) {
 	}
 	defer cfg.Identity.Zero()
 	if cfg.Relay != crust.RelayData || cfg.RelayCircuits != 8 || cfg.RelayPerPeer != 3 || cfg.RelayBytesPerSecond != 65536 ||
-		cfg.RelayBytesPerCircuit != 131072 || cfg.RelayLifetime != 5*time.Second || !cfg.NoNetworkWatch || cfg.PortMap != crust.PortMapOff || cfg.ExternalPort != 5483 {
+		cfg.RelayBytesPerCircuit != 131072 || cfg.RelayLifetime != 5*time.Second || !cfg.NoNetworkWatch || cfg.Cache != "/tmp/cache" || cfg.CachePeers != 7 || cfg.PortMap != crust.PortMapOff || cfg.ExternalPort != 5483 {
 		t.Errorf("got %+v", cfg)
 	}
 }

@@ -162,6 +162,7 @@ func (s *Service) adopt(link *secure.Link, a adoption) (*peer, error) {
 		return nil, s.linkError("connect", id, a.endpoint, err)
 	}
 	p.sess.Start()
+	s.noteReached(link, &a)
 	s.introduce(p, link)
 	return p, nil
 }

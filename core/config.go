@@ -37,6 +37,10 @@ const (
 // bare "203.0.113.5:5483", which means TCP. Names are not resolved.
 func ParseEndpoint(text string) (Endpoint, error) { return endpoint.Parse(text) }
 
+// DefaultCache is what Config.Cache says for the user's own cache. A file of that name
+// is "./default".
+const DefaultCache = "default"
+
 // ParsePeerID reads 64 hexadecimal digits.
 func ParsePeerID(text string) (PeerID, error) { return identity.ParsePeerID(text) }
 
@@ -152,6 +156,17 @@ type Config struct {
 	Only []How
 	// Contacts are the fallback endpoints of Bootstrap.
 	Contacts []Contact
+	// Cache is the file in which peers are written down that the service has connected
+	// to directly. Bootstrap tries them as well as Contacts, most recent first, and
+	// those that were not reached for a day are tested now and then. Several services
+	// and processes may share a file. It is made when it is not there, its directory is
+	// not. DefaultCache means that of DefaultCachePath, whose directory is made. A
+	// file that cannot be used is an EventCacheTrouble, not an error of New. Empty means
+	// no cache.
+	Cache string
+	// CachePeers is how many peers there is room for in Cache, up to 65,536. A larger
+	// file stays as it is. Zero means 200.
+	CachePeers int
 	// Cipher restricts the record cipher. Zero means CipherAuto.
 	Cipher CipherChoice
 
@@ -322,7 +337,7 @@ func (c Config) check() (Config, error) {
 	if err := c.checkRelay(); err != nil {
 		return Config{}, err
 	}
-	if err := errors.Join(c.checkPortMap(), c.checkSTUN(), c.checkOnly()); err != nil {
+	if err := errors.Join(c.checkPortMap(), c.checkSTUN(), c.checkOnly(), c.checkCache()); err != nil {
 		return Config{}, err
 	}
 	for _, contact := range c.Contacts {

@@ -73,6 +73,8 @@ var configKeys = map[string]func(*configText, json.RawMessage) error{
 	"contacts":         func(t *configText, v json.RawMessage) error { return readList(v, ParseContact, &t.cfg.Contacts) },
 	"stun":             func(t *configText, v json.RawMessage) error { return readList(v, ParseSTUNServer, &t.cfg.STUN) },
 	"only":             func(t *configText, v json.RawMessage) error { return readList(v, ParseHow, &t.cfg.Only) },
+	"cache":            func(t *configText, v json.RawMessage) error { return readPath(v, &t.cfg.Cache) },
+	"cache_peers":      func(t *configText, v json.RawMessage) error { return readCount(v, &t.cfg.CachePeers) },
 	"no_listen":        func(t *configText, v json.RawMessage) error { return readBool(v, &t.cfg.NoListen) },
 	"no_network_watch": func(t *configText, v json.RawMessage) error { return readBool(v, &t.cfg.NoNetworkWatch) },
 	"no_accept":        func(t *configText, v json.RawMessage) error { return readBool(v, &t.cfg.NoAccept) },

@@ -40,7 +40,7 @@ const everyKey = `{
 	"no_network_watch": true,
 	"live_port": 5483,
 	"port_map": "off",
-	"external_port": 21,
+	"external_port": 21, "cache": "/tmp/cache", "cache_peers": 22,
 	"port_rotation_ms": 14,
 	"connect_timeout_ms": 1,
 	"bootstrap_timeout_ms": 2,
@@ -82,6 +82,7 @@ func TestParseConfigJSONReadsEveryKey(t *testing.T) {
 		ResumeWindow: 14 * time.Millisecond, NoResume: true, ResendBuffer: 15,
 		Relay: RelayData, RelayCircuits: 16, RelayPerPeer: 17, RelayBytesPerSecond: 18, RelayBytesPerCircuit: 19,
 		RelayLifetime: 20 * time.Millisecond, Only: []How{Dialed, Relayed}, STUN: []string{"stun.example.org:3478", "203.0.113.9"}, PortMap: PortMapOff, ExternalPort: 21,
+		Cache: "/tmp/cache", CachePeers: 22,
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got\n%+v, want\n%+v", got, want)

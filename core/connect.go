@@ -468,11 +468,12 @@ type contactLink struct {
 // the first that proves its identity is adopted, the others are given up and
 // never learn who asked. One that then refuses us is left out of the next round.
 func (s *Service) runBootstrap(a *attempt) {
-	contacts := slices.Clone(a.contacts)
+	given := len(a.contacts)
+	contacts := slices.Concat(a.contacts, s.cached())
 	var failures []error
 	for len(contacts) > 0 && a.ctx.Err() == nil {
 		dialled := time.Now()
-		won, err := s.raceContacts(a, contacts)
+		won, err := s.raceContacts(a, contacts, given)
 		if err != nil {
 			failures = append(failures, err)
 			break
@@ -492,7 +493,11 @@ func (s *Service) runBootstrap(a *attempt) {
 			return
 		}
 		failures = append(failures, err)
-		contacts = slices.DeleteFunc(contacts, func(c Contact) bool { return c == won.contact })
+		refused := func(c Contact) bool { return c == won.contact }
+		if slices.ContainsFunc(contacts[:given], refused) {
+			given--
+		}
+		contacts = slices.DeleteFunc(contacts, refused)
 	}
 	e := &Error{Op: "bootstrap", Code: CodeNoEndpoint, Err: errors.New("there are no contacts to try")}
 	if len(failures) > 0 {
@@ -507,16 +512,26 @@ func (s *Service) runBootstrap(a *attempt) {
 	s.finish(a, Event{Type: EventBootstrapFailed, detail: &detail{err: e}})
 }
 
-// raceContacts returns the first contact that proves its identity.
-func (s *Service) raceContacts(a *attempt, contacts []Contact) (contactLink, error) {
+// raceContacts returns the first contact that proves its identity. Those from given
+// on are of the cache.
+func (s *Service) raceContacts(a *attempt, contacts []Contact, given int) (contactLink, error) {
 	steps := make([]dial.Step, 0, len(contacts))
 	expected := make(map[Endpoint][]PeerID) // several contacts may share an endpoint
-	for _, c := range contacts {
+	fixed := 0
+	for i, c := range contacts {
 		if expected[c.Endpoint] == nil {
 			steps = append(steps, dial.Step{Endpoint: c.Endpoint})
 		}
-		expected[c.Endpoint] = append(expected[c.Endpoint], c.Peer)
+		if i < given {
+			fixed = len(steps)
+		}
+		if !slices.Contains(expected[c.Endpoint], c.Peer) {
+			expected[c.Endpoint] = append(expected[c.Endpoint], c.Peer)
+		}
 	}
+	pace(steps, fixed)
+	out := newOutcomes(expected)
+	defer s.noteFailures(out)
 	won, _, err := dial.Race(a.ctx, steps,
 		func(ctx context.Context, step dial.Step) (contactLink, error) {
 			ids := expected[step.Endpoint]
@@ -526,9 +541,13 @@ func (s *Service) raceContacts(a *attempt, contacts []Contact) (contactLink, err
 			}
 			link, err := s.try(ctx, step.Endpoint, expect)
 			if err != nil {
+				if ctx.Err() == nil {
+					out.failed(ids)
+				}
 				return contactLink{}, err
 			}
 			id := link.Remote.Peer
+			out.succeeded(id)
 			switch {
 			case id == s.ID():
 				err = &Error{Op: "bootstrap", Endpoint: step.Endpoint, Code: CodeSelf, Err: errSelf}
@@ -538,6 +557,7 @@ func (s *Service) raceContacts(a *attempt, contacts []Contact) (contactLink, err
 				return contactLink{link, Contact{Endpoint: step.Endpoint}}, nil
 			default:
 				err = s.linkError("bootstrap", id, step.Endpoint, secure.ErrWrongPeer)
+				out.failed(ids)
 			}
 			link.Conn.Close()
 			return contactLink{}, err

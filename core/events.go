@@ -85,6 +85,10 @@ const (
 	// Means as before, and Err, why: nil when it was not wanted any more, CodeReplaced
 	// when another endpoint is passed on instead.
 	EventPortUnmapped EventType = 21
+	// EventCacheTrouble says that the bootstrap cache of Config.Cache is not what it
+	// should be, and in Err why and what was done about it: the file was set aside and
+	// begun anew, or mended, or the service goes on with a cache in memory only.
+	EventCacheTrouble EventType = 22
 )
 
 var eventNames = [...]string{
@@ -95,6 +99,7 @@ var eventNames = [...]string{
 	EventStopped: "stopped", EventSuspended: "suspended", EventResumed: "resumed", EventDelivered: "delivered",
 	EventDatagram: "datagram", EventListenerStopped: "listener_stopped",
 	EventNetworkChanged: "network_changed", EventPortMapped: "port_mapped", EventPortUnmapped: "port_unmapped",
+	EventCacheTrouble: "cache_trouble",
 }
 
 // String returns the name in snake_case.

@@ -106,6 +106,7 @@ func (s *Service) shutdown() {
 	s.part(peers, func(how How) bool { return how == Relayed }) // while those that relay are there
 	s.part(peers, func(how How) bool { return how != Relayed })
 	s.join(&s.lives, s.cfg.CloseTimeout+s.cfg.HandshakeTimeout)
+	s.closeBook()
 	s.closeMapping()
 	s.closeUDP()
 	s.join(&s.below, s.cfg.CloseTimeout)

@@ -63,6 +63,8 @@ type Service struct {
 	net     changes // of this machine's network
 	mapping mapping // of ports, by routers
 
+	book book // of peers that were reached
+
 	// guarded by udpMu, which is taken with no other lock held
 	udpMu   sync.Mutex
 	sockets []*udpSocket // those of listeners first
@@ -164,6 +166,7 @@ func New(cfg Config) (*Service, error) {
 	if s.stack, err = utp.New(utp.Config{Go: s.spawnBelow, Linger: cfg.CloseTimeout}); err != nil {
 		return nil, &Error{Op: "new", Code: CodeInternal, Err: err}
 	}
+	s.openBook()
 	s.addServers()
 	s.lookAround()
 	if !cfg.NoListen {

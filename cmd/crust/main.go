@@ -95,7 +95,7 @@ Two terminals are enough to see it work:
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%w (see %s --help)", err, cmd.CommandPath())
 	})
-	root.AddCommand(newPeerCommand(), newDoctorCommand(), newBenchCommand(), newKeygenCommand(), newVersionCommand())
+	root.AddCommand(newPeerCommand(), newDoctorCommand(), newBenchCommand(), newCacheCommand(), newKeygenCommand(), newVersionCommand())
 	root.SetHelpCommand(newHelpCommand())
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()

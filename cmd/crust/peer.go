@@ -28,6 +28,7 @@ type peerFlags struct {
 	contacts  []string
 	stun      []string
 	only      []string
+	cache     string
 	bootstrap bool
 	role      string
 	noAccept  bool
@@ -79,6 +80,7 @@ its input open: tail -f /dev/null | crust peer --echo
 	flags.StringSliceVar(&f.only, "only", nil, "`WAY,...` in which links may come about: dialed, accepted, mapped, punched, relayed (default all)")
 	flags.StringArrayVar(&f.stun, "stun", nil, "`HOST:PORT` of a STUN server to ask, in clear, what it sees of the UDP socket; repeatable")
 	flags.StringArrayVar(&f.contacts, "contact", nil, "`ENDPOINT[#PEER]` to bootstrap from; repeatable")
+	flags.StringVar(&f.cache, "cache", "", "`FILE` in which peers are written down that were connected to directly, to bootstrap from; default means the user's own, see crust cache --help (default none)")
 	flags.BoolVar(&f.bootstrap, "bootstrap", false, "connect to the first contact that answers")
 	flags.StringVar(&f.role, "role", "node", "`ROLE` that peers are told: node or client")
 	flags.BoolVar(&f.noAccept, "no-accept", false, "refuse connections that peers begin")
@@ -153,11 +155,10 @@ func (f *peerFlags) check(cmd *cobra.Command, cfg *crust.Config) error {
 			return usagef("--role is node or client, not %q", f.role)
 		}
 	}
-	if given("identity") && f.identity == "" {
-		return usagef("--identity needs the name of a file")
-	}
-	if given("config") && f.config == "" {
-		return usagef("--config needs the name of a file")
+	for name, file := range map[string]string{"identity": f.identity, "config": f.config, "cache": f.cache} {
+		if given(name) && file == "" {
+			return usagef("--%s needs the name of a file", name)
+		}
 	}
 	if given("no-accept") {
 		cfg.NoAccept = f.noAccept
@@ -206,6 +207,9 @@ func (f *peerFlags) check(cmd *cobra.Command, cfg *crust.Config) error {
 			return usagef("--relay is off, signal or data, not %q", f.relay)
 		}
 		cfg.Relay = mode
+	}
+	if given("cache") {
+		cfg.Cache = f.cache
 	}
 	if err := f.checkWays(given, cfg); err != nil {
 		return err

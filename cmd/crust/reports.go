@@ -32,6 +32,10 @@ type (
 		header
 		Endpoint crust.Endpoint `json:"endpoint"`
 	}
+	cacheTroubleReport struct {
+		header
+		Error string `json:"error"`
+	}
 	networkChangedReport struct {
 		header
 		Count uint64 `json:"count"`
@@ -184,6 +188,7 @@ func (*startedReport) name() string         { return "started" }
 func (*listenerStartedReport) name() string { return "listener_started" }
 func (*listenerFailedReport) name() string  { return "listener_failed" }
 func (*listenerStoppedReport) name() string { return "listener_stopped" }
+func (*cacheTroubleReport) name() string    { return "cache_trouble" }
 func (*networkChangedReport) name() string  { return "network_changed" }
 func (*mappedReport) name() string          { return "mapped" }
 func (*unmappedReport) name() string        { return "unmapped" }
@@ -214,6 +219,7 @@ func (r *listenerFailedReport) text() string {
 func (r *listenerStoppedReport) text() string {
 	return "no longer listening on " + r.Endpoint.String()
 }
+func (r *cacheTroubleReport) text() string { return "trouble with the cache: " + r.Error }
 func (r *networkChangedReport) text() string {
 	return fmt.Sprintf("the network has changed: %d addresses came or went", r.Count)
 }
@@ -322,6 +328,8 @@ func reportOf(e *crust.Event) report {
 		return &listenerFailedReport{Endpoint: e.Endpoint(), Error: why(e)}
 	case crust.EventListenerStopped:
 		return &listenerStoppedReport{Endpoint: e.Endpoint()}
+	case crust.EventCacheTrouble:
+		return &cacheTroubleReport{Error: why(e)}
 	case crust.EventNetworkChanged:
 		return &networkChangedReport{Count: e.Count()}
 	case crust.EventPortMapped:

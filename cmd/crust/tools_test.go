@@ -123,7 +123,7 @@ func TestKeygen(t *testing.T) {
 
 // Every command has help with examples and the exit codes.
 func TestHelp(t *testing.T) {
-	for _, command := range []string{"", "peer", "doctor", "bench", "keygen", "version"} {
+	for _, command := range []string{"", "peer", "doctor", "bench", "cache list", "cache verify", "cache prune", "keygen", "version"} {
 		arguments := append(strings.Fields(command), "--help")
 		stdout, stderr, code := invoke(arguments...)
 		if code != exitOK || stderr != "" {
@@ -135,7 +135,7 @@ func TestHelp(t *testing.T) {
 			}
 		}
 		if command != "" {
-			if again, _, code := invoke("help", command); code != exitOK || again != stdout {
+			if again, _, code := invoke(append([]string{"help"}, strings.Fields(command)...)...); code != exitOK || again != stdout {
 				t.Errorf("crust help %s differs from crust %s --help", command, command)
 			}
 		}

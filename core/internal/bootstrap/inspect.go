@@ -36,9 +36,12 @@ type Damage struct {
 	Lost bool
 }
 
+// ErrNoCache is the error of a file that is no bootstrap cache, or one of a newer
+// version.
+var ErrNoCache = errors.New("it cannot be used")
+
 // Inspect reads a file as it is. It changes nothing and makes nothing. Errors are
-// those of opening and reading, and that the file is no bootstrap cache or one of a
-// newer version.
+// those of opening, locking and reading, and ErrNoCache.
 func Inspect(path string) (*Report, error) {
 	f, info, err := open(path, os.O_RDONLY)
 	if err != nil {
@@ -52,7 +55,10 @@ func Inspect(path string) (*Report, error) {
 	defer release()
 	m := examine(f, info.Size())
 	if m.view == nil {
-		return nil, fmt.Errorf("%s: %w", path, m.err)
+		if errors.As(m.err, new(*fs.PathError)) {
+			return nil, m.err
+		}
+		return nil, fmt.Errorf("%s: %w: %w", path, ErrNoCache, m.err)
 	}
 	r := &Report{
 		Size: m.size, Want: int64(m.header.size()), Version: version, Slots: m.header.count,
