@@ -594,7 +594,8 @@ func (s *Service) TryNextBatch(limit int) (Batch, error) {
 func (s *Service) EventsPending() bool { return s.events.pending() }
 
 // Close stops the service in order: listeners, attempts, then every session as
-// by Disconnect, within Config.CloseTimeout. It returns when every goroutine
+// by Disconnect, within Config.CloseTimeout, and gives back what routers pass on,
+// within 2 s more, which they need only when the router does not answer. It returns when every goroutine
 // and descriptor of the service is gone. EventStopped is then the last event in
 // the queue, which can still be read. It may be called again and from several
 // goroutines; all wait.
