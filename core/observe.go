@@ -31,8 +31,10 @@ const (
 	// echoRate bounds the echoes that a peer is answered, in a second.
 	echoRate = 8
 	// sampleWidth is how many peers are asked at once when the NAT gives each another
-	// port, and samplePatience how long their answers are waited for.
+	// port, each about sampleSockets new sockets: the ports of one alone are few enough
+	// to look counted by chance. samplePatience is how long their answers are waited for.
 	sampleWidth    = 4
+	sampleSockets  = 2
 	samplePatience = 400 * time.Millisecond
 )
 
@@ -364,7 +366,7 @@ func (s *Service) facts() (udp, tcp wire.NAT) {
 	return mappedFacts(udp, list, portmap.UDP), mappedFacts(tcp, list, portmap.TCP)
 }
 
-// sample asks several peers at once what they see of one new socket, unless it is
+// sample asks several peers at once what they see of new sockets, unless it is
 // known that all see the same. Its mappings are new, so their ports show how the NAT
 // chooses them, and where it is now. It reports whether anybody could be asked.
 func (s *Service) sample() bool {
@@ -383,30 +385,30 @@ func (s *Service) sample() bool {
 	if len(asked) < 2 {
 		return false
 	}
-	conn, err := s.network.ListenPacket(s.ctx, netip.AddrPortFrom(netip.IPv4Unspecified(), 0))
-	if err != nil {
-		return false
-	}
 	token, err := newToken()
 	if err != nil {
-		conn.Close() //nolint:errcheck // it has not served
 		return false
 	}
-	seen := make(chan observe.Vote, sampleWidth)
-	s.spawn(func() { s.readSample(conn, asked, token, seen) })
+	seen := make(chan observe.Vote, sampleSockets*sampleWidth)
 	began := time.Now()
-	for _, a := range asked {
-		s.watch.mu.Lock()
-		tag, at := a.theirs, a.at
-		s.watch.mu.Unlock()
-		if d, err := a.key.Seal(binary.BigEndian.AppendUint64(nil, tag), wire.Probe{Kind: wire.ProbeAsk, Token: token}); err == nil {
-			conn.WriteBatch([]netio.Packets{{Buf: d, N: len(d), Segment: len(d), Addr: at}}) //nolint:errcheck // it may get lost
+	var locals []netip.AddrPort
+	for range sampleSockets {
+		conn, err := s.network.ListenPacket(s.ctx, netip.AddrPortFrom(netip.IPv4Unspecified(), 0))
+		if err != nil {
+			break
 		}
+		defer conn.Close() //nolint:errcheck // it has served
+		locals = append(locals, conn.LocalAddr())
+		s.spawn(func() { s.readSample(conn, asked, token, seen) })
+		s.askAll(conn, asked, token)
 	}
-	votes := make([]observe.Vote, 0, len(asked))
+	if len(locals) == 0 {
+		return false
+	}
+	votes := make([]observe.Vote, 0, len(locals)*len(asked))
 	timer := time.NewTimer(samplePatience)
 	defer timer.Stop()
-	for len(votes) < len(asked) {
+	for len(votes) < cap(votes) {
 		select {
 		case v := <-seen:
 			votes = append(votes, v)
@@ -416,9 +418,8 @@ func (s *Service) sample() bool {
 		}
 		break
 	}
-	conn.Close() //nolint:errcheck // it has served
 	order := func(v observe.Vote) int {
-		return slices.IndexFunc(asked, func(a *asker) bool { return a.at == v.Observer })
+		return slices.Index(locals, v.Local)*sampleWidth + slices.IndexFunc(asked, func(a *asker) bool { return a.at == v.Observer })
 	}
 	slices.SortFunc(votes, func(a, b observe.Vote) int { return order(a) - order(b) })
 	s.watch.mu.Lock()
@@ -428,6 +429,18 @@ func (s *Service) sample() bool {
 	}
 	s.watch.machine.Sample(votes, time.Now())
 	return true
+}
+
+// askAll asks all of them what they see of a socket.
+func (s *Service) askAll(conn netio.PacketConn, asked []*asker, token uint64) {
+	for _, a := range asked {
+		s.watch.mu.Lock()
+		tag, at := a.theirs, a.at
+		s.watch.mu.Unlock()
+		if d, err := a.key.Seal(binary.BigEndian.AppendUint64(nil, tag), wire.Probe{Kind: wire.ProbeAsk, Token: token}); err == nil {
+			conn.WriteBatch([]netio.Packets{{Buf: d, N: len(d), Segment: len(d), Addr: at}}) //nolint:errcheck // it may get lost
+		}
+	}
 }
 
 // readSample is the goroutine that reads the answers to a sample, each once, until
