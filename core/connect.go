@@ -25,18 +25,23 @@ type attempt struct {
 	mapped    []Endpoint // which of these a router passes on
 	contacts  []Contact  // of a bootstrap
 	began     time.Time
+	within    time.Duration // of it
 	order     uint64
-	bare      bool      // an endpoint, not an info
-	meets     bool      // the endpoints come by a letter
-	pays      *account  // for what goes to endpoints that have come so; nil without any
-	quiet     bool      // the program knows nothing of it
-	punch     *punching // with the peer; set before the goroutine needs it
+	bare      bool          // an endpoint, not an info
+	meets     bool          // the endpoints come by a letter
+	pays      *account      // for what goes to endpoints that have come so; nil without any
+	quiet     bool          // the program knows nothing of it
+	punch     *punching     // with the peer; set before the goroutine needs it
+	info      bool          // the endpoints are of an info: there may be ways beside them
+	facts     infoFacts     // of that
+	gone      chan struct{} // closed when it is resolved; nil when nobody waits
 	ctx       context.Context
 	cancel    context.CancelCauseFunc
 
 	// guarded by Service.mu
 	peer     PeerID // zero until known
 	resolved bool   // its final event is out
+	why      error  // of its failure
 }
 
 // duplicateRetry is how long the link that the peer has chosen may take to show.
@@ -61,7 +66,7 @@ func (s *Service) register(a *attempt, timeout time.Duration, run func(*attempt)
 	case len(s.attempts) >= s.cfg.MaxConnects:
 		return &Error{Op: "connect", Peer: a.peer, Code: CodeLimit, Err: errors.New("too many connects are in flight")}
 	}
-	a.began = time.Now()
+	a.began, a.within = time.Now(), timeout
 	s.attemptSeq++
 	a.order = s.attemptSeq
 	ctx, stop := context.WithTimeoutCause(s.ctx, timeout, CodeTimeout)
@@ -76,6 +81,9 @@ func (s *Service) register(a *attempt, timeout time.Duration, run func(*attempt)
 // resolve marks an attempt whose final event is out. mu is held.
 func (s *Service) resolve(a *attempt) {
 	a.resolved = true
+	if a.gone != nil {
+		close(a.gone)
+	}
 	delete(s.attempts, a)
 	a.cancel(errResolved)
 }
@@ -90,6 +98,7 @@ func (s *Service) finish(a *attempt, e Event) {
 		s.mu.Unlock()
 		return
 	}
+	a.why = e.Err()
 	s.resolve(a)
 	if a.quiet {
 		s.mu.Unlock()
@@ -150,6 +159,10 @@ func (s *Service) joined(id PeerID, own *attempt) (list []*attempt) {
 // runConnect is the goroutine of one Connect.
 func (s *Service) runConnect(a *attempt) {
 	relaying := false
+	var aside *beside
+	if a.info {
+		aside = s.goBeside(a)
+	}
 	for over, waited := 0, false; ; {
 		if p := s.settled(a); p != nil {
 			if s.already(a, p) {
@@ -182,6 +195,9 @@ func (s *Service) runConnect(a *attempt) {
 			waited = true
 			s.awaitPunch(a)
 			continue
+		}
+		if err != nil && aside != nil {
+			err = s.besides(a, aside, err)
 		}
 		if err != nil {
 			if s.settled(a) == nil {
@@ -274,7 +290,7 @@ func (s *Service) connectFailed(a *attempt, err error) {
 	if cause := a.ended(); cause != nil {
 		switch {
 		case errors.Is(cause, CodeTimeout):
-			err = &Error{Op: "connect", Peer: a.peer, Code: CodeTimeout, Err: joinCause("no answer within "+s.cfg.ConnectTimeout.String(), err)}
+			err = &Error{Op: "connect", Peer: a.peer, Code: CodeTimeout, Err: joinCause("no answer within "+a.within.String(), err)}
 		default:
 			err = &Error{Op: "connect", Peer: a.peer, Code: CodeCanceled}
 		}
@@ -288,6 +304,9 @@ func (s *Service) connectFailed(a *attempt, err error) {
 
 // joinCause adds what is known about the cause to a sentence.
 func joinCause(text string, err error) error {
+	if all := sentences(nil); errors.As(err, &all) {
+		return fmt.Errorf("%s: %w", text, all)
+	}
 	if err == nil || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, CodeTimeout) {
 		return errors.New(text)
 	}

@@ -65,9 +65,13 @@ func (s *Service) connectionInfo() ([]byte, error) {
 		return nil, err
 	}
 	i := wire.Info{Peer: s.ID(), Expires: uint64(time.Now().Add(infoLifetime).Unix()), Endpoints: eps, Mapped: mapped}
+	i.UDP, i.TCP = s.facts()
 	if _, err := rand.Read(i.Nonce[:]); err != nil {
 		return nil, err
 	}
+	s.mu.Lock()
+	s.made = infoFacts{i.UDP, i.TCP}
+	s.mu.Unlock()
 	return i.Append(nil, s.key.Sign), nil
 }
 

@@ -329,7 +329,7 @@ func (s *Service) offered(from *peer, writer PeerID, l wire.Letter, size int) {
 		if a.quiet {
 			quiet++
 		}
-		if a.peer == writer && a.contacts == nil && !a.meets { // it dials already
+		if a.peer == writer && a.contacts == nil && !a.meets && !a.info { // it dials already
 			return
 		}
 	}

@@ -47,7 +47,8 @@ type punching struct {
 	peer    PeerID
 	account *account // its lock guards the machine, too
 	machine *punch.Machine
-	payer   *payer                   // the goroutine's
+	payer   *payer // the goroutine's
+	life    time.Duration
 	events  chan func(now time.Time) // for the goroutine
 	ready   chan struct{}            // closed by go
 	once    sync.Once
@@ -94,6 +95,15 @@ func (h *hole) Close() error                        { return h.conn.Close() }
 // zero for the side that was sought. c pays for what is sent; letters is what ours
 // will have paid the peer, and send hands pads to who carries them.
 func (s *Service) punch(a *attempt, id meetingID, mine, theirs wire.Letter, round time.Duration, c *account, letters int, send func([]byte)) *punching {
+	cfg := punch.Config{RTT: round, Lead: round / 2, UDP: true, TCP: true}
+	return s.punchWith(a, id, mine, theirs, cfg, punchLife, c, letters, send)
+}
+
+// punchWith is punch with a configuration that lacks what follows from the letters,
+// for as long as life, at most punchLife.
+func (s *Service) punchWith(
+	a *attempt, id meetingID, mine, theirs wire.Letter, cfg punch.Config, life time.Duration, c *account, letters int, send func([]byte),
+) *punching {
 	if !s.allows(Punched) {
 		return nil
 	}
@@ -104,10 +114,8 @@ func (s *Service) punch(a *attempt, id meetingID, mine, theirs wire.Letter, roun
 	side := func(l wire.Letter) punch.Side { return punch.Side{UDP: l.UDP, TCP: l.TCP, Candidates: l.Endpoints} }
 	larger := s.ID().Compare(a.peer) > 0
 	wide := sprays(mine.UDP, theirs.UDP, larger) || sprays(mine.TCP, theirs.TCP, larger)
-	cfg := punch.Config{
-		Mine: side(mine), Theirs: side(theirs), Larger: larger, Account: &c.purse, Never: s.routers(),
-		RTT: round, Lead: round / 2, Seed: binary.NativeEndian.Uint64(seed[:]), UDP: true, TCP: true,
-	}
+	cfg.Mine, cfg.Theirs, cfg.Larger, cfg.Account, cfg.Never = side(mine), side(theirs), larger, &c.purse, s.routers()
+	cfg.Seed = binary.NativeEndian.Uint64(seed[:])
 	cfg.Ours, _ = s.network.Addrs() // without them, what is near is known from what we have told
 	if p := s.find(a.peer); p != nil {
 		if ep, how := s.whereabouts(p); how != Relayed {
@@ -120,6 +128,7 @@ func (s *Service) punch(a *attempt, id meetingID, mine, theirs wire.Letter, roun
 	if len(s.post.punches) >= maxPunches || s.post.punches[id] != nil {
 		return nil
 	}
+	wide = wide && cfg.Budget == punch.Budget{} // else no ports are guessed
 	if wide && s.post.spraying {
 		cfg.Budget.Sprays, cfg.Budget.Sprayed, wide = 1, 1, false
 	}
@@ -130,6 +139,7 @@ func (s *Service) punch(a *attempt, id meetingID, mine, theirs wire.Letter, roun
 		s: s, attempt: a, peer: a.peer, account: c, machine: punch.New(cfg, time.Now()), payer: pays,
 		events: make(chan func(time.Time), punchQueue), ready: make(chan struct{}), done: make(chan struct{}), tokens: make(map[way]uint64),
 		dials: make(map[int]context.CancelFunc), heard: make(map[[16]byte]struct{}), to: make(map[netip.AddrPort]struct{}),
+		life: life,
 	}
 	c.wake = func() { p.tell(func(time.Time) { p.machine.Earned() }) }
 	if s.post.punches == nil {
@@ -167,7 +177,7 @@ func (p *punching) tell(f func(now time.Time)) {
 
 // run is the goroutine of a punch.
 func (p *punching) run() {
-	ctx, cancel := context.WithTimeout(p.s.ctx, punchLife)
+	ctx, cancel := context.WithTimeout(p.s.ctx, p.life)
 	defer cancel()
 	defer p.end()
 	timer := time.NewTimer(0)

@@ -79,7 +79,8 @@ type Service struct {
 	bootstrap  *attempt
 	past       session.Counters // of ended sessions
 	sessions   uint64
-	failed     uint64 // connects
+	failed     uint64    // connects
+	made       infoFacts // of the last connection info that we made
 	attemptSeq uint64
 	listenSeq  uint64
 	upgrading  int // tries to get better links, now
@@ -244,7 +245,11 @@ func (s *Service) PrepareConnectionInfo(token uint64) error {
 	return nil
 }
 
-// Connect connects to the peer that made info. One side or both may call it.
+// Connect connects to the peer that made info. One side or both may call it. It dials
+// the endpoints in info; where they do not answer at once, peers that are connected to
+// both sides introduce the two or relay, as for ConnectPeer, for up to 15 s; and when
+// both sides call, within Config.ConnectTimeout of each other, they open their NATs
+// together, as long as these have one port for all peers.
 // Unless Connect returns an error (CodeBadInfo, CodeSelf, CodeLimit,
 // CodeClosed), exactly one final event carries the token: EventConnected,
 // EventAlreadyConnected or EventConnectFailed.
@@ -253,7 +258,9 @@ func (s *Service) Connect(info []byte, token uint64) error {
 	if err != nil {
 		return err
 	}
-	return s.connect(&attempt{token: token, peer: i.Peer, endpoints: i.Endpoints, mapped: marked(i.Endpoints, i.Mapped)})
+	return s.connect(&attempt{
+		token: token, peer: i.Peer, endpoints: i.Endpoints, mapped: marked(i.Endpoints, i.Mapped), info: true, facts: infoFacts{i.UDP, i.TCP},
+	})
 }
 
 // ConnectEndpoint connects to an endpoint. With a peer id, nobody else is

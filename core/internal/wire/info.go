@@ -18,7 +18,8 @@ import (
 //	nonce     [16]byte   random, so that no two infos are equal
 //	n         uint8      up to MaxEndpoints
 //	endpoints n times: transport uint8, size uint8 (4 or 16), address, port uint16
-//	fields    as in a handshake payload: 1 mapped, see fieldMapped; others are ignored
+//	fields    as in a handshake payload: 1 mapped, see fieldMapped; 2 facts of the NATs;
+//	          others are ignored
 //	signature [64]byte   Ed25519 by peer, of InfoContext and all before it
 type Info struct {
 	Peer      identity.PeerID
@@ -26,7 +27,12 @@ type Info struct {
 	Nonce     [16]byte
 	Endpoints []endpoint.Endpoint
 	Mapped    uint32 // bit i: a router passes on what comes to Endpoints[i]
+	UDP, TCP  NAT    // before the UDP socket and the TCP listener, as they were then
 }
+
+// fieldFacts is the tag of the field with both, UDP first, each as NAT.Append writes
+// it. It is left out when neither has an external endpoint.
+const fieldFacts = 2
 
 // InfoVersion is the version of the form above.
 const InfoVersion = 1
@@ -48,6 +54,9 @@ func (i Info) Append(b []byte, sign func([]byte) []byte) []byte {
 		b = appendEndpoint(b, ep)
 	}
 	b = appendMapped(b, i.Mapped, len(eps))
+	if i.UDP.External.IsValid() || i.TCP.External.IsValid() {
+		b = appendField(b, fieldFacts, i.TCP.Append(i.UDP.Append(nil)))
+	}
 	return append(b, sign(append([]byte(InfoContext), b[start:]...))...)
 }
 
@@ -74,6 +83,9 @@ func ParseInfo(b []byte) (Info, error) {
 		i.Endpoints = eps
 		i.Mapped, err = parseMapped(rest, kept)
 	}
+	if err == nil {
+		err = i.parseFacts(rest)
+	}
 	if err != nil {
 		return Info{}, fmt.Errorf("connection info: %w", err)
 	}
@@ -81,6 +93,22 @@ func ParseInfo(b []byte) (Info, error) {
 		return Info{}, errors.New("connection info: its signature is not the peer's")
 	}
 	return i, nil
+}
+
+// parseFacts reads the facts of the NATs in the fields of an info.
+func (i *Info) parseFacts(rest []byte) error {
+	return fields(rest, func(tag uint8, v []byte) (err error) {
+		if tag != fieldFacts {
+			return nil
+		}
+		if i.UDP, v, err = ParseNAT(v); err == nil {
+			i.TCP, v, err = ParseNAT(v)
+		}
+		if err == nil && len(v) > 0 {
+			err = fmt.Errorf("facts of the NATs with %d bytes behind them", len(v))
+		}
+		return err
+	})
 }
 
 func appendEndpoint(b []byte, ep endpoint.Endpoint) []byte {

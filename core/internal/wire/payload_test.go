@@ -137,6 +137,32 @@ func TestInfoSignatureByAnotherImplementation(t *testing.T) {
 	golden(t, "signature", signature, infoSignature)
 }
 
+// TestInfoFacts: facts of the NATs travel with the endpoints, and are left out when
+// they tell nothing.
+func TestInfoFacts(t *testing.T) {
+	k, i := testKey(t, 1), testInfo(t)
+	i.UDP = NAT{Mapping: EndpointIndependent, Filtering: AddressPortDependent, Ports: PortsPreserving, External: netip.MustParseAddrPort("203.0.113.9:4000"), Age: 7}
+	i.TCP = NAT{Ports: PortsSequential, Step: 2}
+	b := i.Append(nil, k.Sign)
+	golden(t, "info with facts", b[:len(b)-64], infoText+"02 0024 1d 00 0000 0000 0000 0000 00000007 04 cb007109 0fa0 20 00 0002 0000 0000 0000 00000000 00")
+	got, err := ParseInfo(b)
+	if err != nil || !reflect.DeepEqual(got, i) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	head, facts := b[:len(b)-64-3-0x24], b[len(b)-64-0x24:len(b)-64]
+	for n := range 0x25 { // every length but the right one
+		v := append(bytes.Clone(facts), 0)[:n]
+		if n == 0x24 {
+			v = append(bytes.Clone(facts), 0)
+		}
+		bad := appendField(bytes.Clone(head), fieldFacts, v)
+		bad = append(bad, k.Sign(append([]byte(InfoContext), bad...))...)
+		if _, err := ParseInfo(bad); err == nil {
+			t.Errorf("facts of %d bytes were accepted", len(v))
+		}
+	}
+}
+
 func TestInfo(t *testing.T) {
 	k, i := testKey(t, 1), testInfo(t)
 	b := i.Append([]byte{0xee}, k.Sign)[1:]
