@@ -140,6 +140,7 @@ func measure(t testing.TB, n int) scale {
 	for _, x := range w.nodes {
 		x.m.own.renewAt = never
 	}
+	w.run(15 * time.Second) // what is under way
 	known, forgotten := map[string][]float64{}, map[string][]float64{}
 	for i := range times {
 		old := w.nodes[:n+i]
