@@ -13,6 +13,7 @@ import (
 	"github.com/libcrust/libcrust/core/internal/endpoint"
 	"github.com/libcrust/libcrust/core/internal/netio"
 	"github.com/libcrust/libcrust/core/internal/secure"
+	"github.com/libcrust/libcrust/core/internal/session"
 	"github.com/libcrust/libcrust/core/internal/simnet"
 	"github.com/libcrust/libcrust/core/internal/wire"
 )
@@ -229,4 +230,68 @@ func TestPayIntroducer(t *testing.T) {
 	if ratio > 3 || ratio == 0 {
 		t.Errorf("%.2f bytes for each", ratio)
 	}
+}
+
+// TestPayObserver: a peer that tells a service a wrong address of its own, and is the only
+// one to tell it any, has others send no more there than three times what it has sent.
+func TestPayObserver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		internet := simnet.New(1)
+		internet.SetDefaultLink(simnet.Link{Latency: 20 * time.Millisecond, Hops: 8})
+		keys := sortedKeys(t, 3)
+		evil := newEvilRelay(t, internet.Host("198.51.100.3"), keys[2], nil)
+		evil.see = func(wire.FrameType, []byte) {}
+		c := &counted{Network: internet.Host("198.51.100.2"), victim: netip.MustParseAddr(victimOf)}
+		internet.Watch(func(_, to netip.AddrPort, data []byte) {
+			if to.Addr() == c.victim {
+				c.add(28 + len(data))
+			}
+		})
+		a := newNode(t, crust.On(internet.Host("192.168.1.2"), over(crust.Config{Identity: keys[0], ConnectTimeout: 10 * time.Second}, "0.0.0.0", "tcp", "utp")))
+		b := newNode(t, crust.On(c, over(crust.Config{Identity: keys[1]}, "0.0.0.0", "tcp", "utp")))
+		all := func() (list []*session.Session) {
+			evil.mu.Lock()
+			defer evil.mu.Unlock()
+			for _, s := range evil.sessions {
+				list = append(list, s)
+			}
+			return list
+		}
+		evil.signal = func(kind wire.FrameType, body []byte) { // letters go to everybody, and whom they are for reads them
+			if kind == wire.FrameSeek || kind == wire.FrameReply {
+				for _, s := range all() {
+					s.SendControl(wire.AppendFrame(nil, kind, body...))
+				}
+			}
+		}
+		for _, n := range []*node{a, b} {
+			if err := n.ConnectEndpoint(crust.Contact{Endpoint: endpointAt("198.51.100.3:9"), Peer: evil.id}, 1); err != nil {
+				t.Fatal(err)
+			}
+			n.next(crust.EventConnected)
+		}
+		time.Sleep(time.Second)
+		for i := range uint64(10) {
+			for _, s := range all() {
+				s.SendControl(wire.AppendSeen(nil, netip.MustParseAddrPort(victimOf+":4000")))
+			}
+			if err := a.ConnectPeer(b.ID(), i+2); err != nil {
+				t.Fatal(err)
+			}
+			a.final(t, i+2)
+			a.Disconnect(b.ID()) //nolint:errcheck // it may not have come about
+			time.Sleep(30 * time.Second)
+		}
+		spent := uint64(0)
+		for _, s := range all() {
+			spent += s.Counters().WireSent
+		}
+		t.Logf("the victim got %d bytes for %d", c.bytes, spent)
+		if uint64(c.bytes) > 3*spent {
+			t.Error("that is too much")
+		}
+		evil.close()
+		a.Close()
+		b.Close()
+	})
 }
