@@ -177,3 +177,23 @@ func TestManyReceiptsBeforeQuit(t *testing.T) {
 		t.Fatalf("got %s after %d sent and %d delivered", l.raw, sent, delivered)
 	}
 }
+
+// TestUpgraded: a session that has begun over uTP goes over to TCP once the peer's TCP
+// endpoint is known, and the peer tells so.
+func TestUpgraded(t *testing.T) {
+	a, b := start(t, "--listen", "utp://127.0.0.1:0"), start(t)
+	utp := a.next("listener_started").text("endpoint")
+	b.tell("connect %s#%s", utp, a.id)
+	if c := b.next("connected"); c.text("transport") != "utp" {
+		t.Fatalf("got %s", c.raw)
+	}
+	a.next("connected")
+	b.tell("connect %s#%s", a.at, a.id)
+	b.past("resumed", "error")
+	up := b.past("upgraded", "error")
+	has(t, up, "peer", "from", "to")
+	if up.text("peer") != a.id || up.text("from") != "utp" || up.text("to") != "tcp" {
+		t.Errorf("got %s", up.raw)
+	}
+	a.past("upgraded", "resumed")
+}

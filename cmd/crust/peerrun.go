@@ -43,6 +43,7 @@ type peer struct {
 	sessions uint64                  // guarded by mu; number of sessions told so far
 	told     map[crust.PeerID]uint64 // guarded by mu; which of them is this peer's, while connected
 	connects map[uint64]uint64       // guarded by mu; by token: sessions when the connect was asked for
+	class    map[crust.PeerID]string // guarded by mu; what the link of each connected peer is
 	met      []crust.PeerID          // guarded by mu; who has been connected, the last one last; at most maxMet
 }
 
@@ -52,7 +53,7 @@ func newPeer(service *crust.Service, out *output, closeTimeout time.Duration) *p
 	}
 	return &peer{
 		service: service, out: out, senders: newSenders(service, out), closeTimeout: closeTimeout,
-		told: make(map[crust.PeerID]uint64), connects: make(map[uint64]uint64),
+		told: make(map[crust.PeerID]uint64), connects: make(map[uint64]uint64), class: make(map[crust.PeerID]string),
 	}
 }
 
@@ -168,13 +169,25 @@ func (p *peer) handle(ctx context.Context, e *crust.Event) {
 		p.mu.Lock()
 		p.sessions++
 		p.told[e.Peer] = p.sessions
+		p.class[e.Peer] = classOf(e)
 		p.meet(e.Peer)
 		delete(p.connects, e.Token)
 		p.mu.Unlock()
 	case crust.EventLost:
 		p.mu.Lock()
 		delete(p.told, e.Peer)
+		delete(p.class, e.Peer)
 		p.mu.Unlock()
+	case crust.EventResumed:
+		p.mu.Lock()
+		from, to := p.class[e.Peer], classOf(e)
+		p.class[e.Peer] = to
+		p.mu.Unlock()
+		p.out.put(reportOf(e))
+		if slices.Index(classes, from) < slices.Index(classes, to) {
+			p.out.put(&upgradedReport{Peer: e.Peer, From: from, To: to})
+		}
+		return
 	case crust.EventConnectFailed:
 		p.mu.Lock()
 		delete(p.connects, e.Token)
@@ -192,6 +205,17 @@ func (p *peer) handle(ctx context.Context, e *crust.Event) {
 	if r := reportOf(e); r != nil {
 		p.out.put(r)
 	}
+}
+
+// classes are what links are, the better ones last.
+var classes = []string{"", "relayed", "utp", "tcp"}
+
+// classOf returns what the link is that an event tells of.
+func classOf(e *crust.Event) string {
+	if e.How() == crust.Relayed {
+		return "relayed"
+	}
+	return e.Endpoint().Transport.String()
 }
 
 // meet notes that a peer has been connected. The caller holds p.mu.

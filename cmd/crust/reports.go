@@ -126,6 +126,12 @@ type (
 		Transport string         `json:"transport"`
 		How       string         `json:"how"`
 	}
+	upgradedReport struct {
+		header
+		Peer crust.PeerID `json:"peer"`
+		From string       `json:"from"` // relayed, utp or tcp
+		To   string       `json:"to"`
+	}
 	deliveredReport struct {
 		header
 		Peer  crust.PeerID `json:"peer"`
@@ -203,6 +209,7 @@ func (*sentReport) name() string            { return "sent" }
 func (*lostReport) name() string            { return "lost" }
 func (*suspendedReport) name() string       { return "suspended" }
 func (*resumedReport) name() string         { return "resumed" }
+func (*upgradedReport) name() string        { return "upgraded" }
 func (*deliveredReport) name() string       { return "delivered" }
 func (*peersReport) name() string           { return "peers" }
 func (*statsReport) name() string           { return "stats" }
@@ -276,6 +283,9 @@ func (r *suspendedReport) text() string {
 }
 func (r *resumedReport) text() string {
 	return fmt.Sprintf("resumed %s at %s (%s)", r.Peer.Short(), r.Endpoint, r.How)
+}
+func (r *upgradedReport) text() string {
+	return fmt.Sprintf("%s is now connected over %s, no longer %s", r.Peer.Short(), r.To, r.From)
 }
 func (r *deliveredReport) text() string {
 	if r.Error != "" {
