@@ -2,6 +2,7 @@ package crust_test
 
 import (
 	"net/netip"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,14 +15,16 @@ import (
 
 // beggar is a peer that has a service send probes.
 type beggar struct {
-	helper  *node
-	evil    *evilRelay
-	sess    *session.Session // of the beggar with the service
+	helper *node
+	evil   *evilRelay
+	sess   *session.Session // of the beggar with the service
+	asked  int              // bytes of frames that asked for them
+
+	mu      sync.Mutex
 	answers map[wire.ReachResult]int
 	last    wire.Reached
 	sent    map[netip.Addr]int // datagrams of the service, by where they went
 	bytes   int
-	asked   int // bytes of frames that asked for them
 }
 
 func begging(t *testing.T, cfg crust.Config, f func(t *testing.T, b *beggar)) {
@@ -36,6 +39,8 @@ func begging(t *testing.T, cfg crust.Config, f func(t *testing.T, b *beggar)) {
 				if err != nil {
 					t.Error(err)
 				}
+				b.mu.Lock()
+				defer b.mu.Unlock()
 				b.answers[said.Result]++
 				b.last = said
 			}
@@ -48,11 +53,15 @@ func begging(t *testing.T, cfg crust.Config, f func(t *testing.T, b *beggar)) {
 		}
 		b.helper.next(crust.EventConnected)
 		synctest.Wait()
+		b.evil.mu.Lock()
 		b.sess = b.evil.sessions[b.helper.ID()]
+		b.evil.mu.Unlock()
 		b.sess.SendControl(wire.Echo{Tag: 7, Port: 40000, TCP: 9}.Append(nil))
 		time.Sleep(2 * time.Second) // the echoes that this lets come
 		internet.Watch(func(from, to netip.AddrPort, data []byte) {
 			if from.Addr() == netip.MustParseAddr("198.51.100.1") {
+				b.mu.Lock()
+				defer b.mu.Unlock()
 				b.sent[to.Addr()]++
 				b.bytes += len(data)
 			}
@@ -84,6 +93,8 @@ func TestReachIsBounded(t *testing.T) {
 		}
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
+		b.mu.Lock()
+		defer b.mu.Unlock()
 		done := b.answers[wire.ReachDone]
 		if done < 12 || done > 12+seconds/5+1 || b.answers[wire.ReachLimit] != many-done {
 			t.Errorf("answers: %v", b.answers)
@@ -111,8 +122,10 @@ func TestReachIsSilent(t *testing.T) {
 			b.ask(crust.TCP, port)
 			time.Sleep(5 * time.Second)
 			synctest.Wait()
+			b.mu.Lock()
 			b.last.Nonce = [wire.ProbeNonce]byte{}
 			said = append(said, b.last)
+			b.mu.Unlock()
 		}
 		if said[0] != said[1] || said[0].Result != wire.ReachDone {
 			t.Errorf("%+v, %+v", said[0], said[1])
@@ -127,6 +140,8 @@ func TestReachRefused(t *testing.T) {
 		b.ask(crust.TCP, 53)
 		time.Sleep(time.Second)
 		synctest.Wait()
+		b.mu.Lock()
+		defer b.mu.Unlock()
 		if b.answers[wire.ReachOff] != 2 || len(b.sent) != 0 {
 			t.Errorf("off: %v, sent %v", b.answers, b.sent)
 		}
@@ -137,6 +152,8 @@ func TestReachRefused(t *testing.T) {
 		b.sess.SendControl(wire.Reached{Result: wire.ReachLimit}.Append(nil)) // an answer to nothing
 		time.Sleep(time.Second)
 		synctest.Wait()
+		b.mu.Lock()
+		defer b.mu.Unlock()
 		if b.answers[wire.ReachCannot] != 2 || len(b.sent) != 0 || b.helper.Stats().Peers != 1 {
 			t.Errorf("impossible: %v, sent %v", b.answers, b.sent)
 		}
