@@ -127,15 +127,31 @@ func (s *Service) respond(g *guest, t endpoint.Transport) {
 	var link *secure.Link
 	var err error
 	how := Accepted
-	if p := s.begins(endpointOf(t, g.conn.RemoteAddr()).Addr); p != nil {
-		how = Punched
+	var own *attempt
+	if p := s.punchedFrom(endpointOf(t, g.conn.RemoteAddr()).Addr); p != nil {
+		how, own = Punched, p.attempt
 		link, err = p.shake(g.conn)
 	} else {
-		link, err = secure.Respond(g.conn, s.secure)
+		var first []byte
+		var was bool
+		if first, was, err = s.asked(g.conn); was {
+			if err != nil {
+				swallow(g.conn)
+			}
+			g.conn.Close() //nolint:errcheck // it has served
+			s.halls.part(g)
+			return
+		}
+		if err == nil {
+			link, err = secure.Respond(&begun{Conn: g.conn, first: first}, s.secure)
+		}
+		if err == nil {
+			link.Conn = g.conn
+		}
 	}
 	if err == nil {
 		admit := func() bool { return s.halls.admit(g) }
-		_, err = s.adopt(link, adoption{how: how, began: began, linked: began, endpoint: endpointOf(t, g.conn.RemoteAddr()), admit: admit})
+		_, err = s.adopt(link, adoption{how: how, began: began, linked: began, endpoint: endpointOf(t, g.conn.RemoteAddr()), attempt: own, admit: admit})
 	} else {
 		if errors.Is(err, secure.ErrFirstFlight) {
 			swallow(g.conn)
@@ -255,6 +271,13 @@ func (w *waitingRoom) admit(g *guest) bool {
 	w.drop(g)
 	g.admitted = true
 	return true
+}
+
+// part is for a guest who wanted no session.
+func (w *waitingRoom) part(g *guest) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.drop(g)
 }
 
 // leave is called when the handshake is over.

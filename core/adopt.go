@@ -41,7 +41,7 @@ type adoption struct {
 	linked   time.Time // not after the link's connection was made
 	endpoint Endpoint
 	within   context.Context // of a dialled link: bounds its adoption
-	attempt  *attempt        // ours; nil for an accepted link and for a bootstrap
+	attempt  *attempt        // ours; nil for a link that was accepted but not punched, and for a bootstrap
 	admit    func() bool     // of an accepted link: leave the waiting room
 	resume   *peer           // of a link that was dialled for a session, to go on over it
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"slices"
@@ -211,6 +212,7 @@ func (s *Service) runConnect(a *attempt) {
 			a.peer = link.Remote.Peer
 		}
 		s.mu.Unlock()
+		s.yield(a, step)
 		if p := s.settled(a); p != nil && !s.improves(p, Dialed, step) { // while we dialled, the peer did
 			link.Conn.Close() //nolint:errcheck // it carries nothing
 			continue
@@ -453,9 +455,9 @@ func (s *Service) shake(ctx context.Context, conn net.Conn, ep Endpoint, expect 
 	return link, nil
 }
 
-// closeWith closes a connection when ctx ends, unless the returned function is
-// called before, which then returns true.
-func closeWith(ctx context.Context, conn net.Conn) (stop func() bool) {
+// closeWith closes a connection, or a listener, when ctx ends, unless the returned
+// function is called before, which then returns true.
+func closeWith(ctx context.Context, conn io.Closer) (stop func() bool) {
 	return context.AfterFunc(ctx, func() { conn.Close() })
 }
 

@@ -39,6 +39,9 @@ const (
 	// second, and letterBurst how many at once.
 	letterRate  = 20
 	letterBurst = 60
+	// moreWays is how many ways an answer goes beside the first one that the letter has
+	// come: a NAT may let nothing of somebody in for a while.
+	moreWays = 2
 	// maxReading bounds the letters that are being opened and answered.
 	maxReading = 16
 	// letterSkew is by how much the clocks of two peers may differ.
@@ -63,6 +66,9 @@ type route struct {
 	take  func(wire.Letter) // nil while we take none
 	peer  PeerID            // who writes those
 	pays  *account          // of the meeting, when it is ours
+
+	answer []byte   // ours, when it is written
+	more   []PeerID // who has given us the same letter; at most moreWays
 }
 
 // post is what a service knows of letters.
@@ -198,7 +204,13 @@ func (s *Service) seekCame(from *peer, seek wire.Seek) {
 	s.post.mu.Lock()
 	within := s.post.spend(from.id, now)
 	s.post.mu.Unlock()
-	if !within || !s.post.open(seek.ID, &route{back: from.id}, now) {
+	if !within {
+		return
+	}
+	if !s.post.open(seek.ID, &route{back: from.id}, now) {
+		if seek.To == s.ID() {
+			s.anotherWay(from, seek.ID)
+		}
 		return
 	}
 	if seek.To == s.ID() {
@@ -220,6 +232,40 @@ func (s *Service) seekCame(from *peer, seek wire.Seek) {
 	seek.Hops--
 	for _, p := range s.some(seekWidth, from.id, seek.To) {
 		p.sess.SendControl(seek.Append(nil))
+	}
+}
+
+// anotherWay sends the answer to a letter that has come again to who brought it, now or
+// when it is written.
+func (s *Service) anotherWay(from *peer, id meetingID) {
+	s.post.mu.Lock()
+	r := s.post.routes[id]
+	if r == nil || r.back.IsZero() || r.back == from.id || len(r.more) >= moreWays || slices.Contains(r.more, from.id) {
+		s.post.mu.Unlock()
+		return
+	}
+	r.more = append(r.more, from.id)
+	answer := r.answer
+	s.post.mu.Unlock()
+	if answer != nil {
+		from.sess.SendControl(wire.Reply{ID: id, Letter: answer}.Append(nil))
+	}
+}
+
+// reply sends the answer to a letter all ways that it has come.
+func (s *Service) reply(from *peer, id meetingID, answer []byte) {
+	var more []PeerID
+	s.post.mu.Lock()
+	if r := s.post.routes[id]; r != nil {
+		r.answer, more = answer, slices.Clone(r.more)
+	}
+	s.post.mu.Unlock()
+	frame := wire.Reply{ID: id, Letter: answer}.Append(nil)
+	from.sess.SendControl(frame)
+	for _, id := range more {
+		if p := s.find(id); p != nil {
+			p.sess.SendControl(frame)
+		}
 	}
 }
 
@@ -310,7 +356,7 @@ func (s *Service) offered(from *peer, writer PeerID, l wire.Letter, size int) {
 	if s.find(writer) == nil && !s.accept.Load() {
 		return
 	}
-	s.sample()
+	s.findOut()
 	letter, mine, err := s.write(wire.LetterAnswer, l.ID, writer)
 	if err != nil {
 		s.log.Warn("cannot answer a letter", "error", err)
@@ -321,7 +367,23 @@ func (s *Service) offered(from *peer, writer PeerID, l wire.Letter, size int) {
 		return
 	}
 	pays.letter(l, size)
-	defer from.sess.SendControl(wire.Reply{ID: l.ID, Letter: letter}.Append(nil))
+	defer s.reply(from, l.ID, letter)
+	send := func(pad []byte) { from.sess.SendControl(wire.Reply{ID: l.ID, Letter: pad}.Append(nil)) }
+	p := s.answering(writer, mine, l, pays, len(letter), send)
+	if p == nil {
+		return
+	}
+	p.begin()
+	s.post.mu.Lock()
+	defer s.post.mu.Unlock()
+	if r := s.post.routes[l.ID]; r != nil {
+		r.kind, r.peer, r.pays, r.take = wire.LetterGo, writer, pays, func(wire.Letter) { p.start() }
+	}
+}
+
+// answering dials who wrote a letter, and returns the punch that is to begin; nil for
+// none. The rest is as in punch.
+func (s *Service) answering(writer PeerID, mine, theirs wire.Letter, pays *account, letters int, send func([]byte)) *punching {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	quiet := 0
@@ -330,25 +392,18 @@ func (s *Service) offered(from *peer, writer PeerID, l wire.Letter, size int) {
 			quiet++
 		}
 		if a.peer == writer && a.contacts == nil && !a.meets && !a.info { // it dials already
-			return
+			return nil
 		}
 	}
 	if quiet >= max(1, s.cfg.MaxConnects/4) {
-		return
+		return nil
 	}
-	a := &attempt{peer: writer, endpoints: l.Endpoints, mapped: marked(l.Endpoints, l.Mapped), pays: pays, quiet: true}
+	a := &attempt{peer: writer, endpoints: theirs.Endpoints, mapped: marked(theirs.Endpoints, theirs.Mapped), pays: pays, quiet: true}
 	if s.register(a, punchLife+meetPatience, s.runConnect) != nil {
-		return // the other side dials as well
+		return nil // the other side dials as well
 	}
-	send := func(pad []byte) { from.sess.SendControl(wire.Reply{ID: l.ID, Letter: pad}.Append(nil)) }
-	if a.punch = s.punch(a, l.ID, mine, l, 0, pays, len(letter), send); a.punch == nil {
-		return
-	}
-	s.post.mu.Lock()
-	defer s.post.mu.Unlock()
-	if r := s.post.routes[l.ID]; r != nil {
-		r.kind, r.peer, r.pays, r.take = wire.LetterGo, writer, pays, func(wire.Letter) { a.punch.start() }
-	}
+	a.punch = s.punch(a, theirs.ID, mine, theirs, 0, pays, letters, send)
+	return a.punch
 }
 
 // some returns up to n live peers at random, without two that are named.
@@ -374,7 +429,7 @@ func (s *Service) meet(a *attempt) error {
 		if _, err := rand.Read(id[:]); err != nil {
 			return err
 		}
-		s.sample()
+		s.findOut()
 		pays, err := s.newAccount(a.peer, id)
 		if err != nil {
 			return err
@@ -451,6 +506,7 @@ func (s *Service) met(a *attempt, got answer) {
 	if p == nil {
 		return
 	}
+	p.begin()
 	if letter, _, err := s.write(wire.LetterGo, id, a.peer); err == nil {
 		send(letter)
 	}

@@ -49,6 +49,7 @@ type watch struct {
 	servers []*stunServer // constant
 	told    toldBytes
 	tried   [2]int // how many peers could not reach a listener, by observe.Proto
+	look    look   // at TCP
 
 	stun    atomic.Pointer[chan heard] // where answers of servers go, while they are waited for
 	hairpin atomic.Pointer[loop]       // what we have sent to ourselves
@@ -61,8 +62,9 @@ type asker struct {
 	key    *secure.ProbeKey
 	ours   uint64         // the tag of what comes to us
 	theirs uint64         // zero until they have told it
-	at     netip.AddrPort // where they answer
+	at     netip.AddrPort // where they answer; with port 0 they do not
 	stream netip.AddrPort // and over TCP
+	deaf   time.Time      // when nothing could be asked there
 	dialed bool           // we dialled their link
 	asked  time.Time      // when the last ask went out
 	answer time.Time      // when the last answer came
@@ -85,12 +87,17 @@ func (s *Service) introduce(p *peer, link *secure.Link) {
 		p.sess.SendControl(frames)
 		return
 	}
+	echo := wire.Echo{TCP: s.listenPort(from.Addr()).Port()}
 	s.udpMu.Lock()
 	u := s.udpOpen(from.Addr()) // who has no UDP socket needs to know nothing of one
 	s.udpMu.Unlock()
 	if u != nil {
-		if tag, ok := s.asker(p); ok {
-			frames = wire.Echo{Tag: tag, Port: u.mux.LocalAddr().Port(), TCP: s.listenPort(from.Addr()).Port()}.Append(frames)
+		echo.Port = u.mux.LocalAddr().Port()
+	}
+	if echo.Port != 0 || echo.TCP != 0 {
+		var ok bool
+		if echo.Tag, ok = s.asker(p); ok {
+			frames = echo.Append(frames)
 		}
 	}
 	p.sess.SendControl(frames)
@@ -189,10 +196,15 @@ func (s *Service) echoAt(p *peer, e wire.Echo) {
 	s.watch.mu.Lock()
 	a := p.echo
 	a.theirs, a.at, a.dialed = e.Tag, netip.AddrPortFrom(remote.Addr(), e.Port), dialed
-	a.stream = netip.AddrPortFrom(remote.Addr(), e.TCP)
+	if stream := netip.AddrPortFrom(remote.Addr(), e.TCP); stream != a.stream {
+		a.stream, a.deaf = stream, time.Time{}
+	}
 	fresh := a.isFresh()
 	s.watch.mu.Unlock()
-	if !fresh && dialed {
+	if e.TCP != 0 && dialed {
+		s.lookSoon()
+	}
+	if !fresh && e.Port != 0 && dialed {
 		s.spawn(func() { s.askOften(a) })
 	}
 	s.surveySoon(false)
@@ -347,23 +359,17 @@ func (s *Service) facts() (udp, tcp wire.NAT) {
 	s.watch.mu.Lock()
 	defer s.watch.mu.Unlock()
 	now := time.Now()
-	of := func(p observe.Proto) wire.NAT {
+	of := func(p observe.Proto) observe.Verdict {
 		v := s.watch.machine.Verdict(observe.Flow{Proto: p}, now)
 		if !v.NAT.External.IsValid() {
 			v = s.watch.machine.Verdict(observe.Flow{Proto: p, IPv6: true}, now)
 		}
 		v.NAT.Agreed = v.Confidence > observe.None || v.None // the latter is an address of this machine
-		return v.NAT
+		return v
 	}
-	udp, tcp = of(observe.UDP), of(observe.TCP)
-	if l := s.listenPort(tcp.External.Addr()); tcp.External.IsValid() && tcp.Ports == wire.PortsPreserving && l.IsValid() {
-		// What was seen are the ports of dials; the listener's is kept as well.
-		tcp.External = netip.AddrPortFrom(tcp.External.Addr(), l.Port())
-		if tcp.Mapping == wire.DependsUnknown {
-			tcp.Mapping = wire.EndpointIndependent
-		}
-	}
-	return mappedFacts(udp, list, portmap.UDP), mappedFacts(tcp, list, portmap.TCP)
+	udp, tcp = mappedFacts(of(observe.UDP).NAT, list, portmap.UDP), mappedFacts(s.ofListener(of(observe.TCP)), list, portmap.TCP)
+	_, tcp.Openers = s.network.(netio.Opener)
+	return udp, tcp
 }
 
 // sample asks several peers at once what they see of new sockets, unless it is

@@ -5,13 +5,10 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/libcrust/libcrust/core/internal/endpoint"
@@ -49,6 +46,7 @@ type punching struct {
 	machine *punch.Machine
 	payer   *payer // the goroutine's
 	life    time.Duration
+	forget  func()                   // takes it from the service's table
 	events  chan func(now time.Time) // for the goroutine
 	ready   chan struct{}            // closed by go
 	once    sync.Once
@@ -56,7 +54,10 @@ type punching struct {
 	holes   []*hole                    // the goroutine's
 	own     *udpSocket                 // the goroutine's: a hole that was nominated
 	tokens  map[way]uint64             // the goroutine's: the last that came by a pair of endpoints
-	done    chan struct{}              // closed when it is over
+	openers []opener                   // the goroutine's: that were sent, and what came of it
+	settled chan struct{}              // closed when TCP has come, or will not
+	settle  sync.Once
+	done    chan struct{} // closed when it is over
 
 	mu    sync.Mutex
 	heard map[[16]byte]struct{}
@@ -68,6 +69,12 @@ type punching struct {
 type way struct {
 	socket int
 	remote netip.AddrPort
+}
+
+// opener is one of TCP that has been sent, or could not be.
+type opener struct {
+	id  int // of the Dial
+	err error
 }
 
 // hole is a socket that was opened for one punch. Something else reads from it
@@ -90,12 +97,15 @@ func (h *hole) WriteBatch(ps []netio.Packets) error { return h.conn.WriteBatch(p
 func (h *hole) MaxSegments() int                    { return h.conn.MaxSegments() }
 func (h *hole) Close() error                        { return h.conn.Close() }
 
-// punch begins a punch with the peer of an attempt, unless too many are under way.
-// Both letters are as they were written. round is how long the answer to ours took,
+// punch makes a punch with the peer of an attempt, unless too many are under way; it
+// is to be begun. Both letters are as they were written. round is how long the answer to ours took,
 // zero for the side that was sought. c pays for what is sent; letters is what ours
 // will have paid the peer, and send hands pads to who carries them.
 func (s *Service) punch(a *attempt, id meetingID, mine, theirs wire.Letter, round time.Duration, c *account, letters int, send func([]byte)) *punching {
-	cfg := punch.Config{RTT: round, Lead: round / 2, UDP: true, TCP: true}
+	cfg := punch.Config{RTT: round, UDP: true, TCP: true}
+	if !theirs.TCP.Openers {
+		cfg.Lead = round / 2
+	}
 	return s.punchWith(a, id, mine, theirs, cfg, punchLife, c, letters, send)
 }
 
@@ -139,23 +149,34 @@ func (s *Service) punchWith(
 		s: s, attempt: a, peer: a.peer, account: c, machine: punch.New(cfg, time.Now()), payer: pays,
 		events: make(chan func(time.Time), punchQueue), ready: make(chan struct{}), done: make(chan struct{}), tokens: make(map[way]uint64),
 		dials: make(map[int]context.CancelFunc), heard: make(map[[16]byte]struct{}), to: make(map[netip.AddrPort]struct{}),
-		life: life,
+		life: life, settled: make(chan struct{}),
 	}
 	c.wake = func() { p.tell(func(time.Time) { p.machine.Earned() }) }
 	if s.post.punches == nil {
 		s.post.punches = make(map[meetingID]*punching)
 	}
 	s.post.punches[id] = p
-	s.spawn(func() {
-		p.run()
+	p.forget = func() {
 		s.post.mu.Lock()
 		defer s.post.mu.Unlock()
 		delete(s.post.punches, id)
 		if wide {
 			s.post.spraying = false
 		}
-	})
+	}
 	return p
+}
+
+// begin sends the first openers, which no letter may overtake, and starts the
+// goroutine. It is called once.
+func (p *punching) begin() {
+	ctx, cancel := context.WithTimeout(p.s.ctx, p.life)
+	next := p.poll(ctx)
+	p.s.spawn(func() {
+		defer cancel()
+		p.run(ctx, next)
+		p.forget()
+	})
 }
 
 // sprays reports whether one side may have to guess many ports of the other. One
@@ -175,18 +196,15 @@ func (p *punching) tell(f func(now time.Time)) {
 	}
 }
 
-// run is the goroutine of a punch.
-func (p *punching) run() {
-	ctx, cancel := context.WithTimeout(p.s.ctx, p.life)
-	defer cancel()
+// run is the goroutine of a punch, of which the machine has been asked already.
+func (p *punching) run(ctx context.Context, next time.Time) {
 	defer p.end()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	linger := time.NewTimer(punchLife)
 	defer linger.Stop()
 	ready, resolved := p.ready, p.attempt.ctx.Done()
-	for {
-		next := p.poll(ctx)
+	for ; ; next = p.poll(ctx) {
 		if due := p.payer.pay(time.Now(), p.account.key); due.Before(next) {
 			next = due
 		}
@@ -223,12 +241,18 @@ func (p *punching) do(f func(now time.Time)) {
 func (p *punching) poll(ctx context.Context) (next time.Time) {
 	var acts []punch.Action
 	met := p.s.find(p.peer)
-	p.do(func(now time.Time) {
-		p.account.session(met)
-		acts, next = p.machine.Poll(now)
-	})
-	for _, act := range acts {
-		p.act(ctx, act)
+	for again := true; again; again = len(p.openers) > 0 {
+		p.do(func(now time.Time) {
+			p.account.session(met)
+			for _, o := range p.openers {
+				p.machine.Dialled(now, o.id, o.err)
+			}
+			p.openers = p.openers[:0]
+			acts, next = p.machine.Poll(now)
+		})
+		for _, act := range acts {
+			p.act(ctx, act)
+		}
 	}
 	if next.IsZero() {
 		next = time.Now().Add(punchLife)
@@ -261,11 +285,18 @@ func (p *punching) act(ctx context.Context, act punch.Action) {
 	case punch.Open:
 		p.open(ctx, act.Sockets)
 	case punch.Dial:
+		if act.TTL > 0 && !act.Hold {
+			p.openers = append(p.openers, opener{act.ID, p.opener(act)})
+			return
+		}
 		dialCtx, stop := context.WithCancel(ctx)
 		p.dials[act.ID] = stop
 		p.s.spawn(func() {
 			defer stop()
 			err := p.dial(dialCtx, act)
+			if err == nil {
+				p.settle.Do(func() { close(p.settled) })
+			}
 			p.tell(func(now time.Time) {
 				delete(p.dials, act.ID)
 				p.machine.Dialled(now, act.ID, err)
@@ -279,6 +310,9 @@ func (p *punching) act(ctx context.Context, act punch.Action) {
 	case punch.Nominated:
 		p.nominated(ctx, act)
 	case punch.Failed:
+		if act.Transport == TCP {
+			p.settle.Do(func() { close(p.settled) })
+		}
 		p.s.log.Debug("punching has failed", "peer", p.peer.Short(), "transport", act.Transport, "error", act.Reason)
 	}
 }
@@ -424,6 +458,7 @@ func (p *punching) nominated(ctx context.Context, act punch.Nominated) {
 			p.s.log.Debug("no handshake through the opened NATs", "peer", p.peer.Short(), "error", err)
 			return
 		}
+		p.yield(ctx)
 		p.adopt(p.s.newUTP(a).link(), endpoint.New(UTP, act.Remote), began) //nolint:errcheck // it is logged
 	})
 }
@@ -449,108 +484,13 @@ func (p *punching) take(act punch.Nominated) (*udpSocket, error) {
 // adopt makes a session of a link.
 func (p *punching) adopt(link *secure.Link, at Endpoint, began time.Time) error {
 	_, err := p.s.adopt(link, adoption{how: Punched, began: p.attempt.began, linked: began, endpoint: at, attempt: p.attempt, within: p.s.ctx})
+	if err == nil && p.s.isRelayed(p.peer) { // an older claim than that of the relayed link: another one will do
+		err = errDuplicate
+	}
 	if err != nil {
 		p.s.log.Debug("a punched link gave no session", "peer", p.peer.Short(), "error", err)
 	}
 	return err
-}
-
-// dial dials by TCP from the listener's port, or a fresh one, and shakes hands.
-func (p *punching) dial(ctx context.Context, act punch.Dial) error {
-	if act.TTL != 0 { // an opener, without which the chances are a little less
-		return errors.ErrUnsupported
-	}
-	began := time.Now()
-	p.mu.Lock()
-	if len(p.to) < maxHeard {
-		p.to[act.To] = struct{}{}
-	}
-	p.mu.Unlock()
-	local := netip.AddrPort{}
-	if !act.Fresh {
-		local = p.s.listenPort(act.To.Addr())
-	}
-	dialCtx, stop := context.WithTimeout(ctx, act.Timeout)
-	conn, err := p.s.network.Dial(dialCtx, local, act.To)
-	stop()
-	if err != nil {
-		if errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EADDRNOTAVAIL) {
-			err = fmt.Errorf("%w: %w", punch.ErrPort, err)
-		}
-		return err
-	}
-	if !p.account.shake(ctx, p.s, act.To.Addr()) {
-		conn.Close() //nolint:errcheck // it carries nothing
-		return errUnpaid
-	}
-	release := closeWith(ctx, conn)
-	link, err := p.shake(conn)
-	if !release() && err == nil {
-		err = context.Cause(ctx)
-	}
-	if err != nil {
-		conn.Close() //nolint:errcheck // it has failed already
-		return err
-	}
-	return p.adopt(link, endpoint.New(TCP, act.To), began)
-}
-
-// listenPort returns the local end of dials that are to look like the listener.
-func (s *Service) listenPort(to netip.Addr) netip.AddrPort {
-	for _, l := range s.Listeners() {
-		if l.Transport == TCP && !s.isOld(l) && (to.Is4() || l.Addr.Addr().Is6()) {
-			local := netip.IPv4Unspecified()
-			if to.Is6() {
-				local = netip.IPv6Unspecified()
-			}
-			return netip.AddrPortFrom(local, l.Addr.Port())
-		}
-	}
-	return netip.AddrPort{}
-}
-
-// shake shakes hands on a connection that the peer has dialled too, or accepted,
-// which cannot be told apart: the side with the lesser peer id begins. The other
-// one begins when nothing has come for a while: then it was accepted.
-func (p *punching) shake(conn net.Conn) (*secure.Link, error) {
-	now := time.Now()
-	if p.s.ID().Compare(p.peer) < 0 {
-		conn.SetDeadline(now.Add(p.s.cfg.HandshakeTimeout)) //nolint:errcheck // a closed connection shows in the first write
-		return secure.Initiate(conn, p.s.secure, p.peer)
-	}
-	conn.SetReadDeadline(now.Add(turnPatience)) //nolint:errcheck // a closed connection shows in the read
-	var first [1]byte
-	n, err := conn.Read(first[:])
-	conn.SetDeadline(now.Add(p.s.cfg.HandshakeTimeout)) //nolint:errcheck // a closed connection shows in the next read
-	switch {
-	case n > 0:
-		link, err := secure.Respond(&begun{Conn: conn, first: first[:]}, p.s.secure)
-		if err != nil {
-			return nil, err
-		}
-		if link.Conn = conn; link.Remote.Peer != p.peer {
-			return nil, secure.ErrWrongPeer
-		}
-		return link, nil
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return secure.Initiate(conn, p.s.secure, p.peer)
-	}
-	return nil, err
-}
-
-// begun is a connection of which the first byte was read.
-type begun struct {
-	net.Conn
-	first []byte
-}
-
-func (b *begun) Read(p []byte) (int, error) {
-	if len(b.first) > 0 && len(p) > 0 {
-		n := copy(p, b.first)
-		b.first = b.first[n:]
-		return n, nil
-	}
-	return b.Conn.Read(p)
 }
 
 // opened reports whether an endpoint is that of a peer with which a pair of
@@ -567,22 +507,6 @@ func (s *Service) opened(at netip.AddrPort) bool {
 		}
 	}
 	return false
-}
-
-// begins returns the punch whose peer has come from an endpoint that we have dialled
-// as well, when the handshake is ours to begin: nil otherwise.
-func (s *Service) begins(from netip.AddrPort) *punching {
-	s.post.mu.Lock()
-	defer s.post.mu.Unlock()
-	for _, p := range s.post.punches {
-		p.mu.Lock()
-		_, dialled := p.to[from]
-		p.mu.Unlock()
-		if dialled && s.ID().Compare(p.peer) < 0 {
-			return p
-		}
-	}
-	return nil
 }
 
 // errClosedNATs is why two peers that have met are not connected.

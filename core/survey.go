@@ -481,8 +481,12 @@ func (s *Service) reachListeners() {
 	s.watch.mu.Lock()
 	temper := s.watch.surveys.temper
 	s.watch.mu.Unlock()
-	if temper == punishes {
+	width := reachWidth
+	switch temper {
+	case punishes:
 		return
+	case untried: // by UDP nothing could be tried
+		width = 1
 	}
 	for _, l := range s.Listeners() {
 		if s.isOld(l) {
@@ -497,7 +501,7 @@ func (s *Service) reachListeners() {
 			if !at.IsValid() {
 				continue
 			}
-			s.reachListener(f, l.Transport, at)
+			s.reachListener(f, l.Transport, at, width)
 		}
 	}
 }
@@ -526,13 +530,13 @@ func (s *Service) seenListener(f observe.Flow, l Endpoint) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-// reachListener has some peers send to a listener: strangers to its socket first.
-func (s *Service) reachListener(f observe.Flow, t Transport, at netip.AddrPort) {
+// reachListener has up to width peers send to a listener: strangers to its socket first.
+func (s *Service) reachListener(f observe.Flow, t Transport, at netip.AddrPort, width int) {
 	list := s.observers(f)
 	slices.SortStableFunc(list, func(a, b *asker) int {
 		return int(s.contactOf(f, a.place(f).Addr())) - int(s.contactOf(f, b.place(f).Addr()))
 	})
-	list = list[:min(len(list), reachWidth)]
+	list = list[:min(len(list), width)]
 	out := make(chan outcome, 2*len(list))
 	var asked []*reaching
 	contact := map[*reaching]observe.Contact{}

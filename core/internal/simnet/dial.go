@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/libcrust/libcrust/core/internal/netio"
 	"github.com/libcrust/libcrust/tests/natsim"
 )
 
@@ -38,6 +39,7 @@ func (d *dialing) finish(err error) {
 // control is a packet of TCP's handshake on its way.
 type control struct {
 	natsim.Packet
+	ttl      int
 	sender   *dialing // whose SYN, or whose answer to one; nil for a listener's
 	receiver *dialing // whose SYN is answered
 }
@@ -112,7 +114,40 @@ func (d *dialing) syn() {
 }
 
 func (d *dialing) send() {
-	d.host.depart(control{sender: d, Packet: natsim.Packet{Protocol: natsim.TCP, From: d.name.local, To: d.name.remote, Flags: natsim.SYN}})
+	d.host.depart(d.packet())
+}
+
+// packet returns its SYN.
+func (d *dialing) packet() control {
+	syn := natsim.Packet{Protocol: natsim.TCP, From: d.name.local, To: d.name.remote, Flags: natsim.SYN}
+	return control{sender: d, ttl: defaultTTL, Packet: syn}
+}
+
+var _ netio.Opener = (*Host)(nil)
+
+// SendOpener implements netio.Opener. A host that an opener reaches answers, and
+// nobody hears it, but for one that dials the same ends at that moment: as in kernels
+// its dial ends, by the reset that its answer gets.
+func (h *Host) SendOpener(local, remote netip.AddrPort, ttl int) error {
+	h.net.mu.Lock()
+	defer h.net.mu.Unlock()
+	remote = netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port())
+	from, err := h.resolve(local, remote)
+	name := tuple{from, remote}
+	switch {
+	case err != nil:
+	case from.Port() == 0 || h.conns[name] != nil || h.dialing[name] != nil:
+		err = syscall.EADDRNOTAVAIL
+	case ttl < 1 || ttl > 255:
+		err = syscall.EINVAL
+	}
+	if err != nil {
+		return opError("dial", "tcp", local, remote, err)
+	}
+	syn := (&dialing{host: h, name: name, done: true}).packet()
+	syn.ttl = ttl
+	h.depart(syn)
+	return nil
 }
 
 // resolve finds from which address of ours to dial. Called with the lock held.
@@ -147,11 +182,12 @@ func (h *Host) depart(p control) {
 // dials. Called with the lock held.
 func (n *Net) hop(from, to *Host, p control) {
 	l := n.link(from, to)
+	p.ttl -= l.Hops
 	switch {
 	case l.state == cut && p.sender != nil && p.Flags == natsim.SYN:
 		p.sender.finish(syscall.EHOSTUNREACH)
 		return
-	case l.state != up || l.NoTCP:
+	case l.state != up || l.NoTCP || p.ttl <= 0:
 		return
 	}
 	delay := n.delay(l)
@@ -172,7 +208,9 @@ func (n *Net) hop(from, to *Host, p control) {
 // lock held.
 func (h *Host) meet(from *Host, p control) {
 	if h.gate != nil && from != h {
-		h.gate.relay(from, p)
+		if p.ttl--; p.ttl > 0 {
+			h.gate.relay(from, p)
+		}
 		return
 	}
 	name := tuple{p.To, p.From}
@@ -209,7 +247,7 @@ func (r *Router) relay(from *Host, p control) {
 
 // reset returns the reset that answers a packet.
 func reset(p control) control {
-	return control{Packet: natsim.Packet{Protocol: natsim.TCP, From: p.To, To: p.From, Flags: natsim.RST | natsim.ACK}}
+	return control{ttl: defaultTTL, Packet: natsim.Packet{Protocol: natsim.TCP, From: p.To, To: p.From, Flags: natsim.RST | natsim.ACK}}
 }
 
 // reply returns an answer of the host to a packet.

@@ -64,8 +64,8 @@ type Link struct {
 	// NoTCP lets dials wait, as Silence does, while datagrams pass and
 	// connections that live go on.
 	NoTCP bool
-	// Hops is how many routers of others are on the way: datagrams whose TTL is not
-	// greater are lost there.
+	// Hops is how many routers of others are on the way: datagrams, and packets of
+	// TCP's handshake, whose TTL is not greater are lost there.
 	Hops int
 }
 
@@ -322,4 +322,12 @@ func (h *Host) Connections() int {
 	h.net.mu.Lock()
 	defer h.net.mu.Unlock()
 	return len(h.conns)
+}
+
+// Open returns how many sockets of the host are open: connections, dials, listeners
+// and those for datagrams.
+func (h *Host) Open() int {
+	h.net.mu.Lock()
+	defer h.net.mu.Unlock()
+	return len(h.conns) + len(h.dialing) + len(h.listeners) + len(h.sockets)
 }

@@ -38,6 +38,9 @@ type NAT struct {
 	Ports     PortRule
 	Hairpin   bool // a packet to its own external endpoint comes back to it
 	Double    bool // there is a second NAT behind the first
+	// Openers says that the peer opens its NAT by packets which do not travel far,
+	// before it answers a letter: what comes then meets a NAT that is ready.
+	Openers bool
 	// Agreed says that observers in several networks agree on External's address. Of
 	// one that nobody but a single observer has told, a reader makes less use.
 	Agreed bool
@@ -63,7 +66,7 @@ const (
 // Append appends
 //
 //	kinds    uint8   mapping, filtering and ports, of 2, 2 and 3 bits from the lowest on
-//	flags    uint8   1 hairpin, 2 double, 8 agreed
+//	flags    uint8   1 hairpin, 2 double, 4 openers, 8 agreed
 //	step     int16
 //	rate     uint16
 //	low      uint16
@@ -79,6 +82,9 @@ func (n NAT) Append(b []byte) []byte {
 	}
 	if n.Double {
 		flags |= 2
+	}
+	if n.Openers {
+		flags |= 4
 	}
 	if n.Agreed {
 		flags |= 8
@@ -105,7 +111,7 @@ func ParseNAT(b []byte) (n NAT, rest []byte, err error) {
 	}
 	n = NAT{
 		Mapping: Depends(b[0] & 3), Filtering: Depends(b[0] >> 2 & 3), Ports: PortRule(b[0] >> 4 & 7),
-		Hairpin: b[1]&1 != 0, Double: b[1]&2 != 0, Agreed: b[1]&8 != 0,
+		Hairpin: b[1]&1 != 0, Double: b[1]&2 != 0, Openers: b[1]&4 != 0, Agreed: b[1]&8 != 0,
 		Step: int16(binary.BigEndian.Uint16(b[2:])), Rate: binary.BigEndian.Uint16(b[4:]),
 		Low: binary.BigEndian.Uint16(b[6:]), High: binary.BigEndian.Uint16(b[8:]), Age: binary.BigEndian.Uint32(b[10:]),
 	}

@@ -16,8 +16,8 @@ func TestNAT(t *testing.T) {
 			"1d 01 0000 0000 0000 0000 000005dc 04 cb007105 156b",
 		},
 		"sequential": {
-			NAT{Mapping: AddressPortDependent, Filtering: AddressDependent, Ports: PortsSequential, Step: -2, Rate: 105, Double: true, Agreed: true},
-			"2b 0a fffe 0069 0000 0000 00000000 00",
+			NAT{Mapping: AddressPortDependent, Filtering: AddressDependent, Ports: PortsSequential, Step: -2, Rate: 105, Double: true, Openers: true, Agreed: true},
+			"2b 0e fffe 0069 0000 0000 00000000 00",
 		},
 		"block": {
 			NAT{Mapping: AddressDependent, Ports: PortsBlock, Low: 1024, High: 1535, External: netip.MustParseAddrPort("[2001:db8::1]:7")},
@@ -48,7 +48,7 @@ func TestNATRefused(t *testing.T) {
 			t.Errorf("%s: %+v", name, n)
 		}
 	}
-	if n, _, err := ParseNAT(unhex(t, "f0 f4 0000 0000 0000 0000 00000000 00")); err != nil || n != (NAT{}) {
+	if n, _, err := ParseNAT(unhex(t, "f0 f0 0000 0000 0000 0000 00000000 00")); err != nil || n != (NAT{}) {
 		t.Errorf("kinds and flags to come: %+v, %v", n, err)
 	}
 }

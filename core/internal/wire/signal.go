@@ -39,18 +39,17 @@ func ParseSeen(body []byte) (netip.AddrPort, error) {
 	return netip.AddrPortFrom(addr.Unmap(), binary.BigEndian.Uint16(body[n:])), nil
 }
 
-// Echo is where the sender of the frame answers echoes: a datagram of Tag and a
-// sealed probe that asks, to Port at the address that its link comes from, is
-// answered by one of the receiver's tag and a probe that says from where it came.
-// So is a TCP connection to TCP that begins with them.
+// Echo is where the sender of the frame answers echoes, at the address that its link
+// comes from. A datagram to Port of Tag and a sealed probe that asks is answered by
+// one of the receiver's tag and a probe that says from where it came. The same at the
+// beginning of a connection to TCP, instead of a handshake, is answered there.
 //
 //	tag   uint64   random, not zero
-//	port  uint16   not zero
-//	tcp   uint16   0 when the sender listens nowhere; may be missing, which means 0
+//	port  uint16   of UDP; zero: none
+//	tcp   uint16   zero, or missing: none; one of the two is not zero
 type Echo struct {
-	Tag  uint64
-	Port uint16
-	TCP  uint16
+	Tag       uint64
+	Port, TCP uint16
 }
 
 // EchoTag is the size of the tag before an echo.
@@ -59,7 +58,10 @@ const EchoTag = 8
 // Append appends the FrameEcho.
 func (e Echo) Append(b []byte) []byte {
 	body := binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint64(nil, e.Tag), e.Port)
-	return AppendFrame(b, FrameEcho, binary.BigEndian.AppendUint16(body, e.TCP)...)
+	if e.TCP != 0 {
+		body = binary.BigEndian.AppendUint16(body, e.TCP)
+	}
+	return AppendFrame(b, FrameEcho, body...)
 }
 
 // ParseEcho reads the body of a FrameEcho.
@@ -68,11 +70,14 @@ func ParseEcho(body []byte) (Echo, error) {
 		return Echo{}, fmt.Errorf("echo: %w", ErrShort)
 	}
 	e := Echo{Tag: binary.BigEndian.Uint64(body), Port: binary.BigEndian.Uint16(body[EchoTag:])}
-	if len(body) >= EchoTag+4 {
-		e.TCP = binary.BigEndian.Uint16(body[EchoTag+2:])
+	switch rest := body[EchoTag+2:]; {
+	case len(rest) >= 2:
+		e.TCP = binary.BigEndian.Uint16(rest)
+	case len(rest) == 1:
+		return Echo{}, fmt.Errorf("echo: %w", ErrShort)
 	}
-	if e.Tag == 0 || e.Port == 0 {
-		return Echo{}, fmt.Errorf("echo: tag %d and port %d", e.Tag, e.Port)
+	if e.Tag == 0 || e.Port == 0 && e.TCP == 0 {
+		return Echo{}, fmt.Errorf("echo: tag %d, port %d and TCP port %d", e.Tag, e.Port, e.TCP)
 	}
 	return e, nil
 }

@@ -43,21 +43,32 @@ func TestSeen(t *testing.T) {
 }
 
 func TestEcho(t *testing.T) {
-	want := Echo{Tag: 0x0102030405060708, Port: 5483, TCP: 7}
-	b := want.Append(nil)
-	golden(t, "echo", b, "14 0c 0102030405060708 156b 0007")
-	whole := body(t, b, FrameEcho)
-	if got, err := ParseEcho(append(whole, 1, 2)); err != nil || got != want {
-		t.Errorf("%+v, %v", got, err)
-	}
-	want.TCP = 0 // as it was before there was one
-	for n := range whole {
-		got, err := ParseEcho(whole[:n])
-		if n < EchoTag+2 && err == nil || n >= EchoTag+2 && (err != nil || got != want) {
-			t.Errorf("cut to %d bytes: %+v, %v", n, got, err)
+	for _, c := range []struct {
+		want  Echo
+		text  string
+		least int // bytes of the body that it takes
+	}{
+		{Echo{Tag: 0x0102030405060708, Port: 5483}, "14 0a 0102030405060708 156b", 10},
+		{Echo{Tag: 0x0102030405060708, Port: 5483, TCP: 5484}, "14 0c 0102030405060708 156b 156c", 12},
+		{Echo{Tag: 0x0102030405060708, TCP: 5484}, "14 0c 0102030405060708 0000 156c", 12},
+	} {
+		b := c.want.Append(nil)
+		golden(t, "echo", b, c.text)
+		whole := body(t, b, FrameEcho)
+		if got, err := ParseEcho(whole); err != nil || got != c.want {
+			t.Errorf("%+v, %v", got, err)
+		}
+		if got, err := ParseEcho(append(whole, 1, 2, 3)); c.want.TCP != 0 && (err != nil || got != c.want) {
+			t.Errorf("with more behind it: %+v, %v", got, err)
+		}
+		for n := range c.least {
+			got, err := ParseEcho(whole[:n])
+			if alone := n == 10 && c.want.Port != 0; (err == nil) != alone || alone && got != (Echo{Tag: c.want.Tag, Port: c.want.Port}) {
+				t.Errorf("cut to %d bytes: %+v, %v", n, got, err)
+			}
 		}
 	}
-	for _, bad := range []Echo{{Tag: 1}, {Port: 1}} {
+	for _, bad := range []Echo{{Tag: 1}, {Port: 1}, {TCP: 1}} {
 		if got, err := ParseEcho(body(t, bad.Append(nil), FrameEcho)); err == nil {
 			t.Errorf("%+v parses", got)
 		}

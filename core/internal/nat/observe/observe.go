@@ -339,6 +339,8 @@ type Verdict struct {
 	// NAT are the facts in the form in which peers are told. When None, Filtering
 	// is a firewall's.
 	NAT wire.NAT
+	// Local is the socket of ours that NAT.External is of. It is not valid without one.
+	Local netip.AddrPort
 	// Confidence is in NAT.External's address and, where NAT.Mapping is known, in that.
 	Confidence Confidence
 	// None says that others see one of our own addresses and the socket's own port.

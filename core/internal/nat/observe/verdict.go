@@ -172,7 +172,7 @@ func (j *judgement) conclude(external record, weight int, now time.Time) {
 	j.NAT.Step = int16(j.ports.step)
 	j.NAT.Rate = uint16(math.Round(j.ports.rate * 10))
 	j.NAT.Low, j.NAT.High = uint16(j.ports.low), uint16(j.ports.high)
-	j.NAT.External = external.seen
+	j.NAT.External, j.Local = external.seen, external.local
 	j.NAT.Age = uint32(min(max(now.Sub(external.at).Milliseconds(), 0), math.MaxUint32))
 	switch {
 	case weight >= confirmedWeight:

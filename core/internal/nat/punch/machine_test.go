@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/libcrust/libcrust/core/internal/endpoint"
+	"github.com/libcrust/libcrust/core/internal/wire"
 )
 
 // bench steps a machine by hand.
@@ -262,15 +263,14 @@ func TestDials(t *testing.T) {
 	if len(first) != 2 || first[0].TTL != OpenerTTL || first[0].To != there || first[1].To != mapped {
 		t.Fatalf("openers: %+v", first)
 	}
-	for _, d := range first {
-		b.m.Dialled(b.now, d.ID, errRefused)
-	}
+	b.m.Dialled(b.now, first[0].ID, nil) // it went out; no connection has come of it
+	b.m.Dialled(b.now, first[1].ID, errRefused)
 	if again := only[Dial](b.wait(2 * time.Second)); len(again) != 0 {
 		t.Errorf("openers again: %+v", again)
 	}
 	b.m.Shoot(b.now)
 	dials := only[Dial](b.wait(0))
-	if len(dials) != 2 || dials[0].TTL != 0 || dials[0].Fresh || dials[0].Timeout != 400*time.Millisecond {
+	if len(dials) != 2 || dials[0].TTL != 0 || dials[0].Hold || dials[0].Timeout != 400*time.Millisecond {
 		t.Fatalf("at go: %+v", dials)
 	}
 	b.m.Dialled(b.now, 999, nil) // no such dial
@@ -305,6 +305,50 @@ func TestDials(t *testing.T) {
 	b.m.Dialled(b.now, id, nil)
 	if acts := b.wait(20 * time.Second); len(acts) != 0 {
 		t.Errorf("after the end: %v", acts)
+	}
+}
+
+// TestHeld: of many sockets each is asked for once and waits, with an opener.
+func TestHeld(t *testing.T) {
+	c := facing(rnd, home)
+	c.UDP = false
+	b := &bench{t, New(c, epoch), epoch}
+	if early := only[Dial](b.wait(time.Second)); len(early) != 0 {
+		t.Errorf("before go: %d dials", len(early))
+	}
+	b.m.Shoot(b.now)
+	dials := only[Dial](b.wait(time.Second))
+	if len(dials) != BirthdaySockets {
+		t.Fatalf("%d dials", len(dials))
+	}
+	for _, d := range dials {
+		if !d.Hold || d.TTL != OpenerTTL || d.To != there || d.Timeout != tryHeldOn {
+			t.Fatalf("%+v", d)
+		}
+	}
+	b.m.Dialled(b.now, dials[3].ID, errors.New("too many open files"))
+	if again := only[Dial](b.wait(time.Second)); len(again) != 1 || again[0].To != there {
+		t.Errorf("again: %+v", again)
+	}
+	if stops := only[Stop](b.wait(untilBirthday)); len(stops) != BirthdaySockets {
+		t.Errorf("%d are stopped at the end", len(stops))
+	}
+}
+
+// TestNoOpeners: where they cannot be made none is asked for, and many sockets dial.
+func TestNoOpeners(t *testing.T) {
+	for _, mine := range []wire.NAT{home, rnd} {
+		c := facing(mine, home)
+		c.UDP, c.Mine.TCP.Openers = false, false
+		b := &bench{t, New(c, epoch), epoch}
+		if early := only[Dial](b.wait(time.Second)); len(early) != 0 {
+			t.Errorf("before go: %+v", early)
+		}
+		b.m.Shoot(b.now)
+		dials := only[Dial](b.wait(time.Second))
+		if len(dials) == 0 || dials[0].TTL != 0 || dials[0].Hold != (mine == rnd) || dials[0].Timeout > tryHeld {
+			t.Errorf("at go: %d dials, %+v", len(dials), dials[0])
+		}
 	}
 }
 

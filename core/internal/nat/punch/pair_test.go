@@ -108,6 +108,7 @@ func (tr trial) meet(seed uint64) result {
 			said.External = facts.External
 			facts = said
 		}
+		facts.Openers = !tr.blunt
 		if tr.tcp {
 			p.tcp, sides[i].TCP = boxes[i], facts
 		} else {
@@ -130,8 +131,12 @@ func (tr trial) meet(seed uint64) result {
 		if i == 1 && tr.rtt == 0 {
 			round = 0
 		}
+		lead := time.Duration(0)
+		if tr.blunt {
+			lead = round / 2
+		}
 		w.peers[i].m = New(Config{
-			Mine: sides[i], Theirs: sides[1-i], Larger: i == larger, RTT: round, Lead: round / 2,
+			Mine: sides[i], Theirs: sides[1-i], Larger: i == larger, RTT: round, Lead: lead,
 			Seed: r.Uint64(), UDP: !tr.tcp, TCP: tr.tcp, Account: rich(),
 		}, w.time())
 		w.peers[i].pump()

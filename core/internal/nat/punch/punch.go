@@ -138,7 +138,8 @@ type Config struct {
 	RTT time.Duration
 	// Lead is how much sooner than the peer this side is told to go: half of RTT
 	// on the side that sends that letter, zero on the other. TCP begins so much
-	// later, so that SYNs cross even where openers cannot be made.
+	// later, so that SYNs cross even where the peer cannot make openers. It is zero
+	// too when the peer has said that it makes them.
 	Lead time.Duration
 	// Seed makes the two sides and their tries differ; any number.
 	Seed   uint64
@@ -176,17 +177,25 @@ type Send struct {
 // Opened.
 type Open struct{ Sockets int }
 
-// Dial asks for a TCP connection. One with a TTL is an opener: it only makes our
-// NAT ready, and is expected to fail; an owner that cannot set it says so by
-// Dialled at once. The owner replies by Dialled, with nil only
-// after the peer has proved that it is the one meant. A connection that the
-// service's listener accepts from the peer in the meantime is as good.
+// Dial asks for a TCP connection from the listener's port. The owner replies by
+// Dialled, with nil only after the peer has proved that it is the one meant. A
+// connection that the service's listener accepts from the peer in the meantime is
+// as good.
+//
+// One with a TTL is an opener: a SYN that only makes our NAT ready. The owner sends
+// it before it looks at the next action, gives it up without a word to anybody, and
+// replies by Dialled before it does anything else: with nil when it is on its way,
+// or an error, which is errors.ErrUnsupported where the system cannot do that.
+//
+// Hold asks for a port of its own, which the system chooses, of the family of To: the
+// owner listens there, sends an opener from it to To and waits for the peer to come.
+// Where there are no openers, or TTL is 0, it dials from there instead.
 type Dial struct {
 	ID      int
 	To      netip.AddrPort
-	Fresh   bool          // from a port that the system chooses instead of the listener's
+	Hold    bool
 	TTL     int           // time to live of the SYN, 0 for the system's default
-	Timeout time.Duration // of the connection, without the handshake
+	Timeout time.Duration // of the connection, without the handshake; of an opener 0
 }
 
 // Stop takes a Dial back; no Dialled is needed for it.

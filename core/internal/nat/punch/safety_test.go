@@ -82,7 +82,7 @@ func (r *record) note(t *testing.T, now time.Duration, acts []Action) {
 			}
 		case Dial:
 			r.dials[a.To.Addr()]++
-			if a.Timeout <= 0 {
+			if opener := a.TTL != 0 && !a.Hold; (a.Timeout <= 0) != opener {
 				t.Errorf("%+v", a)
 			}
 		case Nominated:
@@ -119,6 +119,7 @@ const them = "198.51.100.2:30000"
 
 func facing(mine, theirs wire.NAT) Config {
 	mine.External, theirs.External = netip.MustParseAddrPort("203.0.113.1:5483"), netip.MustParseAddrPort(them)
+	mine.Openers, theirs.Openers = true, true
 	return Config{
 		Mine: Side{UDP: mine, TCP: mine}, Theirs: Side{UDP: theirs, TCP: theirs}, RTT: 40 * time.Millisecond, UDP: true, TCP: true, Seed: 1,
 		Account: rich(),

@@ -19,10 +19,10 @@ const (
 	tryUnknown = time.Second            // one try when the round trip is not known
 	tryGuessed = 950 * time.Millisecond // one try at a sprayed port: one SYN
 	tryHeld    = 4 * time.Second        // one try of many sockets, over which kernels repeat the SYN
+	tryHeldOn  = untilBirthday          // the same of those that an opener has made ready
 	pauseLeast = 20 * time.Millisecond
 	pauseMost  = 180 * time.Millisecond
 	portPause  = 50 * time.Millisecond // after ErrPort
-	tryOpener  = 30 * time.Millisecond // an opener, which nobody answers
 	dialLater  = 3 * time.Second       // between openers
 
 	untilSimultaneous = 10 * time.Second
@@ -46,7 +46,7 @@ const (
 // callee is an endpoint that is dialled again and again.
 type callee struct {
 	to      netip.AddrPort
-	fresh   bool
+	hold    bool
 	timeout time.Duration
 	openers int       // that may still be made
 	left    int       // tries
@@ -114,7 +114,7 @@ func (t *tcp) add(now time.Time, to netip.AddrPort, tries int) {
 		try = min(max(3*rtt, tryLeast), tryMost)
 	}
 	c := callee{to: to, timeout: try, left: tries, next: now, openers: dialFirst}
-	if tries == 1 || t.m.cfg.quiet(to, t.theirs, t.m.cfg.Mine.TCP) {
+	if tries == 1 || !t.m.cfg.Mine.TCP.Openers || t.m.cfg.quiet(to, t.theirs, t.m.cfg.Mine.TCP) {
 		c.openers, c.next = 0, time.Time{}
 	}
 	t.callees = append(t.callees, c)
@@ -159,7 +159,7 @@ func (t *tcp) begin(now time.Time) {
 		t.until = now.Add(untilBirthday)
 		for i := range t.part.Sockets {
 			at := now.Add(holdStagger * time.Duration(i) / time.Duration(t.part.Sockets))
-			t.callees = append(t.callees, callee{to: t.theirs.External, fresh: i > 0, timeout: tryHeld, left: heldTries, next: at, from: at})
+			t.callees = append(t.callees, callee{to: t.theirs.External, hold: true, timeout: tryHeld, left: heldTries, next: at, from: at})
 		}
 	}
 	if len(t.callees) == 0 && len(t.ports) == 0 && c.Mine.listens(endpoint.TCP) {
@@ -202,10 +202,10 @@ func (t *tcp) dialled(now time.Time, id int, err error) {
 	}
 	delete(t.sprayed, id)
 	t.atOnce--
+	t.won = t.won || err == nil && !(i >= 0 && t.callees[i].opening)
 	if i >= 0 {
 		t.again(&t.callees[i], now, err)
 	}
-	t.won = t.won || err == nil
 }
 
 // again sets when an endpoint is dialled again.
@@ -264,7 +264,7 @@ func (t *tcp) poll(now time.Time) time.Time {
 			return sooner(next, now.Add(starved))
 		}
 		t.rate.take(now)
-		t.sprayed[t.dial(netip.AddrPortFrom(t.theirs.External.Addr(), t.ports[0]), false, 0, tryGuessed)] = true
+		t.sprayed[t.dial(Dial{To: netip.AddrPortFrom(t.theirs.External.Addr(), t.ports[0]), Timeout: tryGuessed})] = true
 		t.ports = t.ports[1:]
 	}
 	return next
@@ -318,12 +318,28 @@ func (t *tcp) free() bool {
 }
 
 // dial asks for one, and returns its id.
-func (t *tcp) dial(to netip.AddrPort, fresh bool, ttl int, timeout time.Duration) int {
+func (t *tcp) dial(d Dial) int {
 	t.ids++
 	t.dials++
 	t.atOnce++
-	t.m.do(Dial{ID: t.ids, To: to, Fresh: fresh, TTL: ttl, Timeout: timeout})
-	return t.ids
+	d.ID = t.ids
+	t.m.do(d)
+	return d.ID
+}
+
+// ask returns what is asked for an endpoint now: an opener, if it is too early, or a
+// dial, and the bytes that go out by it.
+func (t *tcp) ask(c *callee, now time.Time) (d Dial, bytes int) {
+	d = Dial{To: c.to, Hold: c.hold, Timeout: c.timeout}
+	switch able := t.m.cfg.Mine.TCP.Openers && !t.m.cfg.quiet(c.to, t.theirs, t.m.cfg.Mine.TCP); {
+	case c.from.IsZero() || c.from.After(now):
+		d.TTL, d.Timeout = OpenerTTL, 0
+	case c.hold && able:
+		d.TTL, d.Timeout = OpenerTTL, tryHeldOn
+	default:
+		return d, DialCost(c.to.Addr(), d.Timeout)
+	}
+	return d, DialCost(c.to.Addr(), 0)
 }
 
 func (t *tcp) pollCallees(now time.Time) (next time.Time) {
@@ -342,11 +358,7 @@ func (t *tcp) pollCallees(now time.Time) (next time.Time) {
 			}
 			continue
 		}
-		opener := c.from.IsZero() || c.from.After(now)
-		cost := DialCost(c.to.Addr(), c.timeout)
-		if opener {
-			cost = DialCost(c.to.Addr(), 0)
-		}
+		d, cost := t.ask(c, now)
 		spend := t.m.account.spend
 		if t.part.Sockets > 1 || t.part.Ports == Predicted {
 			spend = t.m.account.bulk
@@ -356,14 +368,12 @@ func (t *tcp) pollCallees(now time.Time) (next time.Time) {
 			continue
 		}
 		c.next = time.Time{}
-		if opener {
-			c.opening = true
+		c.id = t.dial(d)
+		if c.opening = d.TTL > 0 && !d.Hold; c.opening {
 			c.openers--
-			c.id = t.dial(c.to, c.fresh, OpenerTTL, tryOpener)
-			continue
+		} else {
+			c.left--
 		}
-		c.left--
-		c.id = t.dial(c.to, c.fresh, 0, c.timeout)
 	}
 	return next
 }

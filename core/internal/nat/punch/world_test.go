@@ -3,6 +3,7 @@ package punch
 import (
 	"container/heap"
 	"errors"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"net/netip"
@@ -324,6 +325,7 @@ type tuple struct {
 
 type conn struct {
 	id    int  // of the Dial; -1: accepted
+	held  bool // it listens, and no SYN has come
 	asked bool // a SYN came: an ACK is enough
 	done  bool
 }
@@ -332,17 +334,29 @@ var errRefused, errTimeout, errExists = errors.New("refused"), errors.New("timed
 
 func (p *peer) dial(a Dial) {
 	local := uint16(listen)
-	if a.Fresh {
+	if a.Hold {
 		p.fresh++
 		local = 40000 + p.fresh%20000
 	}
 	p.dials++
 	p.sent[a.To.Addr()]++
-	if p.blunt && a.TTL != 0 {
-		p.w.after(0, func() { p.dialled(a.ID, errRefused) })
+	t := tuple{local, a.To}
+	switch {
+	case a.TTL != 0 && p.blunt && !a.Hold:
+		p.w.after(0, func() { p.dialled(a.ID, fmt.Errorf("blunt: %w", errors.ErrUnsupported)) })
+		return
+	case a.TTL != 0 && !p.blunt:
+		p.segment(t, "syn", a.TTL)
+		if !a.Hold {
+			p.w.after(0, func() { p.dialled(a.ID, nil) })
+			return
+		}
+		c := &conn{id: a.ID, held: true}
+		p.dialling[a.ID], p.links[t] = t, c
+		p.atOnce++
+		p.w.after(a.Timeout, func() { p.lose(t, c, errTimeout) })
 		return
 	}
-	t := tuple{local, a.To}
 	if p.links[t] != nil {
 		p.w.after(0, func() { p.dialled(a.ID, errExists) })
 		return
@@ -355,7 +369,7 @@ func (p *peer) dial(a Dial) {
 		if again := time.Duration(seconds) * time.Second; again < a.Timeout {
 			p.w.after(again, func() {
 				if p.links[t] == c && !c.done {
-					p.segment(t, "syn", a.TTL)
+					p.segment(t, "syn", 0)
 				}
 			})
 		}
@@ -402,11 +416,12 @@ func (p *peer) segment(t tuple, what string, ttl int) {
 func (p *peer) receive(t tuple, what string) {
 	c := p.links[t]
 	switch {
-	case what == "rst" && c != nil:
+	case what == "rst" && c != nil && !c.held:
 		p.lose(t, c, errRefused)
 	case what == "rst":
+	case what != "syn" && c != nil && c.held: // nothing is known of it
 	case what == "syn" && c != nil:
-		c.asked = true
+		c.held, c.asked = false, true
 		p.segment(t, "syn+ack", 0)
 	case what == "syn" && t.local == listen:
 		p.links[t] = &conn{id: -1, asked: true}
