@@ -29,10 +29,6 @@ import (
 // Choices of the decider are numbered, as claims are: a claimant takes none that is
 // older than the one that it follows.
 
-// errElsewhere is why a session gives up a link which the peer has refused for
-// another one.
-var errElsewhere = fmt.Errorf("%w: the peer has chosen another link", session.ErrBroken)
-
 // ready reports whether a session that a peer begins would be accepted now.
 func (s *Service) ready() bool {
 	s.lookup.RLock() // mu may be held by who waits for the sockets
@@ -220,7 +216,7 @@ func (o *owner) Answered(sess *session.Session, at session.Line, t wire.FrameTyp
 		switch reason {
 		case wire.ReasonDuplicate:
 			p.elsewhere = true
-			return errElsewhere
+			return session.ErrElsewhere
 		case wire.ReasonOver:
 			return session.ErrOver
 		}

@@ -31,6 +31,7 @@ type attempt struct {
 	bare      bool          // an endpoint, not an info
 	meets     bool          // the endpoints come by a letter
 	pays      *account      // for what goes to endpoints that have come so; nil without any
+	local     bool          // and who has brought them is on this machine
 	quiet     bool          // the program knows nothing of it
 	punch     *punching     // with the peer; set before the goroutine needs it
 	info      bool          // the endpoints are of an info: there may be ways beside them
@@ -341,7 +342,7 @@ func (s *Service) race(a *attempt, endpoints []Endpoint) (*secure.Link, Endpoint
 	}
 	steps := dial.Plan(endpoints, ours)
 	if a.pays != nil {
-		steps = s.knocks(steps)
+		steps = s.knocks(steps, a.local)
 	}
 	if len(steps) == 0 {
 		return nil, Endpoint{}, &Error{Op: "connect", Peer: a.peer, Code: CodeNoEndpoint, Err: errors.New("the peer has told no endpoint that can be reached from here")}

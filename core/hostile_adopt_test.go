@@ -415,3 +415,30 @@ func TestBegunIsBounded(t *testing.T) {
 		})
 	}
 }
+
+// TestBegunAndDisconnected: who has begun a session and ends it at once ends it for the
+// other side, too, also when that would have had another link.
+func TestBegunAndDisconnected(t *testing.T) {
+	for seed := range uint64(16) {
+		relayWorld(t, seed, 1, "tcp", crust.Config{}, crust.Config{}, func(t *testing.T, w *relayed) {
+			both := [2]*node{w.a, w.b}
+			for i, n := range both {
+				if err := n.ConnectPeer(both[1-i].ID(), uint64(i+1)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, n := range both {
+				n.next(crust.EventConnected)
+			}
+			time.Sleep(time.Duration(seed/2) * 10 * time.Millisecond)
+			if err := both[seed/2%2].Disconnect(both[1-seed/2%2].ID()); err != nil {
+				t.Fatal(err)
+			}
+			for _, n := range both {
+				if e := n.pastMoves(crust.EventLost); e.Code() != crust.CodeDisconnected {
+					t.Errorf("seed %d: %v", seed, e.Err())
+				}
+			}
+		})
+	}
+}

@@ -369,7 +369,7 @@ func (s *Service) offered(from *peer, writer PeerID, l wire.Letter, size int) {
 	pays.letter(l, size)
 	defer s.reply(from, l.ID, letter)
 	send := func(pad []byte) { from.sess.SendControl(wire.Reply{ID: l.ID, Letter: pad}.Append(nil)) }
-	p := s.answering(writer, mine, l, pays, len(letter), send)
+	p := s.answering(writer, mine, l, pays, len(letter), s.isLocal(from), send)
 	if p == nil {
 		return
 	}
@@ -383,7 +383,7 @@ func (s *Service) offered(from *peer, writer PeerID, l wire.Letter, size int) {
 
 // answering dials who wrote a letter, and returns the punch that is to begin; nil for
 // none. The rest is as in punch.
-func (s *Service) answering(writer PeerID, mine, theirs wire.Letter, pays *account, letters int, send func([]byte)) *punching {
+func (s *Service) answering(writer PeerID, mine, theirs wire.Letter, pays *account, letters int, local bool, send func([]byte)) *punching {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	quiet := 0
@@ -398,7 +398,7 @@ func (s *Service) answering(writer PeerID, mine, theirs wire.Letter, pays *accou
 	if quiet >= max(1, s.cfg.MaxConnects/4) {
 		return nil
 	}
-	a := &attempt{peer: writer, endpoints: theirs.Endpoints, mapped: marked(theirs.Endpoints, theirs.Mapped), pays: pays, quiet: true}
+	a := &attempt{peer: writer, endpoints: theirs.Endpoints, mapped: marked(theirs.Endpoints, theirs.Mapped), pays: pays, quiet: true, local: local}
 	if s.register(a, punchLife+meetPatience, s.runConnect) != nil {
 		return nil // the other side dials as well
 	}
@@ -498,8 +498,9 @@ func (s *Service) met(a *attempt, got answer) {
 	if s.mayTell(doubtful(got.mine.UDP, got.mine.TCP), 2*secure.LetterSize) { // the offer, and the go
 		p = s.punch(a, id, got.mine, got.theirs, got.round, got.pays, 2*secure.LetterSize, send)
 	}
+	local := s.isLocal(by)
 	s.mu.Lock()
-	a.endpoints, a.pays = append([]Endpoint{}, got.theirs.Endpoints...), got.pays
+	a.endpoints, a.pays, a.local = append([]Endpoint{}, got.theirs.Endpoints...), got.pays, local
 	a.mapped = marked(a.endpoints, got.theirs.Mapped)
 	a.punch = p
 	s.mu.Unlock()

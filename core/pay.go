@@ -371,12 +371,22 @@ var errUnpaid = errors.New("the peer has told too many addresses for what it has
 
 // knocks leaves those steps that may be tried though only a letter has told where: by
 // TCP, whose first packet is small. A first flight by UDP is not: there the punch finds
-// out who is at an endpoint.
-func (s *Service) knocks(steps []dial.Step) []dial.Step {
+// out who is at an endpoint. Loopback addresses are for letters that have come from this
+// machine: a peer elsewhere shall not have us dial what listens here for us alone.
+func (s *Service) knocks(steps []dial.Step, local bool) []dial.Step {
 	never := s.routers()
 	return slices.DeleteFunc(steps, func(step dial.Step) bool {
-		return step.Endpoint.Transport == UTP || step.Endpoint.Scope() == endpoint.Loopback || slices.Contains(never, step.Endpoint.Addr.Addr())
+		return step.Endpoint.Transport == UTP || step.Endpoint.Scope() == endpoint.Loopback && !local || slices.Contains(never, step.Endpoint.Addr.Addr())
 	})
+}
+
+// isLocal reports whether the link of a peer comes from this machine.
+func (s *Service) isLocal(p *peer) bool {
+	if p == nil {
+		return false
+	}
+	ep, how := s.whereabouts(p)
+	return how != Relayed && ep.Scope() == endpoint.Loopback
 }
 
 // knockTimeouts are those of the dials of one endpoint, after as long a pause as the

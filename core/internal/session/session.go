@@ -47,6 +47,9 @@ var (
 	ErrOver         = errors.New("the peer has ended the session")
 	ErrExpired      = errors.New("the message grew too old in the queue")
 	ErrFault        = errors.New("a fault inside the library")
+	// ErrElsewhere is ErrBroken of a link that the peer has refused for another one,
+	// over which Close, too, is still to go.
+	ErrElsewhere = fmt.Errorf("%w: the peer has chosen another link", ErrBroken)
 )
 
 // Message is one received message. Data lies in one of the buffers that are
