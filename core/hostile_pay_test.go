@@ -295,3 +295,29 @@ func TestPayObserver(t *testing.T) {
 		b.Close()
 	})
 }
+
+// TestLoopbackIsOurs: who is told of a loopback address by a letter from elsewhere does
+// not dial what listens there on its own machine.
+func TestLoopbackIsOurs(t *testing.T) {
+	loopback := crust.Config{Listen: []crust.Endpoint{endpointAt("tcp://127.0.0.1:0")}, ConnectTimeout: 10 * time.Second}
+	relayWorld(t, 1, 1, "tcp", loopback, crust.Config{}, func(t *testing.T, w *relayed) {
+		l, err := w.ha.Listen(t.Context(), w.b.Listeners()[0].Addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		go func() {
+			if conn, err := l.Accept(); err == nil {
+				t.Error("the own loopback address was dialled")
+				conn.Close()
+			}
+		}()
+		if err := w.a.ConnectPeer(w.b.ID(), 7); err != nil {
+			t.Fatal(err)
+		}
+		if e := w.a.final(t, 7); e.How() != crust.Relayed {
+			t.Errorf("%v %v", e.Type, e.Err())
+		}
+		time.Sleep(time.Minute)
+	})
+}
