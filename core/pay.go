@@ -314,6 +314,9 @@ func (s *Service) payable(p *peer, eps []Endpoint) (out []Endpoint) {
 	worth := punch.Ratio * p.sess.Counters().WireReceived
 	for _, ep := range eps {
 		if slices.Contains(p.told, ep) && !slices.Contains(p.proven, ep.Addr.Addr()) {
+			if ep.Scope() == endpoint.Loopback { // see knocks
+				continue
+			}
 			cost := uint64(knockTCP)
 			if ep.Transport == UTP {
 				cost = knockUTP
