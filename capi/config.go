@@ -151,6 +151,8 @@ func (c *config) size(option int32) *int {
 		return &c.cfg.MaxConnects
 	case C.CRUST_OPT_RESEND_BUFFER_BYTES:
 		return &c.cfg.ResendBuffer
+	case C.CRUST_OPT_CACHE_PEERS:
+		return &c.cfg.CachePeers
 	}
 	return nil
 }
@@ -159,7 +161,7 @@ func (c *config) size(option int32) *int {
 func wrongOption(option int32, kind string) error {
 	var c config
 	known := c.duration(option) != nil || c.size(option) != nil ||
-		option >= C.CRUST_OPT_NETWORK_NAME && option <= C.CRUST_OPT_EXTERNAL_PORT
+		option >= C.CRUST_OPT_NETWORK_NAME && option <= C.CRUST_OPT_CACHE
 	if known {
 		return fmt.Errorf("option %d does not take a %s", option, kind)
 	}
@@ -182,6 +184,8 @@ func (c *config) setString(option int32, v string) error {
 		c.identityFile = v
 	case C.CRUST_OPT_APP_ID:
 		return c.setBytes(option, []byte(v))
+	case C.CRUST_OPT_CACHE:
+		c.cfg.Cache = v
 	default:
 		return wrongOption(option, "string")
 	}
@@ -248,7 +252,6 @@ func (c *config) loadJSON(text []byte) error {
 	merge(&to.PortMap, from.PortMap)
 	merge(&to.ExternalPort, from.ExternalPort)
 	merge(&to.Cache, from.Cache)
-	merge(&to.CachePeers, from.CachePeers)
 	merge(&to.Relay, from.Relay)
 	merge(&to.RelayCircuits, from.RelayCircuits)
 	merge(&to.RelayPerPeer, from.RelayPerPeer)
@@ -256,7 +259,7 @@ func (c *config) loadJSON(text []byte) error {
 	merge(&to.RelayBytesPerCircuit, from.RelayBytesPerCircuit)
 	merge(&to.RelayLifetime, from.RelayLifetime)
 	loaded := config{cfg: from}
-	for option := int32(C.CRUST_OPT_CONNECT_TIMEOUT_MS); option <= C.CRUST_OPT_RESEND_BUFFER_BYTES; option++ {
+	for option := int32(C.CRUST_OPT_CONNECT_TIMEOUT_MS); option <= C.CRUST_OPT_CACHE_PEERS; option++ {
 		if d := c.duration(option); d != nil {
 			merge(d, *loaded.duration(option))
 		}

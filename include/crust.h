@@ -204,6 +204,9 @@ enum {                                          /* what; zero or unset means */
                                              listener and to one UDP listener, those started first or their
                                              successors by PORT_ROTATION; any port, that of the listener where it
                                              is free */
+    CRUST_OPT_CACHE                 = 15, /* str: path of the file in which peers are written down that the service has
+                                             connected to, and which crust_bootstrap tries beside the contacts; made if
+                                             missing, its directory is not; "default": the user's own; none */
     CRUST_OPT_CONNECT_TIMEOUT_MS    = 20, /* u64; 60,000 */
     CRUST_OPT_BOOTSTRAP_TIMEOUT_MS  = 21, /* u64; 10,000 */
     CRUST_OPT_HANDSHAKE_TIMEOUT_MS  = 22, /* u64; 10,000 */
@@ -223,9 +226,10 @@ enum {                                          /* what; zero or unset means */
     CRUST_OPT_MAX_HANDSHAKES        = 43, /* u64; 1,024 */
     CRUST_OPT_MAX_HANDSHAKES_PER_ADDRESS = 44, /* u64; 256 */
     CRUST_OPT_MAX_CONNECTS          = 45, /* u64; 1,024 */
-    CRUST_OPT_RESEND_BUFFER_BYTES   = 46  /* u64, at least 524,288: sent to one peer and kept until it has
+    CRUST_OPT_RESEND_BUFFER_BYTES   = 46, /* u64, at least 524,288: sent to one peer and kept until it has
                                              acknowledged them, in case the link breaks; it bounds the throughput
                                              to as much each round trip; 8 MiB */
+    CRUST_OPT_CACHE_PEERS           = 47  /* u64, up to 65,536: peers that CACHE has room for; 200 */
 };
 
 /* Makes an empty configuration, to be freed with crust_config_free. INVALID, NO_MEMORY. */
@@ -285,8 +289,10 @@ enum {
                                            how long, renewed in time, 0 for ever; code and text: OK, or UNREACHABLE when
                                            another NAT is in front of the router, and then peers are not told. Again
                                            when another router or means has taken over */
-    CRUST_EVENT_PORT_UNMAPPED     = 21  /* endpoint, data, count as before; code, text: OK when it was not wanted any
+    CRUST_EVENT_PORT_UNMAPPED     = 21, /* endpoint, data, count as before; code, text: OK when it was not wanted any
                                            more, REPLACED when another endpoint is passed on instead */
+    CRUST_EVENT_CACHE_TROUBLE     = 22  /* code, text: the file of CRUST_OPT_CACHE is not what it should be, and what was
+                                           done: set aside and begun anew, mended, or a cache in memory only */
 };
 #define CRUST_MEANS_PCP          1u /* how a router was asked */
 #define CRUST_MEANS_UPNP_IGD2    2u

@@ -140,6 +140,7 @@ class Numbers(TestCase):
             "NO_NETWORK_WATCH",
             "RELAY",
             "NO_PORT_MAP",
+            "CACHE",
         ):
             ours[name] = getattr(_types, f"_{name}")
         self.assertEqual(ours, declared)

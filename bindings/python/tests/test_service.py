@@ -244,6 +244,24 @@ class Bootstrapping(TestCase):
                     call.result(PATIENCE)
 
 
+class Cache(TestCase):
+    def test_a_node_comes_back_by_its_cache(self) -> None:
+        network = new_network()
+        with tempfile.TemporaryDirectory() as directory, new_service(network) as other:
+            cache = Path(directory) / "cache"
+            with new_service(network, cache=cache, cache_peers=20, contacts=[other.listeners()[0]]) as one:
+                self.assertEqual(one.bootstrap().result(PATIENCE).peer, other.id)
+            with new_service(network, cache=cache) as again:
+                self.assertEqual(again.bootstrap().result(PATIENCE).peer, other.id)
+
+    def test_trouble_is_an_event(self) -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            with new_service(new_network(), cache=directory) as one:
+                trouble = wait_for(one, crust.CacheTrouble)
+                self.assertIn("it is a directory; going on in memory only", trouble.text)
+                self.assertEqual(trouble.name, "io")
+
+
 class Listening(TestCase):
     def test_busy_port(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as busy:

@@ -23,6 +23,7 @@ from ._events import (
     AlreadyConnected,
     BootstrapFailed,
     Bootstrapped,
+    CacheTrouble,
     Connected,
     ConnectFailed,
     ConnectionInfo,
@@ -241,6 +242,8 @@ class Reader:
             return ListenerStopped(endpoint)
         if kind == _ffi.EVENT_NETWORK_CHANGED:
             return NetworkChanged(row[5])
+        if kind == _ffi.EVENT_CACHE_TROUBLE:
+            return CacheTrouble(code, text)
         if kind in (_ffi.EVENT_PORT_MAPPED, _ffi.EVENT_PORT_UNMAPPED):
             at, means = (endpoint, _ffi.text(data)), Means(row[5])
             if kind == _ffi.EVENT_PORT_UNMAPPED:

@@ -359,6 +359,22 @@ class Bootstrapped(Event):
 
 
 @dataclass(frozen=True)
+class CacheTrouble(_Coded):
+    """The bootstrap cache is not what it should be. The service lives on.
+
+    Attributes:
+        code: why.
+        text: why, and what was done: the file was set aside and begun anew, or mended, or there
+            is a cache in memory only.
+    """
+
+    __slots__ = ("code", "text")
+
+    code: int
+    text: str
+
+
+@dataclass(frozen=True)
 class BootstrapFailed(_Coded):
     """No contact answered.
 

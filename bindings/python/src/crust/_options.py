@@ -27,6 +27,8 @@ class Options(TypedDict, total=False):
     relay: Relay
     stun: Sequence[str]
     contacts: Sequence[str]
+    cache: Union[str, os.PathLike[str], None]
+    cache_peers: int
     cipher: Cipher
     connect_timeout: Optional[float]
     bootstrap_timeout: Optional[float]

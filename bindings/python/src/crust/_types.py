@@ -149,6 +149,10 @@ class Config:
         stun: servers to ask as well what they see of the UDP socket, ``HOST:PORT``, or ``HOST``
             for port 3478, with an IP address or a name; at most 8. They are asked in clear.
         contacts: fallback endpoints of `Service.bootstrap`, ``ENDPOINT`` or ``ENDPOINT#PEER``.
+        cache: the file in which peers are written down that the service has connected to directly,
+            and from which it bootstraps beside the contacts; made when it is not there, its
+            directory is not. "default" is the user's own; None is none.
+        cache_peers: how many peers there is room for in it, up to 65,536; 200.
         cipher: restricts the record cipher.
         connect_timeout: for one connect altogether; 60 s.
         bootstrap_timeout: for one bootstrap altogether; 10 s.
@@ -189,6 +193,8 @@ class Config:
     relay: Relay = Relay.SIGNAL
     stun: Sequence[str] = ()
     contacts: Sequence[str] = ()
+    cache: Union[str, os.PathLike[str], None] = None
+    cache_peers: int = 0
     cipher: Cipher = Cipher.AUTO
     connect_timeout: Optional[float] = None
     bootstrap_timeout: Optional[float] = None
@@ -239,10 +245,11 @@ _NUMBERS = {
     "max_handshakes_per_address": 44,
     "max_connects": 45,
     "resend_buffer": 46,
+    "cache_peers": 47,
 }
 _NETWORK_NAME, _IDENTITY_FILE, _IDENTITY_SEED, _APP_ID = 1, 2, 3, 4
 _ROLE, _NO_LISTEN, _NO_ACCEPT, _CIPHER, _NO_RESUME, _NO_NETWORK_WATCH = 5, 6, 7, 8, 10, 11
-_RELAY, _NO_PORT_MAP = 12, 13
+_RELAY, _NO_PORT_MAP, _CACHE = 12, 13, 15
 _U64_MAX = (1 << 64) - 1
 
 
@@ -298,6 +305,9 @@ def apply_config(handle: ctypes.c_void_p, config: Config) -> None:
     if config.identity_file is not None:
         path = _ffi.c_string(os.fspath(config.identity_file), "identity_file")
         _ffi.check(_ffi.crust_config_set_str(handle, _IDENTITY_FILE, path))
+    if config.cache is not None:
+        path = _ffi.c_string(os.fspath(config.cache), "cache")
+        _ffi.check(_ffi.crust_config_set_str(handle, _CACHE, path))
     if config.identity_seed is not None:
         seed = _blob(config.identity_seed, "identity_seed")
         _ffi.check(_ffi.crust_config_set_bytes(handle, _IDENTITY_SEED, seed, len(seed)))

@@ -205,6 +205,8 @@ pub const CRUST_OPT_RELAY: crust_option = 12;
 pub const CRUST_OPT_NO_PORT_MAP: crust_option = 13;
 /// u64, up to 65,535: the port that routers must give, or none; any port.
 pub const CRUST_OPT_EXTERNAL_PORT: crust_option = 14;
+/// str: path of the file of peers to bootstrap from, or "default"; none.
+pub const CRUST_OPT_CACHE: crust_option = 15;
 /// u64; 60,000.
 pub const CRUST_OPT_CONNECT_TIMEOUT_MS: crust_option = 20;
 /// u64; 10,000.
@@ -237,6 +239,8 @@ pub const CRUST_OPT_MAX_HANDSHAKES_PER_ADDRESS: crust_option = 44;
 pub const CRUST_OPT_MAX_CONNECTS: crust_option = 45;
 /// u64, at least 524,288: sent to one peer and kept until acknowledged; 8 MiB.
 pub const CRUST_OPT_RESEND_BUFFER_BYTES: crust_option = 46;
+/// u64, up to 65,536: peers that the cache has room for; 200.
+pub const CRUST_OPT_CACHE_PEERS: crust_option = 47;
 
 // ---- events -----------------------------------------------------------------
 
@@ -288,6 +292,8 @@ pub const CRUST_EVENT_NETWORK_CHANGED: crust_event_type = 19;
 pub const CRUST_EVENT_PORT_MAPPED: crust_event_type = 20;
 /// endpoint, data, count as before, code and text unless it was not wanted any more.
 pub const CRUST_EVENT_PORT_UNMAPPED: crust_event_type = 21;
+/// code, text: the file of [`CRUST_OPT_CACHE`] is not what it should be, and what was done.
+pub const CRUST_EVENT_CACHE_TROUBLE: crust_event_type = 22;
 
 /// How a router was asked: PCP.
 pub const CRUST_MEANS_PCP: u32 = 1;

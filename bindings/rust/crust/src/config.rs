@@ -185,6 +185,26 @@ impl Config {
         self.number(sys::CRUST_OPT_EXTERNAL_PORT, u64::from(port))
     }
 
+    /// The file in which peers are written down that the service has connected to
+    /// directly; [`bootstrap`](crate::Service::bootstrap) tries them beside the
+    /// contacts, the one that was reached last first. It is made when it is not there,
+    /// its directory is not; several services and processes may share it. `default` is
+    /// the user's own. A file that cannot be used is an
+    /// [`Event::CacheTrouble`](crate::Event::CacheTrouble). Default: none.
+    pub fn cache(self, path: impl AsRef<Path>) -> Self {
+        let path = path.as_ref();
+        self.with(match path.to_str() {
+            Some(text) => Step::Text(sys::CRUST_OPT_CACHE, text.to_owned()),
+            None => Step::Wrong(format!("cache {path:?}: the path is not UTF-8")),
+        })
+    }
+
+    /// How many peers there is room for in the file of [`cache`](Self::cache), up to
+    /// 65,536. A larger file stays as it is. Default: 200.
+    pub fn cache_peers(self, n: u64) -> Self {
+        self.number(sys::CRUST_OPT_CACHE_PEERS, n)
+    }
+
     /// What is done for peers that cannot reach each other. Default:
     /// [`Relay::Signal`].
     pub fn relay(self, relay: Relay) -> Self {

@@ -290,6 +290,13 @@ pub enum Event {
         /// Why; `None` when it was not wanted any more.
         error: Option<Error>,
     },
+    /// The bootstrap cache is not what it should be: the file was set aside and begun
+    /// anew, or mended, or there is a cache in memory only. The service lives on.
+    #[non_exhaustive]
+    CacheTrouble {
+        /// Why, and what was done.
+        error: Error,
+    },
     /// An event newer than this crate, to be ignored.
     #[non_exhaustive]
     Unknown {
@@ -340,6 +347,7 @@ impl Event {
             | Event::ConnectFailed { error, .. }
             | Event::BootstrapFailed { error, .. }
             | Event::Suspended { error, .. }
+            | Event::CacheTrouble { error }
             | Event::Lost { error, .. } => Some(error),
             Event::Stopped { error }
             | Event::Delivered { error, .. }
@@ -459,6 +467,7 @@ impl Event {
                 lease: Duration::from_micros(raw.took_us),
                 error: (raw.code != sys::CRUST_OK).then(error),
             },
+            sys::CRUST_EVENT_CACHE_TROUBLE => Event::CacheTrouble { error: error() },
             sys::CRUST_EVENT_PORT_UNMAPPED => Event::PortUnmapped {
                 endpoint: endpoint(),
                 internal: String::from_utf8_lossy(&data()).into_owned(),
@@ -724,7 +733,7 @@ mod tests {
             // SAFETY: all pointers are NULL.
             let event = unsafe { Event::from_raw(&raw(number), None) };
             let unknown = matches!(event, Event::Unknown { number: n } if n == number);
-            let known = matches!(number, 1..=21);
+            let known = matches!(number, 1..=22);
             assert_eq!(unknown, !known, "{event:?}");
         }
     }

@@ -255,6 +255,18 @@ fn a_busy_port_is_an_event_or_an_error_that_names_it() {
 }
 
 #[test]
+fn a_cache_that_cannot_be_used_is_an_event() {
+    let directory = std::env::temp_dir();
+    let config = Config::new().no_listen().cache(&directory).cache_peers(20);
+    let mut node = Node::new(config);
+    let error = node.wait("the trouble", |event| match event {
+        Event::CacheTrouble { error, .. } => Some(error),
+        _ => None,
+    });
+    assert!(error.to_string().contains("it is a directory"), "{error}");
+}
+
+#[test]
 fn a_closed_service_says_that_it_is_closed() {
     let (a, mut b) = couple();
     let to = a.id();
