@@ -64,7 +64,7 @@ func TestPunchTCP(t *testing.T) {
 		{"home,udp=off,strangers=punish", "home,strangers=punish", 600 * time.Millisecond, 3 * time.Second, false},
 		{"cone,udp=off", "home", 400 * time.Millisecond, 3 * time.Second, false},
 		{"cone,udp=off", "cone,udp=off", 500 * time.Millisecond, 3 * time.Second, false},
-		{"home,udp=off", "sequential", 500 * time.Millisecond, 3 * time.Second, false},
+		{"home,udp=off", "sequential", 600 * time.Millisecond, 3 * time.Second, false},
 		{"sequential,step=-3,noise=5,udp=off", "home,strangers=refuse", 500 * time.Millisecond, 3 * time.Second, false},
 		{"home,udp=off", "block", time.Second, 8 * time.Second, false},
 		{"home,udp=off", "symmetric", 5 * time.Second, 15 * time.Second, true},
