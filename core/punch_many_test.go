@@ -60,7 +60,7 @@ func TestPunchMany(t *testing.T) {
 					if err := a.Disconnect(b.ID()); err != nil {
 						t.Fatal(err)
 					}
-					a.next(crust.EventLost)
+					a.pastMoves(crust.EventLost)
 					time.Sleep(25 * time.Second)
 				}
 				s, n, g := count()

@@ -363,6 +363,9 @@ func (c *Client) supervise() {
 				bound = append(bound, w.Addr)
 			}
 		}
+		for i := range c.sites { // they have to give back what was wanted before
+			bound = append(bound, i.Prefix.Addr())
+		}
 		c.mu.Unlock()
 		if !idle {
 			c.reconcile(c.cfg.Interfaces(bound))
