@@ -108,6 +108,7 @@ func (s *Service) acceptLoop(l *listener) {
 			}
 			return
 		}
+		s.meets(endpointOf(endpoint.TCP, conn.RemoteAddr()).Addr.Addr())
 		g := s.halls.enter(conn)
 		if g == nil {
 			conn.Close() //nolint:errcheck // the service stops

@@ -262,8 +262,19 @@ var errNoAnswer = errors.New("the answer does not open")
 // though the answer is not.
 func (s *Service) askTCP(ctx context.Context, a *asker, local netip.AddrPort) (observe.Vote, net.Conn, error) {
 	s.watch.mu.Lock()
-	tag, at := a.theirs, a.stream
+	at := a.stream
 	s.watch.mu.Unlock()
+	return s.askTCPAt(ctx, a, at, local)
+}
+
+// askTCPAt asks a peer at a port of its address.
+func (s *Service) askTCPAt(ctx context.Context, a *asker, at, local netip.AddrPort) (observe.Vote, net.Conn, error) {
+	s.watch.mu.Lock()
+	tag := a.theirs
+	s.watch.mu.Unlock()
+	if local.Port() != 0 && local.Port() == s.listenPort(at.Addr()).Port() {
+		s.meets(at.Addr())
+	}
 	began := time.Now()
 	conn, err := s.network.Dial(ctx, local, at)
 	if err != nil {

@@ -48,8 +48,9 @@ type watch struct {
 	surveys surveys
 	servers []*stunServer // constant
 	told    toldBytes
-	tried   [2]int // how many peers could not reach a listener, by observe.Proto
-	look    look   // at TCP
+	met     map[netip.Addr]bool // by the port of the TCP listener
+	tried   [2]int              // how many peers could not reach a listener, by observe.Proto
+	look    look                // at TCP
 
 	stun    atomic.Pointer[chan heard] // where answers of servers go, while they are waited for
 	hairpin atomic.Pointer[loop]       // what we have sent to ourselves

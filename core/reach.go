@@ -200,30 +200,49 @@ func (s *Service) reachUDP(a *asker, to netip.AddrPort, nonce [wire.ProbeNonce]b
 	}
 }
 
-// reachTCP makes a connection from a new port and writes a probe into it. How that
-// ends is not told: who asked sees what comes, and about what does not come there is
-// nothing to learn of the addresses behind its NAT.
+// reachTCP makes a connection from a new port, at which one echo of that peer is then
+// answered, and writes a probe into it. How that ends is not told: who asked sees what
+// comes, and about what does not come there is nothing to learn of the addresses behind
+// its NAT.
 func (s *Service) reachTCP(a *asker, to netip.AddrPort, nonce [wire.ProbeNonce]byte, done func(uint16, error)) {
+	local := netip.AddrPort{}
+	ln, err := s.network.Listen(s.ctx, netip.AddrPortFrom(anywhere(to.Addr().Is6()), 0))
+	if err == nil {
+		defer closeWith(s.ctx, ln)()
+		defer ln.Close() //nolint:errcheck // it has served
+		local = netip.AddrPortFrom(anywhere(to.Addr().Is6()), endpointOf(endpoint.TCP, ln.Addr()).Addr.Port())
+	}
 	ctx, stop := context.WithTimeout(s.ctx, reachDial)
 	defer stop()
-	conn, err := s.network.Dial(ctx, netip.AddrPort{}, to)
-	if err != nil {
-		done(0, nil)
+	conn, err := s.network.Dial(ctx, local, to)
+	if err == nil {
+		release := closeWith(s.ctx, conn)
+		conn.SetDeadline(time.Now().Add(reachLinger)) //nolint:errcheck // a closed connection shows in the write
+		s.watch.mu.Lock()
+		tag := a.theirs
+		s.watch.mu.Unlock()
+		if d, err := a.probe(tag, wire.Probe{Kind: wire.ProbeReach, Nonce: nonce}); err == nil {
+			conn.Write(d) //nolint:errcheck // then it does not arrive
+		}
+		s.spawn(func() { // the other side closes, and may then ask from that end
+			defer release()
+			conn.Read(make([]byte, 1)) //nolint:errcheck // only the waiting counts
+			cutOff(conn)
+		})
+	}
+	done(local.Port(), nil)
+	if ln == nil {
+		s.rest(s.ctx, reachLinger)
 		return
 	}
-	defer conn.Close() //nolint:errcheck // it has served
-	defer closeWith(s.ctx, conn)()
-	conn.SetDeadline(time.Now().Add(reachLinger)) //nolint:errcheck // a closed connection shows in the write
-	s.watch.mu.Lock()
-	tag := a.theirs
-	s.watch.mu.Unlock()
-	d, err := a.probe(tag, wire.Probe{Kind: wire.ProbeReach, Nonce: nonce})
-	if err == nil {
-		_, err = conn.Write(d)
-	}
-	done(0, nil)
-	if err == nil {
-		conn.Read(make([]byte, 1)) //nolint:errcheck // the other side closes
+	linger, end := context.WithTimeout(s.ctx, reachLinger)
+	defer end()
+	defer closeWith(linger, ln)()
+	if asking, err := ln.Accept(); err == nil {
+		defer closeWith(s.ctx, asking)()
+		asking.SetDeadline(time.Now().Add(reachLinger)) //nolint:errcheck // a closed connection shows in the read
+		s.asked(asking)                                 //nolint:errcheck // it was answered or not
+		asking.Close()                                  //nolint:errcheck // it has served
 	}
 }
 

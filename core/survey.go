@@ -39,6 +39,9 @@ const (
 	// may take, at least.
 	reachPatience = 3 * time.Second
 	reachGrace    = 400 * time.Millisecond
+	// maxMet bounds the addresses that the TCP listener is known to have met; with more
+	// it begins anew.
+	maxMet = 4096
 )
 
 // surveys is when the next one is due. watch.mu guards it.
@@ -142,9 +145,10 @@ func (s *Service) networks() int {
 // survey measures what there is to measure.
 func (s *Service) survey() {
 	s.lookAround()
-	for _, f := range []observe.Flow{{Proto: observe.UDP}, {Proto: observe.UDP, IPv6: true}} {
-		s.askServers(f)
-		s.surveyFlow(f)
+	for _, six := range []bool{false, true} {
+		s.askServers(observe.Flow{IPv6: six})
+		s.surveyFlow(observe.Flow{IPv6: six})
+		s.surveyFlow(observe.Flow{Proto: observe.TCP, IPv6: six})
 	}
 	s.reachListeners()
 }
@@ -178,7 +182,7 @@ func (s *Service) surveyFlow(f observe.Flow) {
 // measure does one measurement, and reports false when there is nobody to do it with.
 func (s *Service) measure(f observe.Flow, what observe.Probe) bool {
 	switch what {
-	case observe.AskVotes:
+	case observe.AskVotes, observe.AskSocket:
 		return s.askVotes(f)
 	case observe.AskSample:
 		return s.askSample(f)
@@ -235,6 +239,9 @@ func (a *asker) place(f observe.Flow) netip.AddrPort {
 
 // askVotes asks observers what they see of the socket that peers know.
 func (s *Service) askVotes(f observe.Flow) bool {
+	if f.Proto == observe.TCP {
+		return s.askSocketTCP(f, false)
+	}
 	var waiting []*asker
 	for _, a := range s.observers(f) {
 		s.watch.mu.Lock()
@@ -263,6 +270,9 @@ func (s *Service) askVotes(f observe.Flow) bool {
 
 // askSample asks several observers at once about a new socket.
 func (s *Service) askSample(f observe.Flow) bool {
+	if f.Proto == observe.TCP {
+		return s.askSocketTCP(f, true)
+	}
 	return !f.IPv6 && s.sample()
 }
 
@@ -280,6 +290,9 @@ type entrance interface {
 
 // entrance opens one.
 func (s *Service) entrance(f observe.Flow) (entrance, error) {
+	if f.Proto == observe.TCP {
+		return s.openDoor(f)
+	}
 	return s.openWindow(f)
 }
 
@@ -319,7 +332,9 @@ func (s *Service) filterStranger(f observe.Flow) bool {
 		w.surveys.temper = stands
 	} else {
 		w.surveys.temper = punishes
-		w.machine.Punished(f.Proto, a.place(f), time.Now())
+		for _, proto := range []observe.Proto{observe.UDP, observe.TCP} { // an address is punished, not a protocol
+			w.machine.Punished(proto, a.place(f), time.Now())
+		}
 	}
 	return true
 }
@@ -424,6 +439,9 @@ func (s *Service) comparePorts(f observe.Flow, e entrance, seen, ports map[*aske
 	wanted := w.machine.Verdict(f, time.Now()).NAT.Mapping >= wire.AddressDependent
 	w.mu.Unlock()
 	if !wanted {
+		return
+	}
+	if f.Proto == observe.TCP && !s.rest(s.ctx, reachGrace) { // until both ends of the connections are free
 		return
 	}
 	for a, at := range ports {
@@ -564,8 +582,27 @@ func (s *Service) reachListener(f observe.Flow, t Transport, at netip.AddrPort, 
 	s.watch.tried[f.Proto] = tried
 }
 
+// meets notes that the port of the TCP listener is, or was, in contact with an address:
+// filters may let in what comes from there.
+func (s *Service) meets(a netip.Addr) {
+	s.watch.mu.Lock()
+	defer s.watch.mu.Unlock()
+	if s.watch.met == nil || len(s.watch.met) >= maxMet {
+		s.watch.met = make(map[netip.Addr]bool)
+	}
+	s.watch.met[a.Unmap()] = true
+}
+
 // contactOf says what the socket of listeners has sent to an address before.
 func (s *Service) contactOf(f observe.Flow, a netip.Addr) observe.Contact {
+	if f.Proto == observe.TCP {
+		s.watch.mu.Lock()
+		defer s.watch.mu.Unlock()
+		if s.watch.met[a.Unmap()] {
+			return observe.Neighbour
+		}
+		return observe.Stranger
+	}
 	s.udpMu.Lock()
 	u := s.udpOpen(a)
 	s.udpMu.Unlock()

@@ -64,6 +64,18 @@ func TestSurvey(t *testing.T) {
 				if f.Mapping != c.mapping || f.Filtering != c.filtering || f.Ports != c.ports || f.Step != c.step || f.Hairpin != c.hairpin {
 					t.Errorf("mapping %v, filtering %v, ports %v by %d, hairpin %v", f.Mapping, f.Filtering, f.Ports, f.Step, f.Hairpin)
 				}
+				tcp := r.TCP
+				if tcp.Mapping != c.mapping || tcp.Filtering != c.filtering || tcp.Ports != c.ports || tcp.Step != c.step || tcp.Confidence != "confirmed" {
+					t.Errorf("TCP: mapping %v, filtering %v, ports %v by %d, %s", tcp.Mapping, tcp.Filtering, tcp.Ports, tcp.Step, tcp.Confidence)
+				}
+				// A connection to ourselves comes from an address that nothing was sent to.
+				want := c.hairpin
+				if want == crust.NATHairpinYes && c.filtering != independent {
+					want = crust.NATHairpinNo
+				}
+				if tcp.Hairpin != want {
+					t.Errorf("TCP: hairpin %v, want %v", tcp.Hairpin, want)
+				}
 				if f.Confidence != "confirmed" || f.None || f.Double || f.Blocked || r.CGNAT {
 					t.Errorf("%+v", r)
 				}

@@ -100,6 +100,9 @@ const (
 // endpoints, and sees whether they come back. That is only done where those are on the
 // Internet, and where one mapping is for everybody; else they mean nothing.
 func (s *Service) hairpin(f observe.Flow) bool {
+	if f.Proto == observe.TCP {
+		return s.hairpinTCP(f)
+	}
 	list := s.observers(f)
 	w := &s.watch
 	w.mu.Lock()

@@ -99,7 +99,7 @@ var (
 )
 
 // fits compares what doctor says of a protocol with a kind's facts.
-func (f *toldFlow) fits(k Kind, want Facts, nated, hairpin bool) error {
+func (f *toldFlow) fits(want Facts, nated bool) error {
 	if want.Blocked {
 		if !f.Blocked || len(f.External) != 0 {
 			return fmt.Errorf("it does not say that it is blocked")
@@ -114,7 +114,7 @@ func (f *toldFlow) fits(k Kind, want Facts, nated, hairpin bool) error {
 	if expect := fmt.Sprint(nat, dependsWords[want.Mapping], dependsWords[want.Filtering], string(want.Ports), want.Step, false, false, false, "confirmed"); got != expect {
 		return fmt.Errorf("it says %s, want %s", got, expect)
 	}
-	if measurable := nated && want.Mapping == natsim.Independent && hairpin; measurable != (f.Hairpin != nil) || measurable && *f.Hairpin != want.Hairpin {
+	if measurable := nated && want.Mapping == natsim.Independent; measurable != (f.Hairpin != nil) || measurable && *f.Hairpin != want.Hairpin {
 		return fmt.Errorf("hairpin differs")
 	}
 	if want.Ports == Block && (f.Low == 0 || f.High-f.Low >= 2048) {
@@ -139,8 +139,11 @@ func TestDoctor(t *testing.T) {
 			if strings.HasSuffix(k.Name, "udp-blocked") {
 				want = Facts{Blocked: true}
 			}
-			if err := d.UDP.fits(k, want, nated, true); err != nil {
+			if err := d.UDP.fits(want, nated); err != nil {
 				t.Errorf("UDP: %v: %+v", err, d.UDP)
+			}
+			if err := d.TCP.fits(k.Want, nated); err != nil {
+				t.Errorf("TCP: %v: %+v", err, d.TCP)
 			}
 			if kind := doctorKinds[k.Name]; kind != "" && d.Kind != kind {
 				t.Errorf("doctor calls it %q", d.Kind)
