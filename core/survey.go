@@ -321,11 +321,13 @@ func (s *Service) filterStranger(f observe.Flow) bool {
 	case untried:
 		senders = senders[:1]
 	}
-	if !s.filter(f, observe.Stranger, list[:1], senders) || temper != untried {
-		return temper != untried
+	tried, heard := s.filter(f, observe.Stranger, list[:1], senders)
+	if !tried || temper != untried {
+		return tried
 	}
 	a := senders[0]
-	there := s.answers(a)
+	// What a peer says of a connection comes almost a second after its SYN.
+	there := f.Proto == observe.TCP && heard > 0 || s.answers(a)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if there {
@@ -375,15 +377,20 @@ func (s *Service) filterNeighbour(f observe.Flow) bool {
 		return false
 	}
 	list = list[:min(len(list), reachWidth)]
-	return len(list) > 0 && s.filter(f, observe.Neighbour, list, list)
+	tried, _ := s.filter(f, observe.Neighbour, list, list)
+	return tried
 }
 
 // filter opens a socket, lets some peers see it, and others, or the same, send to
-// where they have seen it. It reports whether that came to anything.
-func (s *Service) filter(f observe.Flow, contact observe.Contact, via, senders []*asker) bool {
+// where they have seen it. It reports whether any could be asked, and of how many
+// something was heard.
+func (s *Service) filter(f observe.Flow, contact observe.Contact, via, senders []*asker) (tried bool, heard int) {
+	if len(senders) == 0 {
+		return false, 0
+	}
 	e, err := s.entrance(f)
 	if err != nil {
-		return false
+		return false, 0
 	}
 	defer e.close()
 	seen := e.ask(via)
@@ -409,7 +416,7 @@ func (s *Service) filter(f observe.Flow, contact observe.Contact, via, senders [
 	}
 	defer s.forgetReaches(list)
 	ports := map[*asker]netip.AddrPort{}
-	s.await(list, out, func(o outcome) {
+	heard = s.await(list, out, func(o outcome) {
 		s.watch.mu.Lock()
 		defer s.watch.mu.Unlock()
 		now := time.Now()
@@ -428,7 +435,7 @@ func (s *Service) filter(f observe.Flow, contact observe.Contact, via, senders [
 	if contact == observe.Neighbour {
 		s.comparePorts(f, e, seen, ports)
 	}
-	return len(list) > 0
+	return len(list) > 0, heard
 }
 
 // comparePorts asks peers that have just sent from another port what they see there,
@@ -463,8 +470,9 @@ func (s *Service) comparePorts(f observe.Flow, e entrance, seen, ports map[*aske
 }
 
 // await gives each probe's fate to tell: that it has arrived, or that it was sent and
-// has not arrived in time, with what was said. Those that were not sent have none.
-func (s *Service) await(list []*reaching, out <-chan outcome, tell func(outcome)) {
+// has not arrived in time, with what was said. Those that were not sent have none. It
+// returns of how many something was heard.
+func (s *Service) await(list []*reaching, out <-chan outcome, tell func(outcome)) (heard int) {
 	timer := time.NewTimer(reachPatience)
 	defer timer.Stop()
 	arrived, said := map[*reaching]bool{}, map[*reaching]outcome{}
@@ -483,14 +491,19 @@ func (s *Service) await(list []*reaching, out <-chan outcome, tell func(outcome)
 		case <-timer.C:
 			waiting = false
 		case <-s.ctx.Done():
-			return
+			return 0
 		}
 	}
 	for _, r := range list {
-		if o, word := said[r]; word && !arrived[r] && o.said.Result == wire.ReachDone {
+		o, word := said[r]
+		if word || arrived[r] {
+			heard++
+		}
+		if word && !arrived[r] && o.said.Result == wire.ReachDone {
 			tell(o)
 		}
 	}
+	return heard
 }
 
 // reachListeners has peers send to where our listeners are, as others see them: what

@@ -61,6 +61,10 @@ func TestBlocked(t *testing.T) {
 	if n := len(m.views[key{udp4, onInternet}].silent); n > maxSilent {
 		t.Errorf("%d are remembered", n)
 	}
+	m.Punished(UDP, ep("20.9.1.1:1"), start)
+	if v := m.Verdict(udp4, start); !v.Blocked || v.NAT.Filtering != wire.AddressPortDependent {
+		t.Errorf("with a filter: %+v", v)
+	}
 	m.Observe(udp("5.9.1.1:7", "20.9.1.1:1"), start)
 	if m.Verdict(udp4, start).Blocked {
 		t.Error("it is blocked although somebody has answered")

@@ -92,7 +92,7 @@ type judgement struct {
 func (m *Machine) judge(k key, v *view, now time.Time) judgement {
 	j := judgement{}
 	j.Near = !k.realm.wide()
-	j.NAT.Filtering = v.filter.verdict()
+	j.NAT.Filtering, j.Blocked = v.filter.verdict(), v.blocked()
 	if fact := m.facts[k.Flow]; fact != nil && !fact.hairpinAt.IsZero() && now.Sub(fact.hairpinAt) < FactLife {
 		j.NAT.Hairpin, j.HairpinKnown = fact.hairpin, true
 	}
