@@ -58,8 +58,8 @@ const (
 //
 //	nonce    [16]byte
 //	result   uint8
-//	from     uint16    when it was done by UDP: the port that it was sent from, which
-//	                   answers one echo for a moment; else 0
+//	from     uint16    when it was done: the port that it was sent from, at which one
+//	                   echo is answered for a moment; 0 when none is
 //	address  4 or 16 bytes, missing unless it was done: to which it was sent
 type Reached struct {
 	Nonce  [ProbeNonce]byte
