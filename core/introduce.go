@@ -507,11 +507,11 @@ func (s *Service) met(a *attempt, got answer) {
 	if p == nil {
 		return
 	}
+	p.start()
 	p.begin()
 	if letter, _, err := s.write(wire.LetterGo, id, a.peer); err == nil {
 		send(letter)
 	}
-	p.start()
 }
 
 // carrier returns who has brought the first reply.

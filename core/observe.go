@@ -369,6 +369,7 @@ func (s *Service) facts() (udp, tcp wire.NAT) {
 		return v
 	}
 	udp, tcp = mappedFacts(of(observe.UDP).NAT, list, portmap.UDP), mappedFacts(s.ofListener(of(observe.TCP)), list, portmap.TCP)
+	_, tcp.Openers = s.network.(netio.Opener)
 	return udp, tcp
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -54,7 +55,8 @@ type punching struct {
 	holes   []*hole                    // the goroutine's
 	own     *udpSocket                 // the goroutine's: a hole that was nominated
 	tokens  map[way]uint64             // the goroutine's: the last that came by a pair of endpoints
-	openers []opener                   // the goroutine's: that were sent, and what came of it
+	failed  []failed                   // the goroutine's: openers that could not be sent
+	ports   map[int]uint16             // the goroutine's: of Dial.Hold
 	settled chan struct{}              // closed when TCP has come, or will not
 	settle  sync.Once
 	done    chan struct{} // closed when it is over
@@ -71,8 +73,8 @@ type way struct {
 	remote netip.AddrPort
 }
 
-// opener is one of TCP that has been sent, or could not be.
-type opener struct {
+// failed is an opener of TCP that could not be sent.
+type failed struct {
 	id  int // of the Dial
 	err error
 }
@@ -102,8 +104,8 @@ func (h *hole) Close() error                        { return h.conn.Close() }
 // zero for the side that was sought. c pays for what is sent; letters is what ours
 // will have paid the peer, and send hands pads to who carries them.
 func (s *Service) punch(a *attempt, id meetingID, mine, theirs wire.Letter, round time.Duration, c *account, letters int, send func([]byte)) *punching {
-	cfg := punch.Config{RTT: round, UDP: true, TCP: true}
-	if !theirs.TCP.Openers {
+	cfg := punch.Config{RTT: round, Waits: round == 0, UDP: true, TCP: true}
+	if !theirs.TCP.Openers || !theirs.TCP.External.Addr().Is4() { // openers of IPv6 may not live long
 		cfg.Lead = round / 2
 	}
 	return s.punchWith(a, id, mine, theirs, cfg, punchLife, c, letters, send)
@@ -149,7 +151,13 @@ func (s *Service) punchWith(
 		s: s, attempt: a, peer: a.peer, account: c, machine: punch.New(cfg, time.Now()), payer: pays,
 		events: make(chan func(time.Time), punchQueue), ready: make(chan struct{}), done: make(chan struct{}), tokens: make(map[way]uint64),
 		dials: make(map[int]context.CancelFunc), heard: make(map[[16]byte]struct{}), to: make(map[netip.AddrPort]struct{}),
-		life: life, settled: make(chan struct{}),
+		life: life, settled: make(chan struct{}), ports: make(map[int]uint16),
+	}
+	streams := func(l wire.Letter) bool {
+		return slices.ContainsFunc(l.Endpoints, func(e Endpoint) bool { return e.Transport == TCP })
+	}
+	if !streams(mine) && !streams(theirs) {
+		p.settle.Do(func() { close(p.settled) })
 	}
 	c.wake = func() { p.tell(func(time.Time) { p.machine.Earned() }) }
 	if s.post.punches == nil {
@@ -167,10 +175,15 @@ func (s *Service) punchWith(
 	return p
 }
 
-// begin sends the first openers, which no letter may overtake, and starts the
-// goroutine. It is called once.
+// begin sends the first openers, which no letter may overtake, or shoots if it has been
+// told to, and starts the goroutine. It is called once.
 func (p *punching) begin() {
 	ctx, cancel := context.WithTimeout(p.s.ctx, p.life)
+	select {
+	case <-p.ready:
+		p.do(p.machine.Shoot)
+	default:
+	}
 	next := p.poll(ctx)
 	p.s.spawn(func() {
 		defer cancel()
@@ -241,13 +254,13 @@ func (p *punching) do(f func(now time.Time)) {
 func (p *punching) poll(ctx context.Context) (next time.Time) {
 	var acts []punch.Action
 	met := p.s.find(p.peer)
-	for again := true; again; again = len(p.openers) > 0 {
+	for again := true; again; again = len(p.failed) > 0 {
 		p.do(func(now time.Time) {
 			p.account.session(met)
-			for _, o := range p.openers {
-				p.machine.Dialled(now, o.id, o.err)
+			for _, f := range p.failed {
+				p.machine.Dialled(now, f.id, f.err)
 			}
-			p.openers = p.openers[:0]
+			p.failed = p.failed[:0]
 			acts, next = p.machine.Poll(now)
 		})
 		for _, act := range acts {
@@ -285,15 +298,22 @@ func (p *punching) act(ctx context.Context, act punch.Action) {
 	case punch.Open:
 		p.open(ctx, act.Sockets)
 	case punch.Dial:
-		if act.TTL > 0 && !act.Hold {
-			p.openers = append(p.openers, opener{act.ID, p.opener(act)})
+		p.remember(act.To)
+		opening, err := p.opener(act)
+		if err != nil {
+			p.failed = append(p.failed, failed{act.ID, err})
 			return
 		}
+		local := p.local(act)
 		dialCtx, stop := context.WithCancel(ctx)
-		p.dials[act.ID] = stop
+		if opening == nil {
+			p.dials[act.ID] = stop
+		} else { // at once, since another one may take its place
+			p.dials[act.ID] = func() { opening.Close(); stop() } //nolint:errcheck // there is nothing to do about it
+		}
 		p.s.spawn(func() {
 			defer stop()
-			err := p.dial(dialCtx, act)
+			err := p.dial(dialCtx, local, act, opening)
 			if err == nil {
 				p.settle.Do(func() { close(p.settled) })
 			}

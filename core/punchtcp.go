@@ -29,14 +29,36 @@ func (p *punching) remember(to netip.AddrPort) {
 	}
 }
 
-// opener sends a SYN that does not travel far.
-func (p *punching) opener(act punch.Dial) error {
+// opener begins a dial by a SYN that does not travel far, if the dial is one; else it
+// returns nil.
+func (p *punching) opener(act punch.Dial) (netio.Opening, error) {
+	if act.TTL == 0 {
+		return nil, nil
+	}
 	o, ok := p.s.network.(netio.Opener)
 	if !ok {
-		return fmt.Errorf("openers by TCP: %w", errors.ErrUnsupported)
+		return nil, fmt.Errorf("openers by TCP: %w", errors.ErrUnsupported)
 	}
-	p.remember(act.To)
-	return portError(o.SendOpener(p.s.listenPort(act.To.Addr()), act.To, act.TTL))
+	opening, err := o.Open(p.local(act), act.To, act.TTL)
+	if err != nil {
+		return nil, portError(err)
+	}
+	if act.Hold > 0 {
+		p.ports[act.Hold] = opening.LocalAddr().Port()
+	}
+	return opening, nil
+}
+
+// local returns from where to dial.
+func (p *punching) local(act punch.Dial) netip.AddrPort {
+	if act.Hold == 0 {
+		return p.s.listenPort(act.To.Addr())
+	}
+	here := netip.IPv4Unspecified()
+	if act.To.Addr().Is6() {
+		here = netip.IPv6Unspecified()
+	}
+	return netip.AddrPortFrom(here, p.ports[act.Hold])
 }
 
 // portError marks an error that a port cannot be used as one of nat/punch.
@@ -47,59 +69,24 @@ func portError(err error) error {
 	return err
 }
 
-// dial dials by TCP from the listener's port, or has a new port wait for the peer, and
-// shakes hands.
-func (p *punching) dial(ctx context.Context, act punch.Dial) error {
-	p.remember(act.To)
-	local := p.s.listenPort(act.To.Addr())
-	if act.Hold {
-		if o, ok := p.s.network.(netio.Opener); ok && act.TTL > 0 {
-			return p.hold(ctx, o, act)
-		}
-		local = netip.AddrPort{}
-	}
+// dial dials by TCP, or waits for what has begun already, and shakes hands.
+func (p *punching) dial(ctx context.Context, local netip.AddrPort, act punch.Dial, opening netio.Opening) error {
 	began := time.Now()
-	dialCtx, stop := context.WithTimeout(ctx, act.Timeout)
-	conn, err := p.s.network.Dial(dialCtx, local, act.To)
-	stop()
+	var conn net.Conn
+	var err error
+	if opening != nil {
+		release := closeWith(ctx, opening)
+		conn, err = opening.Wait(began.Add(act.Timeout))
+		release()
+	} else {
+		dialCtx, stop := context.WithTimeout(ctx, act.Timeout)
+		conn, err = p.s.network.Dial(dialCtx, local, act.To)
+		stop()
+	}
 	if err != nil {
 		return portError(err)
 	}
 	return p.join(ctx, conn, act.To, began)
-}
-
-// hold listens on a new port, which an opener makes known to our NAT, until the peer
-// has come there.
-func (p *punching) hold(ctx context.Context, o netio.Opener, act punch.Dial) error {
-	ctx, stop := context.WithTimeout(ctx, act.Timeout)
-	defer stop()
-	here := netip.IPv4Unspecified()
-	if act.To.Addr().Is6() {
-		here = netip.IPv6Unspecified()
-	}
-	l, err := p.s.network.Listen(ctx, netip.AddrPortFrom(here, 0))
-	if err != nil {
-		return err
-	}
-	defer l.Close() //nolint:errcheck // it has served
-	if err := o.SendOpener(endpointOf(TCP, l.Addr()).Addr, act.To, act.TTL); err != nil {
-		return portError(err)
-	}
-	defer closeWith(ctx, l)()
-	for {
-		conn, err := l.Accept()
-		if err != nil {
-			return errors.Join(err, context.Cause(ctx))
-		}
-		from := endpointOf(TCP, conn.RemoteAddr()).Addr
-		if from.Addr() != act.To.Addr() { // no NAT is before us
-			conn.Close() //nolint:errcheck // it carries nothing
-			continue
-		}
-		if err := p.join(ctx, conn, from, time.Now()); err == nil {
-			return nil
-		}
-	}
 }
 
 // join shakes hands on a connection and makes a session of it. It closes what fails.

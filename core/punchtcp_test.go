@@ -64,7 +64,7 @@ func TestPunchTCP(t *testing.T) {
 		{"home,udp=off,strangers=punish", "home,strangers=punish", 600 * time.Millisecond, 3 * time.Second, false},
 		{"cone,udp=off", "home", 400 * time.Millisecond, 3 * time.Second, false},
 		{"cone,udp=off", "cone,udp=off", 500 * time.Millisecond, 3 * time.Second, false},
-		{"home,udp=off", "sequential", 600 * time.Millisecond, 3 * time.Second, false},
+		{"home,udp=off", "sequential", 500 * time.Millisecond, 3 * time.Second, false},
 		{"sequential,step=-3,noise=5,udp=off", "home,strangers=refuse", 500 * time.Millisecond, 3 * time.Second, false},
 		{"home,udp=off", "block", time.Second, 8 * time.Second, false},
 		{"home,udp=off", "symmetric", 5 * time.Second, 15 * time.Second, true},
@@ -91,7 +91,7 @@ func TestPunchTCP(t *testing.T) {
 					}
 					time.Sleep(5 * time.Minute) // and punishments end
 					for i, n := range nodes {
-						if open, want := hosts[i].Open(), len(n.Peers())+len(n.Listeners()); open != want {
+						if open, want := hosts[i].InUse(), len(n.Peers())+len(n.Listeners()); open != want {
 							t.Errorf("seed %d: %d sockets are open, want %d", seed, open, want)
 						}
 					}

@@ -156,8 +156,8 @@ func (s *Service) punchBeside(a *attempt) error {
 		}
 		pays.earn(burstBytes)
 		if p := s.punchWith(a, id, ours, theirs, cfg, burstLife, pays, math.MaxInt/2, func([]byte) {}); p != nil {
-			p.begin()
 			p.start()
+			p.begin()
 			select {
 			case <-p.done:
 			case <-a.ctx.Done():

@@ -65,7 +65,7 @@ func translate(n *natsim.NAT, now time.Time, p []byte, out bool) natsim.Result {
 	}
 	packet := natsim.Packet{Protocol: natsim.Protocol(protocol), From: from, To: to}
 	if protocol == protocolTCP {
-		packet.Flags = natsim.Flags(segment[13])
+		packet.Flags, packet.Seq = natsim.Flags(segment[13]), binary.BigEndian.Uint32(segment[4:])
 	}
 	decide := n.In
 	if out {

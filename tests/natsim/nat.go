@@ -35,7 +35,9 @@ type session struct {
 	until         time.Time
 	replied       bool
 	finOut, finIn bool
-	ended         bool // by a reset or two FINs: nothing but a SYN prolongs it
+	seq           uint32 // of the SYN that went out
+	crossed       bool   // and one came in, that answers nothing
+	ended         bool   // by a reset or two FINs: nothing but a SYN prolongs it
 }
 
 // pair is an external endpoint and a stranger who has sent to it.
@@ -268,6 +270,9 @@ func (n *NAT) track(now time.Time, m *mapping, p Packet, remote netip.AddrPort, 
 	case s.ended:
 		*s = session{} // the same ends again
 	}
+	if p.Flags&SYN != 0 && !s.open(p, out) {
+		return false
+	}
 	s.replied = s.replied || !out
 	s.finOut = s.finOut || out && p.Flags&FIN != 0
 	s.finIn = s.finIn || !out && p.Flags&FIN != 0
@@ -286,6 +291,23 @@ func (n *NAT) track(now time.Time, m *mapping, p Packet, remote netip.AddrPort, 
 		n.settle(now, m)
 	} else if s.until.After(m.until) {
 		m.until = s.until
+	}
+	return true
+}
+
+// open follows two SYNs that cross as Linux does: what goes out of the one end must
+// go on with the numbers of its first SYN once one of the other end has come, so that
+// a socket which was opened meanwhile in its place gets nothing out. It reports
+// false for that.
+func (s *session) open(p Packet, out bool) bool {
+	began := s.seq != 0
+	switch {
+	case out && !s.replied && p.Flags&ACK == 0:
+		s.seq = p.Seq
+	case out && s.crossed:
+		return p.Seq == s.seq
+	case !out && began && !s.replied && p.Flags&ACK == 0:
+		s.crossed = true
 	}
 	return true
 }

@@ -247,7 +247,8 @@ const (
 type Packet struct {
 	Protocol Protocol
 	From, To netip.AddrPort
-	Flags    Flags // of TCP
+	Flags    Flags  // of TCP
+	Seq      uint32 // of a SYN
 }
 
 // Answer is what the router itself sends back to a packet's source, as from its

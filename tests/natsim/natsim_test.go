@@ -40,7 +40,7 @@ func newLab(t *testing.T, words string, seed uint64) *lab {
 // send sends from inside and returns how the source looks outside; the zero
 // AddrPort means that it does not get out.
 func (l *lab) send(p Protocol, from, to netip.AddrPort, flags ...Flags) netip.AddrPort {
-	r := l.Out(l.now, Packet{p, from, to, only(flags)})
+	r := l.Out(l.now, Packet{Protocol: p, From: from, To: to, Flags: only(flags)})
 	if !r.Pass || r.Inside {
 		return netip.AddrPort{}
 	}
@@ -52,7 +52,7 @@ func (l *lab) send(p Protocol, from, to netip.AddrPort, flags ...Flags) netip.Ad
 
 // get sends from outside and returns where it arrives, and the answer.
 func (l *lab) get(p Protocol, from, to netip.AddrPort, flags ...Flags) (netip.AddrPort, Answer) {
-	r := l.In(l.now, Packet{p, from, to, only(flags)})
+	r := l.In(l.now, Packet{Protocol: p, From: from, To: to, Flags: only(flags)})
 	if !r.Pass {
 		return netip.AddrPort{}, r.Answer
 	}
@@ -372,8 +372,8 @@ func TestHairpin(t *testing.T) {
 	for _, on := range []bool{false, true} {
 		l := newLab(t, "home strangers=refuse hairpin="+map[bool]string{true: "on", false: "off"}[on], 1)
 		x, y := l.send(UDP, host, a1), l.send(UDP, other, a1)
-		first := l.Out(l.now, Packet{UDP, host, y, 0})
-		second := l.Out(l.now, Packet{UDP, other, x, 0})
+		first := l.Out(l.now, Packet{Protocol: UDP, From: host, To: y})
+		second := l.Out(l.now, Packet{Protocol: UDP, From: other, To: x})
 		if !on {
 			if first.Pass || first.Answer != Unreachable {
 				t.Errorf("without a hairpin: %+v", first)
@@ -383,7 +383,7 @@ func TestHairpin(t *testing.T) {
 		if first.Pass {
 			t.Errorf("the filter let the first one in: %+v", first)
 		}
-		if want := (Result{Pass: true, Inside: true, Packet: Packet{UDP, y, host, 0}}); second != want {
+		if want := (Result{Pass: true, Inside: true, Packet: Packet{Protocol: UDP, From: y, To: host}}); second != want {
 			t.Errorf("the second became %+v, want %+v", second, want)
 		}
 	}

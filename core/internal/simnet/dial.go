@@ -16,6 +16,7 @@ import (
 type dialing struct {
 	host *Host
 	name tuple
+	seq  uint32
 	conn *Conn // when both ends are made
 	met  bool  // by the SYN of the other end
 	done bool
@@ -54,10 +55,15 @@ func (h *Host) Dial(ctx context.Context, local, remote netip.AddrPort) (net.Conn
 	if err := ctx.Err(); err != nil {
 		return fail(err)
 	}
-	d, err := h.begin(local, remote)
+	d, err := h.begin(local, remote, defaultTTL)
 	if err != nil {
 		return fail(err)
 	}
+	return d.wait(ctx)
+}
+
+// wait sends the SYN again each second until the dial has ended.
+func (d *dialing) wait(ctx context.Context) (net.Conn, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, synTimeout, syscall.ETIMEDOUT)
 	defer cancel()
 	tick := time.NewTicker(synRetry)
@@ -69,19 +75,19 @@ func (h *Host) Dial(ctx context.Context, local, remote netip.AddrPort) (net.Conn
 			d.syn()
 			continue
 		case <-ctx.Done():
-			h.net.mu.Lock()
+			d.host.net.mu.Lock()
 			d.finish(reason(ctx))
-			h.net.mu.Unlock()
+			d.host.net.mu.Unlock()
 		}
 		if d.err != nil {
-			return fail(d.err)
+			return nil, opError("dial", "tcp", d.name.local, d.name.remote, d.err)
 		}
 		return d.conn, nil
 	}
 }
 
 // begin makes the socket and sends the first SYN.
-func (h *Host) begin(local, remote netip.AddrPort) (*dialing, error) {
+func (h *Host) begin(local, remote netip.AddrPort, ttl int) (*dialing, error) {
 	h.net.mu.Lock()
 	defer h.net.mu.Unlock()
 	from, err := h.resolve(local, remote)
@@ -98,9 +104,12 @@ func (h *Host) begin(local, remote netip.AddrPort) (*dialing, error) {
 	case from == remote:
 		return nil, syscall.ECONNREFUSED
 	}
-	d := &dialing{host: h, name: name, over: make(chan struct{})}
+	h.net.dials++
+	d := &dialing{host: h, name: name, seq: h.net.dials, over: make(chan struct{})}
 	h.dialing[name] = d
-	d.send()
+	syn := d.packet()
+	syn.ttl = ttl
+	h.depart(syn)
 	return d, nil
 }
 
@@ -119,34 +128,40 @@ func (d *dialing) send() {
 
 // packet returns its SYN.
 func (d *dialing) packet() control {
-	syn := natsim.Packet{Protocol: natsim.TCP, From: d.name.local, To: d.name.remote, Flags: natsim.SYN}
+	syn := natsim.Packet{Protocol: natsim.TCP, From: d.name.local, To: d.name.remote, Flags: natsim.SYN, Seq: d.seq}
 	return control{sender: d, ttl: defaultTTL, Packet: syn}
 }
 
 var _ netio.Opener = (*Host)(nil)
 
-// SendOpener implements netio.Opener. A host that an opener reaches answers, and
-// nobody hears it, but for one that dials the same ends at that moment: as in kernels
-// its dial ends, by the reset that its answer gets.
-func (h *Host) SendOpener(local, remote netip.AddrPort, ttl int) error {
-	h.net.mu.Lock()
-	defer h.net.mu.Unlock()
+// Open implements netio.Opener. Nobody tells that a packet has died on the way.
+func (h *Host) Open(local, remote netip.AddrPort, ttl int) (netio.Opening, error) {
 	remote = netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port())
-	from, err := h.resolve(local, remote)
-	name := tuple{from, remote}
-	switch {
-	case err != nil:
-	case from.Port() == 0 || h.conns[name] != nil || h.dialing[name] != nil:
-		err = syscall.EADDRNOTAVAIL
-	case ttl < 1 || ttl > 255:
-		err = syscall.EINVAL
+	if ttl < 1 || ttl > 255 {
+		return nil, opError("dial", "tcp", local, remote, syscall.EINVAL)
 	}
+	d, err := h.begin(local, remote, ttl)
 	if err != nil {
-		return opError("dial", "tcp", local, remote, err)
+		return nil, opError("dial", "tcp", local, remote, err)
 	}
-	syn := (&dialing{host: h, name: name, done: true}).packet()
-	syn.ttl = ttl
-	h.depart(syn)
+	return d, nil
+}
+
+// LocalAddr implements netio.Opening.
+func (d *dialing) LocalAddr() netip.AddrPort { return d.name.local }
+
+// Wait implements netio.Opening.
+func (d *dialing) Wait(until time.Time) (net.Conn, error) {
+	ctx, cancel := context.WithDeadline(context.Background(), until)
+	defer cancel()
+	return d.wait(ctx)
+}
+
+// Close implements netio.Opening.
+func (d *dialing) Close() error {
+	d.host.net.mu.Lock()
+	defer d.host.net.mu.Unlock()
+	d.finish(net.ErrClosed)
 	return nil
 }
 
@@ -254,6 +269,9 @@ func reset(p control) control {
 func reply(p control, flags natsim.Flags, sender *dialing) control {
 	q := reset(p)
 	q.Flags, q.sender, q.receiver = flags, sender, p.sender
+	if q.Seq = p.Seq | 1<<31; sender != nil { // a listener's is any other
+		q.Seq = sender.seq
+	}
 	return q
 }
 

@@ -93,6 +93,7 @@ type Net struct {
 	random *rand.Rand
 	hosts  map[netip.Addr]*Host
 	count  int // of hosts
+	dials  uint32
 	links  map[route]*link
 	usual  Link
 	seed   uint64
@@ -324,9 +325,9 @@ func (h *Host) Connections() int {
 	return len(h.conns)
 }
 
-// Open returns how many sockets of the host are open: connections, dials, listeners
+// InUse returns how many sockets of the host are open: connections, dials, listeners
 // and those for datagrams.
-func (h *Host) Open() int {
+func (h *Host) InUse() int {
 	h.net.mu.Lock()
 	defer h.net.mu.Unlock()
 	return len(h.conns) + len(h.dialing) + len(h.listeners) + len(h.sockets)

@@ -180,9 +180,6 @@ func (p Part) weight() int {
 	return 2
 }
 
-// heldWeight is the weight of TCP where it sends one opener from each of many sockets.
-const heldWeight = 6
-
 // divide gives UDP and TCP their parts of the account. What is over needs none.
 func (m *Machine) divide() {
 	udp, tcp := 0, 0
@@ -191,9 +188,6 @@ func (m *Machine) divide() {
 	}
 	if m.tcp != nil && !m.tcp.over {
 		tcp = m.tcp.part.weight()
-		if m.tcp.part.Sockets > 1 && m.cfg.Mine.TCP.Openers { // one SYN each
-			tcp = heldWeight
-		}
 	}
 	if share := 256 * udp / max(1, udp+tcp); share != m.account.share {
 		m.account.divide(share)

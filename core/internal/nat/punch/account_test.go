@@ -84,9 +84,6 @@ func cost(acts []Action) (bytes int) {
 			bytes += PacketCost(a.To.Addr(), a.Size)
 		case Dial:
 			bytes += DialCost(a.To.Addr(), a.Timeout)
-			if a.TTL != 0 {
-				bytes += DialCost(a.To.Addr(), 0) - DialCost(a.To.Addr(), a.Timeout)
-			}
 		}
 	}
 	return bytes

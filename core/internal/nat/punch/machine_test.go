@@ -263,14 +263,15 @@ func TestDials(t *testing.T) {
 	if len(first) != 2 || first[0].TTL != OpenerTTL || first[0].To != there || first[1].To != mapped {
 		t.Fatalf("openers: %+v", first)
 	}
-	b.m.Dialled(b.now, first[0].ID, nil) // it went out; no connection has come of it
-	b.m.Dialled(b.now, first[1].ID, errRefused)
+	for _, d := range first {
+		b.m.Dialled(b.now, d.ID, errRefused)
+	}
 	if again := only[Dial](b.wait(2 * time.Second)); len(again) != 0 {
 		t.Errorf("openers again: %+v", again)
 	}
 	b.m.Shoot(b.now)
 	dials := only[Dial](b.wait(0))
-	if len(dials) != 2 || dials[0].TTL != 0 || dials[0].Hold || dials[0].Timeout != 400*time.Millisecond {
+	if len(dials) != 2 || dials[0].TTL != 0 || dials[0].Hold != 0 || dials[0].Timeout != 400*time.Millisecond {
 		t.Fatalf("at go: %+v", dials)
 	}
 	b.m.Dialled(b.now, 999, nil) // no such dial
@@ -321,13 +322,13 @@ func TestHeld(t *testing.T) {
 	if len(dials) != BirthdaySockets {
 		t.Fatalf("%d dials", len(dials))
 	}
-	for _, d := range dials {
-		if !d.Hold || d.TTL != OpenerTTL || d.To != there || d.Timeout != tryHeldOn {
+	for i, d := range dials {
+		if d.Hold != i+1 || d.TTL != OpenerTTL || d.To != there || d.Timeout != tryHeldOn {
 			t.Fatalf("%+v", d)
 		}
 	}
-	b.m.Dialled(b.now, dials[3].ID, errors.New("too many open files"))
-	if again := only[Dial](b.wait(time.Second)); len(again) != 1 || again[0].To != there {
+	b.m.Dialled(b.now, dials[3].ID, errTimeout)
+	if again := only[Dial](b.poll()); len(again) != 1 || again[0].To != there || again[0].Hold != 4 {
 		t.Errorf("again: %+v", again)
 	}
 	if stops := only[Stop](b.wait(untilBirthday)); len(stops) != BirthdaySockets {
@@ -346,7 +347,7 @@ func TestNoOpeners(t *testing.T) {
 		}
 		b.m.Shoot(b.now)
 		dials := only[Dial](b.wait(time.Second))
-		if len(dials) == 0 || dials[0].TTL != 0 || dials[0].Hold != (mine == rnd) || dials[0].Timeout > tryHeld {
+		if len(dials) == 0 || dials[0].TTL != 0 || (dials[0].Hold != 0) != (mine == rnd) || dials[0].Timeout > tryHeld {
 			t.Errorf("at go: %d dials, %+v", len(dials), dials[0])
 		}
 	}

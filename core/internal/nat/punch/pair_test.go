@@ -135,10 +135,14 @@ func (tr trial) meet(seed uint64) result {
 		if tr.blunt {
 			lead = round / 2
 		}
+		waits := i == 1
 		w.peers[i].m = New(Config{
-			Mine: sides[i], Theirs: sides[1-i], Larger: i == larger, RTT: round, Lead: lead,
+			Mine: sides[i], Theirs: sides[1-i], Larger: i == larger, RTT: round, Lead: lead, Waits: waits,
 			Seed: r.Uint64(), UDP: !tr.tcp, TCP: tr.tcp, Account: rich(),
 		}, w.time())
+		if i == 0 {
+			w.peers[i].m.Shoot(w.time())
+		}
 		w.peers[i].pump()
 	}
 	w.now += tr.age
@@ -146,8 +150,6 @@ func (tr trial) meet(seed uint64) result {
 	w.after(letters[0], func() { begin(1) }) // the offer arrives
 	w.after(letters[0]+letters[1], func() {  // the answer
 		begin(0)
-		w.peers[0].m.Shoot(w.time())
-		w.peers[0].pump()
 	})
 	w.after(letters[0]+letters[1]+letters[2], func() { // go
 		w.peers[1].m.Shoot(w.time())

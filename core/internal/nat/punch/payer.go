@@ -1,7 +1,6 @@
 package punch
 
 import (
-	"errors"
 	"slices"
 	"time"
 )
@@ -24,7 +23,12 @@ type ending struct {
 }
 
 // errUnanswered is how dials end.
-var errUnanswered = errors.New("nobody answers")
+var errUnanswered error = unanswered{}
+
+type unanswered struct{}
+
+func (unanswered) Error() string { return "nobody answers" }
+func (unanswered) Timeout() bool { return true }
 
 // endless is more than a machine can spend.
 const endless = 1 << 40
@@ -33,7 +37,7 @@ const endless = 1 << 40
 // shoots at once: the peer does as soon as it gets the next letter.
 func NewPayer(c Config, now time.Time) *Payer {
 	theirs := Config{
-		Mine: c.Theirs, Theirs: c.Mine, Larger: !c.Larger, RTT: c.RTT, Seed: ^c.Seed, UDP: c.UDP, TCP: c.TCP, Account: &Account{},
+		Mine: c.Theirs, Theirs: c.Mine, Larger: !c.Larger, RTT: c.RTT, Waits: !c.Waits, Seed: ^c.Seed, UDP: c.UDP, TCP: c.TCP, Account: &Account{},
 	}
 	theirs.Account.Earn(endless)
 	p := &Payer{m: New(theirs, now), now: now, began: theirs.Account.Left()}

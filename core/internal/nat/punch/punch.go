@@ -141,6 +141,10 @@ type Config struct {
 	// later, so that SYNs cross even where the peer cannot make openers. It is zero
 	// too when the peer has said that it makes them.
 	Lead time.Duration
+	// Waits says that the peer shoots first, when it has our letter. Where there are
+	// openers, and no ports are predicted, those of TCP wait for that: so one SYN makes
+	// the connection, and no NAT sees two sockets take part in it.
+	Waits bool
 	// Seed makes the two sides and their tries differ; any number.
 	Seed   uint64
 	Budget Budget
@@ -182,20 +186,20 @@ type Open struct{ Sockets int }
 // connection that the service's listener accepts from the peer in the meantime is
 // as good.
 //
-// One with a TTL is an opener: a SYN that only makes our NAT ready. The owner sends
-// it before it looks at the next action, gives it up without a word to anybody, and
-// replies by Dialled before it does anything else: with nil when it is on its way,
-// or an error, which is errors.ErrUnsupported where the system cannot do that.
+// One with a TTL is an opener: its first SYN, which goes out before the owner looks at
+// the next action, does not travel far and only makes our NAT ready. Then the owner
+// waits as with any other: a SYN of the peer that comes makes it a connection. It lasts
+// less than a second, after which kernels repeat the SYN with the usual time to live.
+// The NATs of Linux want what follows a SYN to come from the socket that has sent it;
+// so there is one all the time.
 //
-// Hold asks for a port of its own, which the system chooses, of the family of To: the
-// owner listens there, sends an opener from it to To and waits for the peer to come.
-// Where there are no openers, or TTL is 0, it dials from there instead.
+// Hold asks for a port of its own, which the system chooses the first time.
 type Dial struct {
 	ID      int
 	To      netip.AddrPort
-	Hold    bool
-	TTL     int           // time to live of the SYN, 0 for the system's default
-	Timeout time.Duration // of the connection, without the handshake; of an opener 0
+	Hold    int           // number of one of many ports, from 1; 0: the listener's
+	TTL     int           // time to live of the first SYN, 0 for the system's default
+	Timeout time.Duration // of the connection, without the handshake
 }
 
 // Stop takes a Dial back; no Dialled is needed for it.

@@ -40,8 +40,12 @@ func alone(t *testing.T, c Config, word, slow time.Duration) record {
 				m.Opened(w.time(), a.Sockets)
 				w.after(0, pump)
 			case Dial:
+				err := errTimeout
+				if slow < a.Timeout {
+					err = errRefused
+				}
 				w.after(min(slow, a.Timeout), func() {
-					m.Dialled(w.time(), a.ID, errTimeout)
+					m.Dialled(w.time(), a.ID, err)
 					pump()
 				})
 			}
@@ -82,7 +86,7 @@ func (r *record) note(t *testing.T, now time.Duration, acts []Action) {
 			}
 		case Dial:
 			r.dials[a.To.Addr()]++
-			if opener := a.TTL != 0 && !a.Hold; (a.Timeout <= 0) != opener {
+			if a.Timeout <= 0 || a.TTL > 0 && a.Hold == 0 && a.Timeout >= time.Second {
 				t.Errorf("%+v", a)
 			}
 		case Nominated:

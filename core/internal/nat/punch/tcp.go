@@ -10,20 +10,22 @@ import (
 	"github.com/libcrust/libcrust/core/internal/wire"
 )
 
-// Times of TCP. The pause between two tries is drawn anew each time: two sides
-// whose NATs answer by resets would else miss each other for ever. Kernels repeat a
+// Times of TCP. The pause after a try that was refused is drawn anew each time: two
+// sides whose NATs answer by resets would else miss each other for ever. Kernels repeat a
 // SYN after one second (RFC 6298, section 2.1): most tries end before.
 const (
 	tryLeast   = 400 * time.Millisecond // one try, or three round trips: less than kernels wait to repeat a SYN
 	tryMost    = 3 * time.Second
-	tryUnknown = time.Second            // one try when the round trip is not known
-	tryGuessed = 950 * time.Millisecond // one try at a sprayed port: one SYN
-	tryHeld    = 4 * time.Second        // one try of many sockets, over which kernels repeat the SYN
-	tryHeldOn  = untilBirthday          // the same of those that an opener has made ready
+	tryUnknown = time.Second             // one try when the round trip is not known
+	tryGuessed = 950 * time.Millisecond  // one try at a sprayed port: one SYN
+	tryHeld    = 4 * time.Second         // one try of many sockets, over which kernels repeat the SYN
+	tryOpener  = 950 * time.Millisecond  // an opener, before kernels repeat it with the usual time to live
+	tryHeldOn  = 1950 * time.Millisecond // an opener of many sockets, which kernels repeat once
 	pauseLeast = 20 * time.Millisecond
 	pauseMost  = 180 * time.Millisecond
-	portPause  = 50 * time.Millisecond // after ErrPort
-	dialLater  = 3 * time.Second       // between openers
+	portPause  = 50 * time.Millisecond  // after ErrPort
+	dialLater  = 3 * time.Second        // after an opener that has failed
+	waits      = 300 * time.Millisecond // how long the side that waits does so after Shoot
 
 	untilSimultaneous = 10 * time.Second
 	untilBirthday     = 15 * time.Second
@@ -32,7 +34,8 @@ const (
 // Bounds of TCP.
 const (
 	portTries = 3   // that end in ErrPort, before an endpoint is given up
-	dialFirst = 4   // openers to one endpoint
+	dialFirst = 5   // openers to one endpoint
+	moreFirst = 4   // of one predicted port
 	firstDial = 10  // predicted ports at first
 	lineDials = 400 // along a line
 	moreDials = 5   // added at each widening
@@ -46,7 +49,7 @@ const (
 // callee is an endpoint that is dialled again and again.
 type callee struct {
 	to      netip.AddrPort
-	hold    bool
+	hold    int // number of its socket, of many; zero: the listener's
 	timeout time.Duration
 	openers int       // that may still be made
 	left    int       // tries
@@ -114,7 +117,10 @@ func (t *tcp) add(now time.Time, to netip.AddrPort, tries int) {
 		try = min(max(3*rtt, tryLeast), tryMost)
 	}
 	c := callee{to: to, timeout: try, left: tries, next: now, openers: dialFirst}
-	if tries == 1 || !t.m.cfg.Mine.TCP.Openers || t.m.cfg.quiet(to, t.theirs, t.m.cfg.Mine.TCP) {
+	if tries == moreTries {
+		c.openers = moreFirst
+	}
+	if tries == 1 || !t.opens(to) {
 		c.openers, c.next = 0, time.Time{}
 	}
 	t.callees = append(t.callees, c)
@@ -146,7 +152,11 @@ func (t *tcp) begin(now time.Time) {
 		t.widenAt = first.Add(widen)
 	}
 	for i := range t.callees {
-		t.callees[i].release(first)
+		if from := first; c.Waits && t.part.Strategy != Predict && t.opens(t.callees[i].to) {
+			t.callees[i].release(from.Add(waits))
+		} else {
+			t.callees[i].release(from)
+		}
 	}
 	switch {
 	case t.part.Ports == Block, t.part.Ports == Any:
@@ -159,7 +169,11 @@ func (t *tcp) begin(now time.Time) {
 		t.until = now.Add(untilBirthday)
 		for i := range t.part.Sockets {
 			at := now.Add(holdStagger * time.Duration(i) / time.Duration(t.part.Sockets))
-			t.callees = append(t.callees, callee{to: t.theirs.External, hold: true, timeout: tryHeld, left: heldTries, next: at, from: at})
+			held := callee{to: t.theirs.External, hold: i + 1, timeout: tryHeld, left: heldTries, next: at, from: at}
+			if t.opens(held.to) {
+				held.timeout = tryHeldOn
+			}
+			t.callees = append(t.callees, held)
 		}
 	}
 	if len(t.callees) == 0 && len(t.ports) == 0 && c.Mine.listens(endpoint.TCP) {
@@ -202,7 +216,7 @@ func (t *tcp) dialled(now time.Time, id int, err error) {
 	}
 	delete(t.sprayed, id)
 	t.atOnce--
-	t.won = t.won || err == nil && !(i >= 0 && t.callees[i].opening)
+	t.won = t.won || err == nil
 	if i >= 0 {
 		t.again(&t.callees[i], now, err)
 	}
@@ -218,15 +232,25 @@ func (t *tcp) again(c *callee, now time.Time, err error) {
 	switch {
 	case opening && !c.from.IsZero():
 		c.next = c.from
+	case opening && c.openers > 0 && late(err):
+		c.next = now
 	case opening && c.openers > 0:
 		c.next = now.Add(dialLater)
 	case opening, c.left <= 0, c.ports >= portTries:
 		c.next = time.Time{} // after openers, Shoot wakes it
 	case errors.Is(err, ErrPort):
 		c.next = now.Add(portPause)
+	case late(err): // a SYN that comes meanwhile must find a dial
+		c.next = now
 	default:
 		c.next = now.Add(t.m.between(pauseLeast, pauseMost))
 	}
+}
+
+// late reports whether a try has ended because nobody has answered.
+func late(err error) bool {
+	var timeout interface{ Timeout() bool }
+	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
 // poll dials what is due.
@@ -331,25 +355,31 @@ func (t *tcp) dial(d Dial) int {
 // dial, and the bytes that go out by it.
 func (t *tcp) ask(c *callee, now time.Time) (d Dial, bytes int) {
 	d = Dial{To: c.to, Hold: c.hold, Timeout: c.timeout}
-	switch able := t.m.cfg.Mine.TCP.Openers && !t.m.cfg.quiet(c.to, t.theirs, t.m.cfg.Mine.TCP); {
+	switch {
 	case c.from.IsZero() || c.from.After(now):
-		d.TTL, d.Timeout = OpenerTTL, 0
-	case c.hold && able:
-		d.TTL, d.Timeout = OpenerTTL, tryHeldOn
-	default:
-		return d, DialCost(c.to.Addr(), d.Timeout)
+		d.TTL, d.Timeout = OpenerTTL, tryOpener
+	case c.hold > 0 && t.opens(c.to):
+		d.TTL = OpenerTTL
 	}
-	return d, DialCost(c.to.Addr(), 0)
+	return d, DialCost(c.to.Addr(), d.Timeout)
+}
+
+// opens reports whether openers may go to an endpoint.
+func (t *tcp) opens(to netip.AddrPort) bool {
+	return t.m.cfg.Mine.TCP.Openers && !t.m.cfg.quiet(to, t.theirs, t.m.cfg.Mine.TCP)
 }
 
 func (t *tcp) pollCallees(now time.Time) (next time.Time) {
 	for i := range t.callees {
 		c := &t.callees[i]
-		if c.next.IsZero() || c.id != 0 {
+		due := c.next
+		if c.opening { // until a dial takes its place
+			due = c.from
+		} else if c.id != 0 {
 			continue
 		}
-		if c.next.After(now) {
-			next = sooner(next, c.next)
+		if due.IsZero() || due.After(now) {
+			next = sooner(next, due)
 			continue
 		}
 		if !t.free() { // until another ends; for ever when all dials are made
@@ -367,9 +397,13 @@ func (t *tcp) pollCallees(now time.Time) (next time.Time) {
 			next = sooner(next, now.Add(starved))
 			continue
 		}
+		if c.opening {
+			t.m.do(Stop{c.id})
+			t.atOnce--
+		}
 		c.next = time.Time{}
 		c.id = t.dial(d)
-		if c.opening = d.TTL > 0 && !d.Hold; c.opening {
+		if c.opening = d.TTL > 0 && d.Hold == 0; c.opening {
 			c.openers--
 		} else {
 			c.left--
@@ -394,7 +428,7 @@ func (c Config) MostDials() (addr netip.Addr, dials int) {
 	switch part := planTCP(&c); {
 	case part.Strategy == None:
 	case part.Ports == Predicted:
-		most[to.Addr()] += mostDials * (dialFirst + moreTries)
+		most[to.Addr()] += mostDials * (moreFirst + moreTries)
 	case part.Ports == Block:
 		most[to.Addr()] += min(c.Budget.Sprayed, int(c.Theirs.TCP.High)-int(c.Theirs.TCP.Low)+1)
 	case part.Ports == Line:
@@ -406,7 +440,7 @@ func (c Config) MostDials() (addr netip.Addr, dials int) {
 	default:
 		most[to.Addr()] += dialFirst + maxTries
 		if part.Strategy == Direct && vague(c.Theirs.TCP) {
-			most[to.Addr()] += vagueMost * (dialFirst + moreTries)
+			most[to.Addr()] += vagueMost * (moreFirst + moreTries)
 		}
 	}
 	for a, n := range most {

@@ -3,7 +3,6 @@ package punch
 import (
 	"container/heap"
 	"errors"
-	"fmt"
 	"math"
 	"math/rand/v2"
 	"net/netip"
@@ -212,8 +211,7 @@ type peer struct {
 	failed   []Failed
 	links    map[tuple]*conn
 	dialling map[int]tuple // by id
-	fresh    uint16
-	atOnce   int // dials
+	atOnce   int           // dials
 	linked   bool
 	lan      netip.Addr // in one network with the other, without a box between; zero: none
 	blunt    bool       // dials with a time to live fail at once
@@ -325,38 +323,20 @@ type tuple struct {
 
 type conn struct {
 	id    int  // of the Dial; -1: accepted
-	held  bool // it listens, and no SYN has come
 	asked bool // a SYN came: an ACK is enough
 	done  bool
 }
 
-var errRefused, errTimeout, errExists = errors.New("refused"), errors.New("timed out"), ErrPort
+var errRefused, errTimeout, errExists = errors.New("refused"), errUnanswered, ErrPort
 
 func (p *peer) dial(a Dial) {
 	local := uint16(listen)
-	if a.Hold {
-		p.fresh++
-		local = 40000 + p.fresh%20000
+	if a.Hold > 0 {
+		local = 40000 + uint16(a.Hold)
 	}
 	p.dials++
 	p.sent[a.To.Addr()]++
 	t := tuple{local, a.To}
-	switch {
-	case a.TTL != 0 && p.blunt && !a.Hold:
-		p.w.after(0, func() { p.dialled(a.ID, fmt.Errorf("blunt: %w", errors.ErrUnsupported)) })
-		return
-	case a.TTL != 0 && !p.blunt:
-		p.segment(t, "syn", a.TTL)
-		if !a.Hold {
-			p.w.after(0, func() { p.dialled(a.ID, nil) })
-			return
-		}
-		c := &conn{id: a.ID, held: true}
-		p.dialling[a.ID], p.links[t] = t, c
-		p.atOnce++
-		p.w.after(a.Timeout, func() { p.lose(t, c, errTimeout) })
-		return
-	}
 	if p.links[t] != nil {
 		p.w.after(0, func() { p.dialled(a.ID, errExists) })
 		return
@@ -366,10 +346,14 @@ func (p *peer) dial(a Dial) {
 	p.links[t] = c
 	p.atOnce++
 	for seconds := range 5 { // as Linux retransmits
+		ttl := 0
+		if seconds == 0 {
+			ttl = a.TTL
+		}
 		if again := time.Duration(seconds) * time.Second; again < a.Timeout {
 			p.w.after(again, func() {
 				if p.links[t] == c && !c.done {
-					p.segment(t, "syn", 0)
+					p.segment(t, "syn", ttl)
 				}
 			})
 		}
@@ -416,12 +400,11 @@ func (p *peer) segment(t tuple, what string, ttl int) {
 func (p *peer) receive(t tuple, what string) {
 	c := p.links[t]
 	switch {
-	case what == "rst" && c != nil && !c.held:
+	case what == "rst" && c != nil:
 		p.lose(t, c, errRefused)
 	case what == "rst":
-	case what != "syn" && c != nil && c.held: // nothing is known of it
 	case what == "syn" && c != nil:
-		c.held, c.asked = false, true
+		c.asked = true
 		p.segment(t, "syn+ack", 0)
 	case what == "syn" && t.local == listen:
 		p.links[t] = &conn{id: -1, asked: true}

@@ -2,8 +2,10 @@ package tcp
 
 import (
 	"errors"
+	"io"
 	"net"
 	"net/netip"
+	"os"
 	"syscall"
 	"testing"
 	"time"
@@ -12,9 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestSendOpener looks at the SYN that arrives, and dials from the same port to the
-// same end right after.
-func TestSendOpener(t *testing.T) {
+// TestOpen looks at the SYN that arrives, and has a connection come about.
+func TestOpen(t *testing.T) {
 	for name, c := range map[string]struct {
 		local, remote string
 		ttl           byte
@@ -43,30 +44,49 @@ func TestSendOpener(t *testing.T) {
 				t.Skip("the kernel does not keep a SYN:", err)
 			}
 			local, remote := own.Addr().(*net.TCPAddr).AddrPort(), there.Addr().(*net.TCPAddr).AddrPort()
-			if err := SendOpener(local, remote, int(c.ttl)); err != nil {
+			o, err := Open(local, remote, int(c.ttl))
+			if err != nil {
 				t.Fatal(err)
 			}
-			// On this machine the handshake is over before the opener is given up.
-			if ttl, from := arrived(t, there); ttl != c.ttl || from.Port() != local.Port() {
-				t.Errorf("a SYN from %v with a time to live of %d, want port %d and %d", from, ttl, local.Port(), c.ttl)
+			accepted, ttl := arrived(t, there)
+			if from := accepted.RemoteAddr().(*net.TCPAddr).Port; ttl != c.ttl || from != int(local.Port()) || o.LocalAddr().Port() != local.Port() {
+				t.Errorf("a SYN from port %d with a time to live of %d, want %d and %d", from, ttl, local.Port(), c.ttl)
 			}
-			conn, err := Dial(t.Context(), local, remote)
+			conn, err := o.Wait(time.Now().Add(10 * time.Second))
 			if err != nil {
-				t.Fatalf("after an opener: %v", err)
+				t.Fatal(err)
 			}
-			defer conn.Close()
-			if ttl, from := arrived(t, there); ttl != 64 || from.Port() != local.Port() {
-				t.Errorf("a dial from %v with a time to live of %d", from, ttl)
+			for _, option := range [][2]int{{unix.IPPROTO_IP, unix.IP_TTL}, {unix.IPPROTO_TCP, unix.TCP_NODELAY}, {unix.SOL_SOCKET, unix.SO_KEEPALIVE}, {unix.IPPROTO_IP, ipMinTTL}} {
+				dialled, err := Dial(t.Context(), netip.AddrPort{}, remote)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if name != "IPv6" && optionOf(t, conn, option) != optionOf(t, dialled, option) {
+					t.Errorf("option %v is %d, not as after Dial", option, optionOf(t, conn, option))
+				}
+				dialled.Close()
+				arrived(t, there)
 			}
-			if err := SendOpener(local, remote, 3); !errors.Is(err, syscall.EADDRNOTAVAIL) {
-				t.Errorf("an opener beside a connection: %v", err)
+			if _, err := conn.Write([]byte("hello")); err != nil {
+				t.Fatal(err)
+			}
+			if err := conn.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if all, err := io.ReadAll(accepted); err != nil || string(all) != "hello" {
+				t.Errorf("%q, %v", all, err)
 			}
 		})
 	}
 }
 
-// arrived accepts a connection and returns what its SYN said.
-func arrived(t *testing.T, l *Listener) (ttl byte, from netip.AddrPort) {
+func optionOf(t *testing.T, c *Conn, o [2]int) int {
+	t.Helper()
+	return option(t, c, o[0], o[1])
+}
+
+// arrived accepts a connection and returns the time to live of its SYN.
+func arrived(t *testing.T, l *Listener) (conn net.Conn, ttl byte) {
 	t.Helper()
 	if err := l.sockets.(*net.TCPListener).SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		t.Fatal(err)
@@ -75,7 +95,7 @@ func arrived(t *testing.T, l *Listener) (ttl byte, from netip.AddrPort) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer accepted.Close()
+	t.Cleanup(func() { accepted.Close() })
 	var syn [128]byte
 	size := uint32(len(syn))
 	raw, err := accepted.(*Conn).SyscallConn()
@@ -90,29 +110,103 @@ func arrived(t *testing.T, l *Listener) (ttl byte, from netip.AddrPort) {
 	if err != nil || failed != 0 || size < 20 {
 		t.Fatal(err, failed, size)
 	}
-	from = accepted.RemoteAddr().(*net.TCPAddr).AddrPort()
 	if syn[0]>>4 == 4 {
-		return syn[8], from
+		return accepted, syn[8]
 	}
-	return syn[7], from
+	return accepted, syn[7]
 }
 
-func TestSendOpenerWrongUse(t *testing.T) {
-	local := netip.MustParseAddrPort("0.0.0.0:40001")
+// TestOpenRefused: nobody is there.
+func TestOpenRefused(t *testing.T) {
+	l, err := Listen(t.Context(), netip.MustParseAddrPort("127.0.0.1:0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	o, err := Open(netip.MustParseAddrPort("0.0.0.0:0"), l.Addr().(*net.TCPAddr).AddrPort(), 4)
+	if err == nil {
+		_, err = o.Wait(time.Now().Add(10 * time.Second))
+	}
+	if !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestOpenEnds: where nobody answers it ends by Close, or when its time is over, and
+// leaves its two ends to others.
+func TestOpenEnds(t *testing.T) {
+	for name, end := range map[string]func(*Opening){
+		"by Close": func(o *Opening) { o.Close() },
+		"by time":  func(*Opening) {},
+	} {
+		l, err := Listen(t.Context(), netip.MustParseAddrPort("127.0.0.1:0"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		full := backlogged(t)
+		o, err := Open(l.Addr().(*net.TCPAddr).AddrPort(), full, 4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.AfterFunc(10*time.Millisecond, func() { end(o) })
+		conn, err := o.Wait(time.Now().Add(100 * time.Millisecond))
+		if conn != nil || err == nil {
+			t.Fatalf("%s: %v, %v", name, conn, err)
+		}
+		if name == "by Close" && !errors.Is(err, net.ErrClosed) || name == "by time" && !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: %v", name, err)
+		}
+		again, err := Open(l.Addr().(*net.TCPAddr).AddrPort(), full, 4)
+		if err != nil {
+			t.Fatalf("%s: the same ends again: %v", name, err)
+		}
+		again.Close()
+		l.Close()
+	}
+}
+
+// backlogged returns an address at which a SYN is not answered: of a listener whose
+// backlog is full.
+func backlogged(t *testing.T) netip.AddrPort {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Close(fd) })
+	if err := errors.Join(syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), syscall.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	name, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(name.(*syscall.SockaddrInet4).Port))
+	filler, err := Dial(t.Context(), netip.AddrPort{}, at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { filler.Close() })
+	return at
+}
+
+func TestOpenWrongUse(t *testing.T) {
+	local := netip.MustParseAddrPort("0.0.0.0:0")
 	for _, c := range [][2]netip.AddrPort{
 		{{}, netip.MustParseAddrPort("127.0.0.1:9")},
-		{netip.MustParseAddrPort("0.0.0.0:0"), netip.MustParseAddrPort("127.0.0.1:9")},
 		{local, {}},
 		{local, netip.MustParseAddrPort("127.0.0.1:0")},
 	} {
-		if err := SendOpener(c[0], c[1], 4); !errors.Is(err, syscall.EADDRNOTAVAIL) {
+		if _, err := Open(c[0], c[1], 4); !errors.Is(err, syscall.EADDRNOTAVAIL) {
 			t.Errorf("from %v to %v: %v", c[0], c[1], err)
 		}
 	}
-	if err := SendOpener(local, netip.MustParseAddrPort("[fe80::1%lo]:9"), 4); !errors.Is(err, errors.ErrUnsupported) {
+	if _, err := Open(local, netip.MustParseAddrPort("[fe80::1%lo]:9"), 4); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("on a link: %v", err)
 	}
-	if err := SendOpener(local, netip.MustParseAddrPort("127.0.0.1:9"), 0); err == nil {
-		t.Error("a time to live of 0 is taken")
+	for _, ttl := range []int{0, -1, 256} {
+		if _, err := Open(local, netip.MustParseAddrPort("127.0.0.1:9"), ttl); !errors.Is(err, syscall.EINVAL) {
+			t.Errorf("a time to live of %d: %v", ttl, err)
+		}
 	}
 }
