@@ -165,9 +165,9 @@ func (v *stunServer) at(f observe.Flow) netip.AddrPort {
 
 // findServers looks the names of servers up that are not known, or no more.
 func (s *Service) findServers() {
-	over := make(chan struct{})
 	count := 0
 	s.watch.mu.Lock()
+	over := make(chan struct{}, len(s.watch.servers))
 	for _, v := range s.watch.servers {
 		if v.addr.IsValid() || time.Since(v.resolved) < stunFresh {
 			continue

@@ -251,7 +251,7 @@ func (s *Service) askVotes(f observe.Flow) bool {
 			waiting = append(waiting, a)
 		}
 	}
-	over := make(chan struct{})
+	over := make(chan struct{}, len(waiting))
 	for _, a := range waiting {
 		s.spawn(func() {
 			s.askOften(a)

@@ -1,6 +1,7 @@
 package crust_test
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -255,5 +256,28 @@ func TestSTUNConfig(t *testing.T) {
 	}
 	if _, err := crust.New(crust.On(host, crust.Config{NoListen: true, STUN: slices.Repeat([]string{"x.org"}, crust.MaxSTUN+1)})); crust.CodeOf(err) != crust.CodeInvalid {
 		t.Errorf("too many: %v", err)
+	}
+}
+
+// TestCloseWhileAsking: a service that is finding out about its NATs closes at once,
+// also when nobody answers.
+func TestCloseWhileAsking(t *testing.T) {
+	for half := range 24 {
+		synctest.Test(t, func(t *testing.T) {
+			internet := simnet.New(1)
+			internet.SetDefaultLink(simnet.Link{Latency: 20 * time.Millisecond})
+			n := newNode(t, crust.On(internet.NAT(natsim.MustParse("home,udp=off"), "203.0.113.1").Host("192.168.1.2"), over(crust.Config{}, "0.0.0.0", "tcp", "utp")))
+			for i := range 4 {
+				p := newNode(t, crust.On(internet.Host(fmt.Sprintf("23.%d.0.1", i+1)), over(crust.Config{}, "0.0.0.0", "tcp", "utp")))
+				defer p.Close()
+				link(t, n, p)
+			}
+			time.Sleep(time.Duration(half)*500*time.Millisecond + 10*time.Millisecond)
+			began := time.Now()
+			n.Close()
+			if took := time.Since(began); took > time.Second {
+				t.Errorf("after %d half seconds closing took %v", half, took)
+			}
+		})
 	}
 }
