@@ -65,16 +65,24 @@ func newDouble(router *simnet.Router, gives bool) *double {
 func (d *double) Want(wants ...portmap.Want) {
 	d.mu.Lock()
 	d.wants = slices.Clone(wants)
+	d.mu.Unlock()
+	if d.gives {
+		d.cfg.Go(d.give) // which may come after that of a later Want
+	}
+}
+
+// give has the router pass on what is wanted by now.
+func (d *double) give() {
+	d.mu.Lock()
 	var list []portmap.Mapping
-	for _, w := range wants {
-		if d.gives && d.iface.Serves(w) {
+	for _, w := range d.wants {
+		if d.iface.Serves(w) {
 			list = append(list, d.map4(w, max(w.Port, w.External)))
 		}
 	}
+	d.place(list)
 	d.mu.Unlock()
-	if d.gives {
-		d.cfg.Go(func() { d.set(list...) })
-	}
+	d.cfg.Changed()
 }
 
 // map4 returns what the router would give for a want.
@@ -88,6 +96,13 @@ func (d *double) map4(w portmap.Want, port uint16) portmap.Mapping {
 // set has the router pass on just that.
 func (d *double) set(list ...portmap.Mapping) {
 	d.mu.Lock()
+	d.place(list)
+	d.mu.Unlock()
+	d.cfg.Changed()
+}
+
+// place has the router pass on just that. mu is held.
+func (d *double) place(list []portmap.Mapping) {
 	for _, m := range d.mappings {
 		d.router.Unforward(natOf(m.Protocol), m.External.Port())
 	}
@@ -95,8 +110,6 @@ func (d *double) set(list ...portmap.Mapping) {
 		d.router.Forward(natOf(m.Protocol), m.External.Port(), m.Internal)
 	}
 	d.mappings = list
-	d.mu.Unlock()
-	d.cfg.Changed()
 }
 
 func natOf(p portmap.Protocol) natsim.Protocol {
