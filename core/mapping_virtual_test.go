@@ -449,7 +449,13 @@ func TestMappingAppears(t *testing.T) {
 			began := time.Now()
 			d.set(ofAll(d, 0)...)
 			e := b.past(t, crust.EventResumed)
-			if took := time.Since(began); e.How() != crust.Mapped || e.Endpoint().Transport != crust.TCP || took > time.Second {
+			if took := time.Since(began); took > time.Second {
+				t.Errorf("goes on by %v at %v after %v", e.How(), e.Endpoint(), took)
+			}
+			for e.Endpoint().Transport != crust.TCP { // what was punched meanwhile may have come first
+				e = b.past(t, crust.EventResumed)
+			}
+			if took := time.Since(began); e.How() != crust.Mapped || took > 3*time.Second {
 				t.Errorf("goes on by %v at %v after %v", e.How(), e.Endpoint(), took)
 			}
 		})
