@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 
 SLOWEST = 10  # so many tests are named at most
 WORTH_NAMING = 5.0  # seconds
+LAST_WORDS = 12  # lines at the end of a package that failed as a whole
 
 
 def main() -> int:
@@ -22,6 +23,7 @@ def main() -> int:
     packages: Counter[str] = Counter()
     per_package: defaultdict[str, Counter[str]] = defaultdict(Counter)
     skipped: list[str] = []
+    failures: list[str] = []
     slow: list[tuple[float, str]] = []
     for line in sys.stdin:
         try:
@@ -43,6 +45,7 @@ def main() -> int:
             text = "".join(output.pop((package, test), []))
             if action == "fail":
                 print(text, end="", flush=True)
+                failures.append(f"FAILED {package} {test}")
             elif action == "skip":
                 skipped.append(f"{package} {test}")
         elif action in ("pass", "fail", "skip"):
@@ -51,7 +54,11 @@ def main() -> int:
             if action == "fail":
                 # What a crash printed may hang at a test that never ended.
                 unfinished = [key for key in output if key[0] == package]
-                print("".join(own + [text for key in unfinished for text in output.pop(key)]), end="")
+                text = "".join(own + [text for key in unfinished for text in output.pop(key)])
+                print(text, end="")
+                if not per_package[package]["fail"]:
+                    failures.append(f"FAILED {package} without a failed test; it ended with")
+                    failures += text.splitlines()[-LAST_WORDS:]
             if action != "skip":
                 word = {"pass": "ok  ", "fail": "FAIL"}[action]
                 print(
@@ -63,6 +70,7 @@ def main() -> int:
     for seconds, name in sorted(slow, reverse=True)[:SLOWEST]:
         if seconds >= WORTH_NAMING:
             print(f"{seconds:6.1f} s  {name}")
+    print("\n".join(failures), end="\n" if failures else "")
     failed = tests["fail"] + packages["fail"]
     if packages["fail"] and not tests["fail"]:
         print(f"{packages['fail']} packages did not build or crashed")

@@ -43,6 +43,12 @@ suite_failure() {
     tail -n 40 "$log"
 }
 
+# suite_digest NAME prints in a few lines why a suite failed.
+suite_digest() {
+    grep -anE -A 4 -- '--- FAIL|^FAILED |panicked|^not ok|DATA RACE|^panic:' "$BUILD/log/$1.log" |
+        grep -vE '^--$|=== (RUN|PAUSE|CONT)|--- PASS' | cut -c 1-160 | tail -n 14 | sed 's/^/          /' || true
+}
+
 # suites_end prints what failed and the table, and returns 1 when a suite failed.
 suites_end() {
     local i colour failed=0 unable=0 total=${#SUITE_NAMES[@]}
@@ -67,6 +73,9 @@ suites_end() {
         esac
         printf '%s%-7s%s %-18s %5ss  %s\n' "$colour" "${SUITE_STATES[$i]}" "$PLAIN" \
             "${SUITE_NAMES[$i]}" "${SUITE_SECONDS[$i]}" "${SUITE_WORDS[$i]}"
+        if [ "${SUITE_STATES[$i]}" = FAILED ]; then
+            suite_digest "${SUITE_NAMES[$i]}"
+        fi
     done
     printf '\n%d of %d ok, %d failed, %d could not run here, %d min %02d s; logs in %s\n' \
         $((total - failed - unable)) "$total" "$failed" "$unable" $((SECONDS / 60)) $((SECONDS % 60)) "$BUILD/log"
