@@ -137,7 +137,6 @@ func harmed(server *node, network string, tap *udpRelay, text []byte) error {
 		return err
 	}
 	defer c.Close() //nolint:errcheck // said everything
-	tap.welcome(c.at)
 	defer tap.forget(c.at)
 	if err := c.connect(tap.at(), server.ID()); err != nil {
 		return err

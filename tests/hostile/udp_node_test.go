@@ -24,15 +24,22 @@ func startUDP(t testing.TB, cfg crust.Config) *node {
 	return start(t, cfg)
 }
 
-// client is a service for one conversation: it costs little, and its socket is
-// its own, so that whoever watches can tell conversations apart.
+// clientsMade counts the clients so far.
+var clientsMade atomic.Uint32
+
+// client is a service for one conversation: it costs little, and its address is
+// its own for ever, so that whoever watches can tell conversations apart. A port
+// alone would not do: another client may get it while a good-bye of the one that
+// had it is still on its way.
 type client struct {
 	*crust.Service
 	at netip.AddrPort
 }
 
 func newClient(cfg crust.Config) (*client, error) {
-	cfg.Listen = []crust.Endpoint{listenUDP}
+	n := clientsMade.Add(1)
+	own := netip.AddrFrom4([4]byte{127, byte(n>>16) + 1, byte(n >> 8), byte(n)})
+	cfg.Listen = []crust.Endpoint{{Transport: crust.UTP, Addr: netip.AddrPortFrom(own, 0)}}
 	s, err := crust.New(cfg)
 	if err != nil {
 		return nil, err
@@ -144,15 +151,6 @@ func (r *udpRelay) forget(client netip.AddrPort) {
 	if f := r.now[client]; f != nil {
 		f.up.Close() //nolint:errcheck // the conversation is over
 		r.now[client] = nil
-	}
-}
-
-// welcome lets a new client have an address that another may have had.
-func (r *udpRelay) welcome(client netip.AddrPort) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if f, had := r.now[client]; had && f == nil {
-		delete(r.now, client)
 	}
 }
 

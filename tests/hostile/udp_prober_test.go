@@ -55,7 +55,6 @@ func udpTapes(t *testing.T, victim *node, network string, n int) (tapes []*flow)
 		if err != nil {
 			t.Fatal(err)
 		}
-		tap.welcome(c.at)
 		if err := c.connect(tap.at(), victim.ID()); err != nil {
 			t.Fatal(err)
 		}
