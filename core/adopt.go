@@ -401,10 +401,11 @@ func (s *Service) begunBefore(link *secure.Link, c wire.Claim) bool {
 }
 
 // old reports whether the decider has made a choice before one by which a session
-// came about that has ended since. mu is held.
+// came about that has ended since, or chooses another link for that session, since
+// it does not know yet that it has ended. mu is held.
 func (s *Service) old(link *secure.Link, c wire.Chosen) bool {
 	t, ok := s.tombs[link.Remote.Peer]
-	return ok && t.instance == link.Remote.Instance && c.Order <= t.order
+	return ok && t.instance == link.Remote.Instance && (c.Order <= t.order || c.Session == t.session)
 }
 
 // toldError turns the peer's refusal into an error of the public kind.
