@@ -49,13 +49,14 @@ type Network struct {
 	psk      [32]byte // of the Noise handshake
 	mask     [32]byte // of the flights in streams
 	datagram [32]byte // of the flights in datagrams
+	beacon   [32]byte // of the beacons
 }
 
 // NewNetwork derives the keys of a network. The empty name is the public
 // default network.
 func NewNetwork(name string) *Network {
 	root := keyed([32]byte{}, "libcrust/1 network\x00"+name)
-	return &Network{psk: keyed(root, "psk"), mask: keyed(root, "mask"), datagram: keyed(root, "datagram")}
+	return &Network{psk: keyed(root, "psk"), mask: keyed(root, "mask"), datagram: keyed(root, "datagram"), beacon: keyed(root, "beacon")}
 }
 
 // Config is how a service shakes hands. It is shared by all its handshakes.
