@@ -25,6 +25,7 @@ type datagram struct {
 	from, to netip.AddrPort // as they show on the way
 	data     []byte
 	ttl      int
+	cast     bool      // to all of a segment
 	at       time.Time // of arrival
 	number   uint64
 }

@@ -266,6 +266,7 @@ type Host struct {
 	listeners map[netip.AddrPort]*listener
 	conns     map[tuple]*Conn
 	sockets   map[netip.AddrPort]*packetConn
+	ears      []*packetConn // shared sockets
 	watchers  []*watcher
 	dialing   map[tuple]*dialing
 	visible   map[family]netip.AddrPort // what NATs make of its addresses
@@ -330,5 +331,5 @@ func (h *Host) Connections() int {
 func (h *Host) InUse() int {
 	h.net.mu.Lock()
 	defer h.net.mu.Unlock()
-	return len(h.conns) + len(h.dialing) + len(h.listeners) + len(h.sockets)
+	return len(h.conns) + len(h.dialing) + len(h.listeners) + len(h.sockets) + len(h.ears)
 }

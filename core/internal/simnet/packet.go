@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -26,6 +27,7 @@ type packetConn struct {
 	received []datagram
 	bytes    int // of received, with overhead
 	closed   bool
+	shared   bool // one of the host's ears, and not of its sockets
 	changed  *sync.Cond
 }
 
@@ -48,8 +50,16 @@ func (h *Host) ListenPacket(ctx context.Context, addr netip.AddrPort) (netio.Pac
 	if addr.Port() == 0 {
 		addr = netip.AddrPortFrom(addr.Addr(), h.freePort(h.usesPacket))
 	}
+	taken := func(other netip.AddrPort) bool {
+		return other.Port() == addr.Port() && (covers(other.Addr(), addr.Addr()) || covers(addr.Addr(), other.Addr()))
+	}
 	for other := range h.sockets {
-		if other.Port() == addr.Port() && (covers(other.Addr(), addr.Addr()) || covers(addr.Addr(), other.Addr())) {
+		if taken(other) {
+			return fail(syscall.EADDRINUSE)
+		}
+	}
+	for _, other := range h.ears {
+		if taken(other.addr) {
 			return fail(syscall.EADDRINUSE)
 		}
 	}
@@ -198,7 +208,11 @@ func (c *packetConn) Close() error {
 	defer c.host.net.mu.Unlock()
 	if !c.closed {
 		c.closed = true
-		delete(c.host.sockets, c.addr)
+		if c.shared {
+			c.host.ears = slices.DeleteFunc(c.host.ears, func(o *packetConn) bool { return o == c })
+		} else {
+			delete(c.host.sockets, c.addr)
+		}
 		c.received, c.bytes = nil, 0
 		c.changed.Broadcast()
 	}

@@ -152,6 +152,10 @@ func (r *Router) decide(from *Host, p natsim.Packet) (natsim.Result, *Host) {
 
 // receive takes a datagram that a neighbour sent. Called with the lock held.
 func (h *Host) receive(d datagram, from *Host) {
+	if d.cast {
+		h.overhear(d)
+		return
+	}
 	if h.gate == nil || from == h {
 		if c := h.reached(d.to, from); c != nil {
 			c.arrive(d)
