@@ -167,6 +167,18 @@ type Config struct {
 	// CachePeers is how many peers there is room for in Cache, up to 65,536. A larger
 	// file stays as it is. Zero means 200.
 	CachePeers int
+	// Beacon says whether the service makes itself known on the networks that its machine
+	// is in, and hears who else is there: EventDiscovered, EventForgotten, PeersOnLAN,
+	// and one more source for Bootstrap; it connects to nobody by itself. What goes out
+	// looks like random bytes to those without the network name. Zero means BeaconOn. The
+	// environment variable CRUST_BEACON, when it is "off", turns it off whatever Beacon
+	// says: for machines where nothing may be broadcast. "" is as if it were not set, and
+	// anything else is an error of New. Where the port is taken by another program or
+	// nothing may be sent, the service goes on without, and Logger is told.
+	Beacon BeaconMode
+	// BeaconPort is the UDP port of beacons, which all services of a machine share. Peers
+	// find each other only by the same one. Zero means DefaultBeaconPort, 5484.
+	BeaconPort uint16
 	// Cipher restricts the record cipher. Zero means CipherAuto.
 	Cipher CipherChoice
 
@@ -337,7 +349,7 @@ func (c Config) check() (Config, error) {
 	if err := c.checkRelay(); err != nil {
 		return Config{}, err
 	}
-	if err := errors.Join(c.checkPortMap(), c.checkSTUN(), c.checkOnly(), c.checkCache()); err != nil {
+	if err := errors.Join(c.checkPortMap(), c.checkSTUN(), c.checkOnly(), c.checkCache(), c.checkBeacon()); err != nil {
 		return Config{}, err
 	}
 	for _, contact := range c.Contacts {

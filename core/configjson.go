@@ -79,6 +79,8 @@ var configKeys = map[string]func(*configText, json.RawMessage) error{
 	"no_network_watch": func(t *configText, v json.RawMessage) error { return readBool(v, &t.cfg.NoNetworkWatch) },
 	"no_accept":        func(t *configText, v json.RawMessage) error { return readBool(v, &t.cfg.NoAccept) },
 
+	"beacon":           func(t *configText, v json.RawMessage) error { return readBeacon(v, &t.cfg.Beacon) },
+	"beacon_port":      func(t *configText, v json.RawMessage) error { return readPort(v, &t.cfg.BeaconPort) },
 	"port_map":         func(t *configText, v json.RawMessage) error { return readPortMap(v, &t.cfg.PortMap) },
 	"external_port":    func(t *configText, v json.RawMessage) error { return readPort(v, &t.cfg.ExternalPort) },
 	"relay":            func(t *configText, v json.RawMessage) error { return readRelay(v, &t.cfg.Relay) },
@@ -248,6 +250,24 @@ func readPortMap(v json.RawMessage, out *PortMapMode) error {
 		*out = PortMapOff
 	default:
 		return fmt.Errorf("want \"on\" or \"off\", not %s", shown(v))
+	}
+	return nil
+}
+
+func readBeacon(v json.RawMessage, out *BeaconMode) error {
+	var s string
+	if err := readString(v, math.MaxInt, &s); err != nil {
+		return err
+	}
+	switch s {
+	case "on":
+		*out = BeaconOn
+	case "off":
+		*out = BeaconOff
+	case "listen":
+		*out = BeaconListen
+	default:
+		return fmt.Errorf("want \"on\", \"off\" or \"listen\", not %s", shown(v))
 	}
 	return nil
 }

@@ -40,6 +40,8 @@ const everyKey = `{
 	"no_network_watch": true,
 	"live_port": 5483,
 	"port_map": "off",
+	"beacon": "listen",
+	"beacon_port": 22,
 	"external_port": 21, "cache": "/tmp/cache", "cache_peers": 22,
 	"port_rotation_ms": 14,
 	"connect_timeout_ms": 1,
@@ -81,7 +83,7 @@ func TestParseConfigJSONReadsEveryKey(t *testing.T) {
 		MaxHandshakesPerAddress: 12, MaxConnects: 13,
 		ResumeWindow: 14 * time.Millisecond, NoResume: true, ResendBuffer: 15,
 		Relay: RelayData, RelayCircuits: 16, RelayPerPeer: 17, RelayBytesPerSecond: 18, RelayBytesPerCircuit: 19,
-		RelayLifetime: 20 * time.Millisecond, Only: []How{Dialed, Relayed}, STUN: []string{"stun.example.org:3478", "203.0.113.9"}, PortMap: PortMapOff, ExternalPort: 21,
+		RelayLifetime: 20 * time.Millisecond, Only: []How{Dialed, Relayed}, STUN: []string{"stun.example.org:3478", "203.0.113.9"}, PortMap: PortMapOff, ExternalPort: 21, Beacon: BeaconListen, BeaconPort: 22,
 		Cache: "/tmp/cache", CachePeers: 22,
 	}
 	if !reflect.DeepEqual(got, want) {
@@ -118,7 +120,7 @@ func TestParseConfigJSONCoversConfig(t *testing.T) {
 func TestParseConfigJSONDefaults(t *testing.T) {
 	for _, text := range []string{
 		`{}`, " \n{ }\n", `{"network":null,"listen":null,"heartbeat_ms":null,"identity_file":null}`,
-		`{"listen":[],"contacts":[],"heartbeat_ms":0,"max_peers":0,"role":"node","cipher":"auto","network":"","no_listen":false,"relay":"signal","port_map":"on","external_port":0}`,
+		`{"listen":[],"contacts":[],"heartbeat_ms":0,"max_peers":0,"role":"node","cipher":"auto","network":"","no_listen":false,"relay":"signal","port_map":"on","external_port":0,"beacon":"on","beacon_port":0}`,
 	} {
 		got, err := ParseConfigJSON([]byte(text))
 		if err != nil {

@@ -20,7 +20,8 @@
 //
 // Two peers find each other by connection infos, which they exchange by any
 // channel ([Service.PrepareConnectionInfo], [Service.Connect]), or by an address
-// ([Service.ConnectEndpoint], [Service.Bootstrap]). Whatever both do at once,
+// ([Service.ConnectEndpoint], [Service.Bootstrap]). Those on one network discover each
+// other ([Config.Beacon], [Service.PeersOnLAN]). Whatever both do at once,
 // there is one session for a pair of peers. Its link is a TCP connection, or uTP
 // over UDP where TCP does not get through; when the link breaks the session is
 // suspended, and resumes over the next one.

@@ -89,6 +89,14 @@ const (
 	// should be, and in Err why and what was done about it: the file was set aside and
 	// begun anew, or mended, or the service goes on with a cache in memory only.
 	EventCacheTrouble EventType = 22
+	// EventDiscovered says that there is a peer: Peer, Endpoint, where it may be, Role, and
+	// By. Nothing is proved of it until somebody connects, but that it holds its key. It
+	// comes once for each By, and again when Endpoint or Role have become others. It and
+	// EventForgotten are left out while 65,536 events wait.
+	EventDiscovered EventType = 23
+	// EventForgotten says that a discovered peer has said goodbye, or that nothing was
+	// heard of it for too long: Peer, By. A session with it is not touched.
+	EventForgotten EventType = 24
 )
 
 var eventNames = [...]string{
@@ -99,7 +107,7 @@ var eventNames = [...]string{
 	EventStopped: "stopped", EventSuspended: "suspended", EventResumed: "resumed", EventDelivered: "delivered",
 	EventDatagram: "datagram", EventListenerStopped: "listener_stopped",
 	EventNetworkChanged: "network_changed", EventPortMapped: "port_mapped", EventPortUnmapped: "port_unmapped",
-	EventCacheTrouble: "cache_trouble",
+	EventCacheTrouble: "cache_trouble", EventDiscovered: "discovered", EventForgotten: "forgotten",
 }
 
 // String returns the name in snake_case.
@@ -146,6 +154,17 @@ func (m Means) String() string {
 	return wordOf(m, "", "pcp", "upnp-igd2", "upnp-pinhole", "nat-pmp", "upnp-igd1")
 }
 
+// By is how a peer was discovered.
+type By uint8
+
+const (
+	ByBeacon By = 1 // its beacon was heard on a network of this machine: see Config.Beacon
+	ByGossip By = 2 // connected peers have told of it
+)
+
+// String returns "beacon", "gossip", or "" for neither.
+func (b By) String() string { return wordOf(b, "", "beacon", "gossip") }
+
 // Role tells what a peer is to the network.
 type Role uint8
 
@@ -188,6 +207,7 @@ type detail struct {
 	bytes    uint64
 	how      How
 	role     Role
+	by       By
 }
 
 var noDetail detail
@@ -238,3 +258,6 @@ func (e *Event) How() How { return e.more().how }
 
 // Role returns the peer's role.
 func (e *Event) Role() Role { return e.more().role }
+
+// By returns how a peer was discovered.
+func (e *Event) By() By { return e.more().by }

@@ -19,3 +19,6 @@ func Mapping(cfg Config, start func(portmap.Config) Mapper) Config {
 	cfg.mapper = start
 	return cfg
 }
+
+// HeardContacts returns what Bootstrap may try of the peers that beacons have told of.
+func HeardContacts(s *Service) ([]Contact, <-chan struct{}) { return s.heardContacts() }

@@ -85,6 +85,7 @@ type mapping struct {
 
 // remap has the wishes follow the listeners. It may be called with any lock held.
 func (s *Service) remap() {
+	s.beaconChanged()
 	if s.cfg.mapper == nil || s.ctx.Err() != nil { // at the end all is given back at once
 		return
 	}

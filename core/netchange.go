@@ -87,6 +87,7 @@ func (s *Service) react(moved bool, count uint64) {
 	s.log.Debug("the network has changed", "noticed", moved, "addresses", count)
 	s.events.push(Event{Type: EventNetworkChanged, detail: &detail{count: count}})
 	s.refreshMapping()
+	s.beaconChanged()
 	addrs, err := s.network.Addrs()
 	gone := func(a netip.Addr) bool {
 		a = a.Unmap()

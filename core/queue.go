@@ -125,6 +125,20 @@ func (q *eventQueue) signal(before int) func() {
 // push adds an event that must not be refused.
 func (q *eventQueue) push(e Event) { q.add(e)() }
 
+// maxNews is how many events may wait when one of pushNews is added.
+const maxNews = 1 << 16
+
+// pushNews is push for what others can make happen as often as they like: it is left
+// out when too many events wait.
+func (q *eventQueue) pushNews(e Event) {
+	q.mu.Lock()
+	crowded := q.count >= maxNews
+	q.mu.Unlock()
+	if !crowded {
+		q.push(e)
+	}
+}
+
 // add is push, but leaves it to the caller to call what is to be called when
 // the queue was empty.
 func (q *eventQueue) add(e Event) func() {

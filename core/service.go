@@ -64,6 +64,7 @@ type Service struct {
 	mapping mapping // of ports, by routers
 
 	book book // of peers that were reached
+	lan  lan  // of peers that were heard
 
 	// guarded by udpMu, which is taken with no other lock held
 	udpMu   sync.Mutex
@@ -167,6 +168,9 @@ func New(cfg Config) (*Service, error) {
 	if s.stack, err = utp.New(utp.Config{Go: s.spawnBelow, Linger: cfg.CloseTimeout}); err != nil {
 		return nil, &Error{Op: "new", Code: CodeInternal, Err: err}
 	}
+	if err := s.makeBeacon(); err != nil {
+		return nil, &Error{Op: "new", Code: CodeInternal, Err: err}
+	}
 	s.openBook()
 	s.addServers()
 	s.lookAround()
@@ -178,6 +182,7 @@ func New(cfg Config) (*Service, error) {
 	if cfg.PortRotation > 0 {
 		s.spawn(s.rotate)
 	}
+	s.runBeacon()
 	s.watchNetwork()
 	s.surveySoon(false)
 	return s, nil
@@ -227,7 +232,10 @@ func (s *Service) Listeners() []Endpoint {
 }
 
 // SetAccept allows or refuses sessions that peers begin. See Config.NoAccept.
-func (s *Service) SetAccept(accept bool) { s.accept.Store(accept) }
+func (s *Service) SetAccept(accept bool) {
+	s.accept.Store(accept)
+	s.beaconChanged()
+}
 
 // PrepareConnectionInfo gathers where this service can be reached. The answer
 // comes as EventConnectionInfo with the token. It is signed, holds for 24
