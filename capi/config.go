@@ -1,5 +1,6 @@
 package main
 
+// #include <stdlib.h>
 // #include "shim_internal.h"
 import "C"
 
@@ -70,6 +71,10 @@ func (c *config) setUint(option int32, v uint64) error {
 		return setSmall(&c.cfg.PortMap, v, uint64(crust.PortMapOff))
 	case C.CRUST_OPT_EXTERNAL_PORT:
 		return setSmall(&c.cfg.ExternalPort, v, math.MaxUint16)
+	case C.CRUST_OPT_BEACON:
+		return setSmall(&c.cfg.Beacon, v, uint64(crust.BeaconListen))
+	case C.CRUST_OPT_BEACON_PORT:
+		return setSmall(&c.cfg.BeaconPort, v, math.MaxUint16)
 	case C.CRUST_OPT_LIVE_PORT:
 		return setSmall(&c.cfg.LivePort, v, math.MaxUint16)
 	}
@@ -161,7 +166,7 @@ func (c *config) size(option int32) *int {
 func wrongOption(option int32, kind string) error {
 	var c config
 	known := c.duration(option) != nil || c.size(option) != nil ||
-		option >= C.CRUST_OPT_NETWORK_NAME && option <= C.CRUST_OPT_CACHE
+		option >= C.CRUST_OPT_NETWORK_NAME && option <= C.CRUST_OPT_BEACON_PORT
 	if known {
 		return fmt.Errorf("option %d does not take a %s", option, kind)
 	}
@@ -251,6 +256,8 @@ func (c *config) loadJSON(text []byte) error {
 	merge(&to.NoNetworkWatch, from.NoNetworkWatch)
 	merge(&to.PortMap, from.PortMap)
 	merge(&to.ExternalPort, from.ExternalPort)
+	merge(&to.Beacon, from.Beacon)
+	merge(&to.BeaconPort, from.BeaconPort)
 	merge(&to.Cache, from.Cache)
 	merge(&to.Relay, from.Relay)
 	merge(&to.RelayCircuits, from.RelayCircuits)
@@ -301,22 +308,39 @@ func (c *config) forService() (crust.Config, error) {
 	return cfg, err
 }
 
-// checkEnvironment lets the environment turn port mapping off, also when the
-// program has changed it: what Go knows is the environment that the process
+// checkEnvironment lets the environment turn port mapping and the beacon off, also
+// when the program has changed it: what Go knows is the environment that the process
 // began with, which crust.New looks at.
 func checkEnvironment(cfg *crust.Config) error {
-	value := C.crust__portmap_variable()
+	off, err := variableOff("CRUST_PORTMAP")
+	if off {
+		cfg.PortMap = crust.PortMapOff
+	}
+	if err != nil {
+		return err
+	}
+	if off, err = variableOff("CRUST_BEACON"); off {
+		cfg.Beacon = crust.BeaconOff
+	}
+	return err
+}
+
+// variableOff reports whether an environment variable is "off".
+func variableOff(name string) (bool, error) {
+	text := C.CString(name)
+	defer C.free(unsafe.Pointer(text))
+	value := C.crust__variable(text)
 	if value == nil {
-		return nil
+		return false, nil
 	}
 	switch word := C.GoString(value); word {
 	case "":
+		return false, nil
 	case "off":
-		cfg.PortMap = crust.PortMapOff
+		return true, nil
 	default:
-		return failure("crust_service_new", crust.CodeInvalid, "the environment variable CRUST_PORTMAP is %q, want \"off\" or nothing", word)
+		return false, failure("crust_service_new", crust.CodeInvalid, "the environment variable %s is %q, want \"off\" or nothing", name, word)
 	}
-	return nil
 }
 
 // loadIdentity reads or makes an identity file with the errors of "identity_file"

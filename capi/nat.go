@@ -38,15 +38,23 @@ func fillFlow(out *natFlow, f *crust.NATFlow) {
 	out.mapping, out.filtering, out.ports = C.uint8_t(f.Mapping), C.uint8_t(f.Filtering), C.uint8_t(f.Ports)
 	out.step = C.int16_t(f.Step)
 	out.low, out.high = C.uint16_t(f.Low), C.uint16_t(f.High)
-	lines := ""
-	for _, at := range f.External {
-		line := at.String() + "\n"
-		if len(lines)+len(line) > len(out.external) {
+	lines := make([]string, len(f.External))
+	for i, at := range f.External {
+		lines[i] = at.String()
+	}
+	putLines(out.external[:], lines)
+}
+
+// putLines writes as many whole lines as there is room for into a field of fixed size.
+func putLines(field []C.char, lines []string) {
+	text := ""
+	for _, line := range lines {
+		if len(text)+len(line)+1 > len(field) {
 			break
 		}
-		lines += line
+		text += line + "\n"
 	}
-	putText(out.external[:], strings.TrimSuffix(lines, "\n"))
+	putText(field, strings.TrimSuffix(text, "\n"))
 }
 
 //export goCrustServiceNATServer
@@ -94,6 +102,37 @@ func goCrustServiceNATPort(h C.uint64_t, index C.uint32_t, out *C.crust_nat_port
 		rc = C.int32_t(count)
 	}
 	return rc
+}
+
+//export goCrustServiceLANPeer
+func goCrustServiceLANPeer(h C.uint64_t, index C.uint32_t, out *C.crust_lan_peer, why *C.char) (rc C.int32_t) {
+	defer guard(h, why, &rc)
+	count := 0
+	rc = withService("crust_service_lan_peer", h, why, func(s *crust.Service) error {
+		list := s.PeersOnLAN()
+		if count = len(list); int(index) < count {
+			fillLANPeer(out, &list[index], time.Now())
+		}
+		return nil
+	})
+	if rc == C.CRUST_OK {
+		rc = C.int32_t(count)
+	}
+	return rc
+}
+
+// lanPeer gives the type a name outside of cgo.
+type lanPeer = C.crust_lan_peer
+
+func fillLANPeer(out *lanPeer, p *crust.LANPeer, now time.Time) {
+	out.role = C.uint32_t(p.Role)
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(&out.peer)), len(p.Peer)), p.Peer[:])
+	out.heard_ms = C.uint64_t(max(now.Sub(p.Heard).Milliseconds(), 0))
+	lines := make([]string, len(p.Endpoints))
+	for i, ep := range p.Endpoints {
+		lines[i] = ep.String()
+	}
+	putLines(out.endpoints[:], lines)
 }
 
 // natPort gives the type a name outside of cgo.

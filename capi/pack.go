@@ -275,6 +275,9 @@ func fillRare(o *event, e *crust.Event, mem *region) {
 	if means := e.Means(); means != 0 {
 		o.count, o.tookUS = uint32(means), uint64(max(e.Lease().Microseconds(), 0))
 	}
+	if by := e.By(); by != 0 {
+		o.count = uint32(by)
+	}
 	if len(r.data) > 0 {
 		o.data = mem.put(r.data)
 	}

@@ -528,9 +528,20 @@ crust_result CRUST_CALL crust_service_nat_port(crust_service service, uint32_t i
     return r;
 }
 
+crust_result CRUST_CALL crust_service_lan_peer(crust_service service, uint32_t index, crust_lan_peer *io) {
+    crust_lan_peer peer;
+    crust_result r;
+    FORK_GUARD();
+    if (bad_struct(io, io ? io->struct_size : 0)) return fail(CRUST_ERR_ABI, __func__, "io->struct_size must be sizeof(crust_lan_peer)");
+    memset(&peer, 0, sizeof peer);
+    r = goCrustServiceLANPeer(service, index, &peer, last_error);
+    if (r >= 0 && io) give_struct(io, io->struct_size, &peer, sizeof peer);
+    return r;
+}
+
 /* ---- the environment ---- */
 
-const char *crust__portmap_variable(void) { return getenv("CRUST_PORTMAP"); }
+const char *crust__variable(const char *name) { return getenv(name); }
 
 /* ---- builds for tests only ---- */
 

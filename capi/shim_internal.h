@@ -33,8 +33,8 @@ crust_batch *crust__batch_new(size_t capacity);
 int64_t crust__batches_live(void);
 int64_t crust__batch_bytes_cached(void);
 
-/* The environment variable CRUST_PORTMAP as it is now, NULL when it is not set. */
-const char *crust__portmap_variable(void);
+/* An environment variable as it is now, NULL when it is not set. */
+const char *crust__variable(const char *name);
 
 /* Calls on_events, marking the thread as being inside a callback, and frees the batch. */
 void crust__deliver(crust_events_fn fn, void *user, crust_service service, crust_batch *batch);

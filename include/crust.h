@@ -175,6 +175,9 @@ typedef struct crust_batch  crust_batch;  /* opaque */
 
 #define CRUST_ROLE_NODE   0u
 #define CRUST_ROLE_CLIENT 1u
+#define CRUST_BEACON_ON     0u /* makes the service known on the networks of its machine, and hears others */
+#define CRUST_BEACON_OFF    1u /* sends nothing and hears nothing */
+#define CRUST_BEACON_LISTEN 2u /* hears others and sends nothing */
 #define CRUST_RELAY_SIGNAL 0u /* carries the letters by which two peers meet, and sends a peer single probes, to its
                                  own address, when it wants to know whether it can be reached; no more */
 #define CRUST_RELAY_OFF    1u /* does nothing for others */
@@ -207,6 +210,12 @@ enum {                                          /* what; zero or unset means */
     CRUST_OPT_CACHE                 = 15, /* str: path of the file in which peers are written down that the service has
                                              connected to, and which crust_bootstrap tries beside the contacts; made if
                                              missing, its directory is not; "default": the user's own; none */
+    CRUST_OPT_BEACON                = 16, /* u64: CRUST_BEACON_*, what is said on the networks that this machine is in, by
+                                             broadcast and multicast, so that peers there find each other; a service that
+                                             listens at loopback addresses alone says it on the loopback network alone;
+                                             CRUST_BEACON_ON. The environment variable CRUST_BEACON when it is "off" turns
+                                             it off */
+    CRUST_OPT_BEACON_PORT           = 17, /* u64, up to 65,535: the UDP port of that, the same for all peers; 5484 */
     CRUST_OPT_CONNECT_TIMEOUT_MS    = 20, /* u64; 60,000 */
     CRUST_OPT_BOOTSTRAP_TIMEOUT_MS  = 21, /* u64; 10,000 */
     CRUST_OPT_HANDSHAKE_TIMEOUT_MS  = 22, /* u64; 10,000 */
@@ -291,9 +300,16 @@ enum {
                                            when another router or means has taken over */
     CRUST_EVENT_PORT_UNMAPPED     = 21, /* endpoint, data, count as before; code, text: OK when it was not wanted any
                                            more, REPLACED when another endpoint is passed on instead */
-    CRUST_EVENT_CACHE_TROUBLE     = 22  /* code, text: the file of CRUST_OPT_CACHE is not what it should be, and what was
+    CRUST_EVENT_CACHE_TROUBLE     = 22, /* code, text: the file of CRUST_OPT_CACHE is not what it should be, and what was
                                            done: set aside and begun anew, mended, or a cache in memory only */
+    CRUST_EVENT_DISCOVERED        = 23, /* peer, endpoint: where it may be; role; count: CRUST_BY_*. Nothing is proved until
+                                           somebody connects, but that it holds its key. Again when endpoint or role have
+                                           become others */
+    CRUST_EVENT_FORGOTTEN         = 24  /* peer, count: CRUST_BY_*: it has said goodbye, or nothing was heard of it for
+                                           too long; a session with it is not touched */
 };
+#define CRUST_BY_BEACON 1u /* how a peer was discovered: its beacon was heard on a network of this machine */
+#define CRUST_BY_GOSSIP 2u /* connected peers have told of it */
 #define CRUST_MEANS_PCP          1u /* how a router was asked */
 #define CRUST_MEANS_UPNP_IGD2    2u
 #define CRUST_MEANS_UPNP_PINHOLE 3u /* to open its firewall for IPv6 */
@@ -578,6 +594,21 @@ typedef struct crust_nat_port {
  * than 8. */
 CRUST_API crust_result CRUST_CALL crust_service_nat_server(crust_service service, uint32_t index, crust_nat_server *io);
 CRUST_API crust_result CRUST_CALL crust_service_nat_port(crust_service service, uint32_t index, crust_nat_port *io);
+
+/* A peer whose beacon was heard on a network of this machine. */
+typedef struct crust_lan_peer {
+    uint32_t      struct_size;     /* sizeof(crust_lan_peer), set by the caller */
+    uint32_t      role;            /* CRUST_ROLE_* */
+    crust_peer_id peer;
+    uint64_t      heard_ms;        /* how long ago it was heard the last time */
+    char          endpoints[1024]; /* where it may be in those networks, one a line, the most useful first; at
+                                      least one, at most 16 */
+} crust_lan_peer;
+
+/* Returns how many there are, in the order of their ids, and describes the one of that
+ * index, from 0, as the functions above do. It asks nobody and returns at once. See
+ * CRUST_OPT_BEACON. */
+CRUST_API crust_result CRUST_CALL crust_service_lan_peer(crust_service service, uint32_t index, crust_lan_peer *io);
 
 #ifdef __cplusplus
 }

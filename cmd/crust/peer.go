@@ -18,6 +18,7 @@ type peerFlags struct {
 	livePort  uint16
 	rotation  time.Duration
 	noPortMap bool
+	noBeacon  bool
 	external  uint16
 	window    time.Duration
 	noResume  bool
@@ -73,6 +74,7 @@ its input open: tail -f /dev/null | crust peer --echo
 	flags.Uint16Var(&f.livePort, "live-port", 0, "`PORT` of TCP and UDP that listeners with port 0 try first, 5483 by convention; where it is taken they get a random one (default random ports)")
 	flags.DurationVar(&f.rotation, "port-rotation", 0, "move listeners with port 0 to a new random port every `TIME`, at least 1s; sessions stay (default never)")
 	flags.BoolVar(&f.noPortMap, "no-portmap", false, "ask no router to pass the ports of the listeners on; so does CRUST_PORTMAP=off in the environment")
+	flags.BoolVar(&f.noBeacon, "no-beacon", false, "say nothing to the networks that this machine is in, and hear nobody there; so does CRUST_BEACON=off in the environment")
 	flags.Uint16Var(&f.external, "external-port", 0, "`PORT` that routers must give, or none, to one listener over TCP and to one over UDP (default any port)")
 	flags.StringVar(&f.network, "network", "", "`NAME` of the network; peers of different names never connect (default the public network)")
 	flags.StringVar(&f.identity, "identity", "", "`FILE` that holds the secret key, created with mode 0600 if missing (default a fresh identity)")
@@ -182,12 +184,7 @@ func (f *peerFlags) check(cmd *cobra.Command, cfg *crust.Config) error {
 		}
 		cfg.PortRotation = f.rotation
 	}
-	if given("no-portmap") {
-		cfg.PortMap = crust.PortMapOn
-		if f.noPortMap {
-			cfg.PortMap = crust.PortMapOff
-		}
-	}
+	f.checkNear(given, cfg)
 	if given("external-port") {
 		cfg.ExternalPort = f.external
 	}
@@ -225,6 +222,22 @@ func (f *peerFlags) check(cmd *cobra.Command, cfg *crust.Config) error {
 		}
 	}
 	return nil
+}
+
+// checkNear sets what is said to routers and to neighbours.
+func (f *peerFlags) checkNear(given func(string) bool, cfg *crust.Config) {
+	if given("no-portmap") {
+		cfg.PortMap = crust.PortMapOn
+		if f.noPortMap {
+			cfg.PortMap = crust.PortMapOff
+		}
+	}
+	if given("no-beacon") {
+		cfg.Beacon = crust.BeaconOn
+		if f.noBeacon {
+			cfg.Beacon = crust.BeaconOff
+		}
+	}
 }
 
 // checkWays is check for --only and --stun.

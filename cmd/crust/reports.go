@@ -36,6 +36,17 @@ type (
 		header
 		Error string `json:"error"`
 	}
+	discoveredReport struct {
+		header
+		Peer     crust.PeerID   `json:"peer"`
+		Endpoint crust.Endpoint `json:"endpoint"`
+		By       string         `json:"by"`
+	}
+	forgottenReport struct {
+		header
+		Peer crust.PeerID `json:"peer"`
+		By   string       `json:"by"`
+	}
 	networkChangedReport struct {
 		header
 		Count uint64 `json:"count"`
@@ -195,6 +206,8 @@ func (*listenerStartedReport) name() string { return "listener_started" }
 func (*listenerFailedReport) name() string  { return "listener_failed" }
 func (*listenerStoppedReport) name() string { return "listener_stopped" }
 func (*cacheTroubleReport) name() string    { return "cache_trouble" }
+func (*discoveredReport) name() string      { return "discovered" }
+func (*forgottenReport) name() string       { return "forgotten" }
 func (*networkChangedReport) name() string  { return "network_changed" }
 func (*mappedReport) name() string          { return "mapped" }
 func (*unmappedReport) name() string        { return "unmapped" }
@@ -227,6 +240,12 @@ func (r *listenerStoppedReport) text() string {
 	return "no longer listening on " + r.Endpoint.String()
 }
 func (r *cacheTroubleReport) text() string { return "trouble with the cache: " + r.Error }
+func (r *discoveredReport) text() string {
+	return fmt.Sprintf("discovered %s at %s by %s", r.Peer.Short(), r.Endpoint, r.By)
+}
+func (r *forgottenReport) text() string {
+	return fmt.Sprintf("forgotten %s, which was discovered by %s", r.Peer.Short(), r.By)
+}
 func (r *networkChangedReport) text() string {
 	return fmt.Sprintf("the network has changed: %d addresses came or went", r.Count)
 }
@@ -340,6 +359,10 @@ func reportOf(e *crust.Event) report {
 		return &listenerStoppedReport{Endpoint: e.Endpoint()}
 	case crust.EventCacheTrouble:
 		return &cacheTroubleReport{Error: why(e)}
+	case crust.EventDiscovered:
+		return &discoveredReport{Peer: e.Peer, Endpoint: e.Endpoint(), By: e.By().String()}
+	case crust.EventForgotten:
+		return &forgottenReport{Peer: e.Peer, By: e.By().String()}
 	case crust.EventNetworkChanged:
 		return &networkChangedReport{Count: e.Count()}
 	case crust.EventPortMapped:

@@ -225,6 +225,7 @@ static void nat_structs(void) {
 static void nat_lists(void) {
     crust_nat_server server;
     crust_nat_port   port;
+    crust_lan_peer   peer;
     crust_config    *config = NULL;
     crust_service    s = 0;
     int              i;
@@ -253,6 +254,13 @@ static void nat_lists(void) {
     CHECK(port.struct_size == sizeof port && port.internal[0] == 0 && port.text[255] == 0 && port.code == 0);
     port.struct_size = UINT32_MAX;
     CHECK_CODE(CRUST_ERR_ABI, crust_service_nat_port(s, 0, &port));
+    memset(&peer, 0xAA, sizeof peer);
+    peer.struct_size = sizeof peer;
+    CHECK_CODE(0, crust_service_lan_peer(s, 0, &peer)); /* the beacon is off in tests */
+    CHECK(peer.struct_size == sizeof peer && peer.role == 0 && peer.endpoints[0] == 0 && peer.endpoints[1023] == 0);
+    CHECK_CODE(0, crust_service_lan_peer(s, UINT32_MAX, NULL));
+    peer.struct_size = 7;
+    CHECK_CODE(CRUST_ERR_ABI, crust_service_lan_peer(s, 0, &peer));
     CHECK_CODE(CRUST_OK, crust_service_free(s));
 }
 

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import crust
 
 os.environ.setdefault("CRUST_PORTMAP", "off")  # no test asks the router of this machine
+os.environ.setdefault("CRUST_BEACON", "off")  # nor broadcasts
 
 TESTS = Path(__file__).resolve().parent
 SOURCE = TESTS.parent / "src"

@@ -27,6 +27,7 @@ STRUCTS: dict[str, Any] = {
     "crust_nat_flow": _ffi.NatFlowStruct,
     "crust_nat_server": _ffi.NatServerStruct,
     "crust_nat_port": _ffi.NatPortStruct,
+    "crust_lan_peer": _ffi.LanPeerStruct,
 }
 
 
@@ -141,6 +142,7 @@ class Numbers(TestCase):
             "RELAY",
             "NO_PORT_MAP",
             "CACHE",
+            "BEACON",
         ):
             ours[name] = getattr(_types, f"_{name}")
         self.assertEqual(ours, declared)
@@ -151,7 +153,9 @@ class Numbers(TestCase):
             ("CRUST_ROLE_", crust.Role),
             ("CRUST_HOW_", crust.How),
             ("CRUST_MEANS_", crust.Means),
+            ("CRUST_BY_", crust.By),
             ("CRUST_RELAY_", crust.Relay),
+            ("CRUST_BEACON_", crust.Beacon),
         ):
             declared = {
                 name: int(value) for name, value in re.findall(rf"#define {prefix}(\w+)\s+(\d+)u", text)

@@ -19,6 +19,7 @@ from support import (
     new_service,
     pair,
     receive,
+    run_python,
     wait_for,
     wait_until,
 )
@@ -260,6 +261,41 @@ class Cache(TestCase):
                 trouble = wait_for(one, crust.CacheTrouble)
                 self.assertIn("it is a directory; going on in memory only", trouble.text)
                 self.assertEqual(trouble.name, "io")
+
+
+class Lan(TestCase):
+    def test_two_on_one_machine(self) -> None:
+        code = """
+import socket, sys
+import crust
+from support import LOOPBACK, wait_for
+
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+    free.bind(("0.0.0.0", 0))
+    port = free.getsockname()[1]
+options = dict(network_name="lan of test_service", listen=[LOOPBACK], beacon_port=port)
+with crust.Service(**options, role=crust.Role.CLIENT) as one:
+    with crust.Service(**options) as other, crust.Service(**options, beacon=crust.Beacon.OFF):
+        found = wait_for(one, crust.Discovered)
+        assert (found.peer, found.role, found.by) == (other.id, crust.Role.NODE, crust.By.BEACON), found
+        assert found.endpoint == other.listeners()[0], found
+        back = wait_for(other, crust.Discovered)
+        assert (back.peer, back.role) == (one.id, crust.Role.CLIENT), back
+        (peer,) = one.peers_on_lan()
+        assert (peer.peer, peer.role, peer.endpoints) == (other.id, crust.Role.NODE, (found.endpoint,)), peer
+        assert 0 <= peer.heard < 60, peer
+    gone = wait_for(one, crust.Forgotten)
+    assert (gone.peer, gone.by) == (found.peer, crust.By.BEACON), gone
+    assert one.peers_on_lan() == []
+"""
+        done = run_python(code, environment={"CRUST_BEACON": ""})
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+
+    def test_off(self) -> None:
+        with new_service(new_network()) as one:
+            self.assertEqual(one.peers_on_lan(), [])
+        with self.fails(crust.Invalid):
+            crust.Service(beacon=3, listen=[LOOPBACK])  # type: ignore[arg-type]
 
 
 class Listening(TestCase):

@@ -21,6 +21,8 @@ EVENTS: list[crust.Event] = [
     crust.NetworkChanged(2),
     crust.PortMapped("tcp://203.0.113.5:1", "tcp://10.0.0.2:1", crust.Means.PCP, 3600.0, 0, ""),
     crust.CacheTrouble(-20, "why"),
+    crust.Discovered(PEER, "tcp://10.0.0.2:1", crust.Role.NODE, crust.By.BEACON),
+    crust.Forgotten(PEER, crust.By.GOSSIP),
     crust.PortUnmapped("tcp://203.0.113.5:1", "tcp://10.0.0.2:1", crust.Means.PCP, 0, ""),
     crust.ListenerFailed("tcp://127.0.0.1:1", crust.Code.ADDRESS_IN_USE, "why"),
     crust.ConnectionInfo(7, b"info"),

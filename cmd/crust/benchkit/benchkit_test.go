@@ -23,8 +23,10 @@ import (
 const workerVariable = "BENCHKIT_TEST_WORKER"
 
 func TestMain(m *testing.M) {
-	if err := os.Setenv("CRUST_PORTMAP", "off"); err != nil { // of those that it starts, too
-		panic(err)
+	for _, name := range []string{"CRUST_PORTMAP", "CRUST_BEACON"} { // of those that it starts, too
+		if err := os.Setenv(name, "off"); err != nil {
+			panic(err)
+		}
 	}
 	if os.Getenv(workerVariable) == "" {
 		os.Exit(m.Run())

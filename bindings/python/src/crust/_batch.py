@@ -29,7 +29,9 @@ from ._events import (
     ConnectionInfo,
     Datagram,
     Delivered,
+    Discovered,
     Event,
+    Forgotten,
     ListenerFailed,
     ListenerStarted,
     ListenerStopped,
@@ -46,7 +48,7 @@ from ._events import (
     Unknown,
     Writable,
 )
-from ._types import How, Means, PeerId, Role
+from ._types import By, How, Means, PeerId, Role
 
 Data = TypeVar("Data", bytes, memoryview)
 
@@ -288,6 +290,10 @@ class Reader:
             return Resumed(peer, endpoint, How(how))
         if kind == _ffi.EVENT_DELIVERED:
             return Delivered(peer, token, code, text)
+        if kind == _ffi.EVENT_DISCOVERED:
+            return Discovered(peer, endpoint, Role(role), By(count))
+        if kind == _ffi.EVENT_FORGOTTEN:
+            return Forgotten(peer, By(count))
         return None
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Optional, Union
 
 from ._errors import CrustError, code_name, error
-from ._types import How, Means, PeerId, Role
+from ._types import By, How, Means, PeerId, Role
 
 # Longer data is shown by its length in a repr.
 _SHOWN = 64
@@ -372,6 +372,44 @@ class CacheTrouble(_Coded):
 
     code: int
     text: str
+
+
+@dataclass(frozen=True)
+class Discovered(Event):
+    """There is a peer. Nothing is proved of it until somebody connects, but that it holds its key.
+
+    It comes once for each `by`, and again when `endpoint` or `role` have become others.
+
+    Attributes:
+        peer: who.
+        endpoint: where it may be.
+        role: what it is to the network.
+        by: how it was discovered.
+    """
+
+    __slots__ = ("peer", "endpoint", "role", "by")
+
+    peer: PeerId
+    endpoint: str
+    role: Role
+    by: By
+
+
+@dataclass(frozen=True)
+class Forgotten(Event):
+    """A discovered peer has said goodbye, or nothing was heard of it for too long.
+
+    A session with it is not touched.
+
+    Attributes:
+        peer: who.
+        by: how it had been discovered.
+    """
+
+    __slots__ = ("peer", "by")
+
+    peer: PeerId
+    by: By
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,8 @@ EVENT_NETWORK_CHANGED = 19
 EVENT_PORT_MAPPED = 20
 EVENT_PORT_UNMAPPED = 21
 EVENT_CACHE_TROUBLE = 22
+EVENT_DISCOVERED = 23
+EVENT_FORGOTTEN = 24
 
 
 class PeerIdStruct(ctypes.Structure):
@@ -236,6 +238,18 @@ class NatPortStruct(ctypes.Structure):
     )
 
 
+class LanPeerStruct(ctypes.Structure):
+    """crust_lan_peer."""
+
+    _fields_ = (
+        ("struct_size", c_uint32),
+        ("role", c_uint32),
+        ("peer", PeerIdStruct),
+        ("heard_ms", c_uint64),
+        ("endpoints", c_char * 1024),
+    )
+
+
 BOUND: list[str] = []
 """The names of the functions bound below, in order."""
 
@@ -326,6 +340,7 @@ crust_service_nat_server = _bind(
     "crust_service_nat_server", c_int32, _service, c_uint32, POINTER(NatServerStruct)
 )
 crust_service_nat_port = _bind("crust_service_nat_port", c_int32, _service, c_uint32, POINTER(NatPortStruct))
+crust_service_lan_peer = _bind("crust_service_lan_peer", c_int32, _service, c_uint32, POINTER(LanPeerStruct))
 
 
 def text(value: bytes | None) -> str:

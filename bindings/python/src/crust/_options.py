@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Optional, TypedDict, Union
 
-from ._types import Cipher, Relay, Role
+from ._types import Beacon, Cipher, Relay, Role
 
 
 class Options(TypedDict, total=False):
@@ -24,6 +24,8 @@ class Options(TypedDict, total=False):
     network_watch: bool
     port_map: bool
     external_port: int
+    beacon: Beacon
+    beacon_port: int
     relay: Relay
     stun: Sequence[str]
     contacts: Sequence[str]

@@ -24,7 +24,18 @@ from ._events import AlreadyConnected, Bootstrapped, Connected, Event, Stopped
 from ._inbox import Call, Inbox, deadline_of
 from ._nat import Nat, mapped_port, nat, nat_server
 from ._sending import Sending
-from ._types import Buffer, Config, PeerId, PeerInfo, Stats, apply_config, peer_info, stats
+from ._types import (
+    Buffer,
+    Config,
+    LanPeer,
+    PeerId,
+    PeerInfo,
+    Stats,
+    apply_config,
+    lan_peer,
+    peer_info,
+    stats,
+)
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -508,17 +519,25 @@ class Service(Sending):
         udp, tcp = (_ffi.NatFlowStruct(struct_size=ctypes.sizeof(_ffi.NatFlowStruct)) for _ in range(2))
         code = _ffi.crust_service_nat(self._handle, ctypes.byref(raw), ctypes.byref(udp), ctypes.byref(tcp))
         self._check(code, "nat")
-        servers = self._list(_ffi.crust_service_nat_server, _ffi.NatServerStruct)
-        mapped = self._list(_ffi.crust_service_nat_port, _ffi.NatPortStruct)
+        servers = self._list(_ffi.crust_service_nat_server, _ffi.NatServerStruct, "nat")
+        mapped = self._list(_ffi.crust_service_nat_port, _ffi.NatPortStruct, "nat")
         return nat(raw, udp, tcp, [nat_server(s) for s in servers], [mapped_port(m) for m in mapped])
 
-    def _list(self, call: Callable[..., int], kind: type[Any]) -> list[Any]:
+    def peers_on_lan(self) -> list[LanPeer]:
+        """Return the peers whose beacons were heard on the networks of this machine, by their ids.
+
+        It asks nobody and returns at once. See `Config.beacon`.
+        """
+        found = self._list(_ffi.crust_service_lan_peer, _ffi.LanPeerStruct, "peers on LAN")
+        return [lan_peer(raw) for raw in found]
+
+    def _list(self, call: Callable[..., int], kind: type[Any], what: str) -> list[Any]:
         """Return what a function of the library gives one by one."""
         found: list[Any] = []
         while True:
             raw = kind(struct_size=ctypes.sizeof(kind))
             count = call(self._handle, len(found), ctypes.byref(raw))
-            self._check(count, "nat")
+            self._check(count, what)
             if len(found) >= count:
                 return found
             found.append(raw)

@@ -95,6 +95,20 @@ class Means(NamedNumber):
         return cls.UNKNOWN
 
 
+class By(NamedNumber):
+    """How a peer was discovered."""
+
+    UNKNOWN = 0
+    BEACON = 1
+    """Its beacon was heard on a network of this machine."""
+    GOSSIP = 2
+    """Connected peers have told of it."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> By:
+        return cls.UNKNOWN
+
+
 class Cipher(NamedNumber):
     """Which record ciphers a service offers."""
 
@@ -102,6 +116,17 @@ class Cipher(NamedNumber):
     """AES-256-GCM when both sides have AES hardware, ChaCha20-Poly1305 otherwise."""
     CHACHA20_POLY1305 = 1
     """Always ChaCha20-Poly1305."""
+
+
+class Beacon(NamedNumber):
+    """What a service does on the networks that its machine is in, so that peers there find each other."""
+
+    ON = 0
+    """Say hello, answer those who ask, and hear others."""
+    OFF = 1
+    """Send nothing and hear nothing."""
+    LISTEN = 2
+    """Hear others and send nothing."""
 
 
 class Relay(NamedNumber):
@@ -145,6 +170,12 @@ class Config:
             variable CRUST_PORTMAP, when it is "off", says no whatever this says.
         external_port: the port that routers must give, or none: to one TCP listener and to one UDP
             listener, those started first or their successors by `port_rotation`; 0 is any port.
+        beacon: whether the service makes itself known on the networks that its machine is in, by
+            broadcast and multicast, and hears who else is there: see `Discovered` and
+            `Service.peers_on_lan`. One that listens at loopback addresses alone does so on the
+            loopback network alone. It connects to nobody by itself. The environment variable
+            CRUST_BEACON, when it is "off", turns it off whatever this says.
+        beacon_port: the UDP port of that, the same for all peers; 5484.
         relay: what is done for peers that cannot reach each other.
         stun: servers to ask as well what they see of the UDP socket, ``HOST:PORT``, or ``HOST``
             for port 3478, with an IP address or a name; at most 8. They are asked in clear.
@@ -190,6 +221,8 @@ class Config:
     network_watch: bool = True
     port_map: bool = True
     external_port: int = 0
+    beacon: Beacon = Beacon.ON
+    beacon_port: int = 0
     relay: Relay = Relay.SIGNAL
     stun: Sequence[str] = ()
     contacts: Sequence[str] = ()
@@ -238,6 +271,7 @@ _DURATIONS = {
 _NUMBERS = {
     "live_port": 9,
     "external_port": 14,
+    "beacon_port": 17,
     "send_queue": 40,
     "event_queue": 41,
     "max_peers": 42,
@@ -249,7 +283,7 @@ _NUMBERS = {
 }
 _NETWORK_NAME, _IDENTITY_FILE, _IDENTITY_SEED, _APP_ID = 1, 2, 3, 4
 _ROLE, _NO_LISTEN, _NO_ACCEPT, _CIPHER, _NO_RESUME, _NO_NETWORK_WATCH = 5, 6, 7, 8, 10, 11
-_RELAY, _NO_PORT_MAP, _CACHE = 12, 13, 15
+_RELAY, _NO_PORT_MAP, _CACHE, _BEACON = 12, 13, 15, 16
 _U64_MAX = (1 << 64) - 1
 
 
@@ -326,6 +360,8 @@ def apply_config(handle: ctypes.c_void_p, config: Config) -> None:
             _ffi.check(_ffi.crust_config_set_u64(handle, option, 1))
     if config.relay:
         _ffi.check(_ffi.crust_config_set_u64(handle, _RELAY, _number(config.relay, "relay")))
+    if config.beacon:
+        _ffi.check(_ffi.crust_config_set_u64(handle, _BEACON, _number(config.beacon, "beacon")))
     if config.cipher:
         _ffi.check(_ffi.crust_config_set_u64(handle, _CIPHER, _number(config.cipher, "cipher")))
     _apply_endpoints(handle, config)
@@ -381,6 +417,34 @@ class PeerInfo:
     unacked_bytes: int
     suspended: bool
     resumed: int
+
+
+@dataclass(frozen=True)
+class LanPeer:
+    """A peer whose beacon was heard on a network of this machine: see `Service.peers_on_lan`.
+
+    Attributes:
+        peer: who.
+        role: what it is to the network.
+        endpoints: where it may be, in the networks of this machine, the most useful first: at least
+            one, at most 16. That it is there is not proved until somebody connects.
+        heard: seconds since it was heard the last time.
+    """
+
+    peer: PeerId
+    role: Role
+    endpoints: tuple[str, ...]
+    heard: float
+
+
+def lan_peer(raw: _ffi.LanPeerStruct) -> LanPeer:
+    """Convert a crust_lan_peer."""
+    return LanPeer(
+        peer=PeerId(bytes(raw.peer.bytes)),
+        role=Role(raw.role),
+        endpoints=tuple(_ffi.text(raw.endpoints).splitlines()),
+        heard=raw.heard_ms / 1e3,
+    )
 
 
 def peer_info(raw: _ffi.PeerInfoStruct) -> PeerInfo:

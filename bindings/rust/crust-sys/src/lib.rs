@@ -163,6 +163,13 @@ pub struct crust_batch {
     _marker: PhantomData<(*mut u8, PhantomPinned)>,
 }
 
+/// Makes the service known on the networks of its machine, and hears others.
+pub const CRUST_BEACON_ON: u32 = 0;
+/// Sends nothing and hears nothing.
+pub const CRUST_BEACON_OFF: u32 = 1;
+/// Hears others and sends nothing.
+pub const CRUST_BEACON_LISTEN: u32 = 2;
+
 /// A full member of the network.
 pub const CRUST_ROLE_NODE: u32 = 0;
 /// A user of the network.
@@ -207,6 +214,10 @@ pub const CRUST_OPT_NO_PORT_MAP: crust_option = 13;
 pub const CRUST_OPT_EXTERNAL_PORT: crust_option = 14;
 /// str: path of the file of peers to bootstrap from, or "default"; none.
 pub const CRUST_OPT_CACHE: crust_option = 15;
+/// u64: `CRUST_BEACON_*`, what is said on the networks that this machine is in.
+pub const CRUST_OPT_BEACON: crust_option = 16;
+/// u64, up to 65,535: the UDP port of that; 5484.
+pub const CRUST_OPT_BEACON_PORT: crust_option = 17;
 /// u64; 60,000.
 pub const CRUST_OPT_CONNECT_TIMEOUT_MS: crust_option = 20;
 /// u64; 10,000.
@@ -294,6 +305,15 @@ pub const CRUST_EVENT_PORT_MAPPED: crust_event_type = 20;
 pub const CRUST_EVENT_PORT_UNMAPPED: crust_event_type = 21;
 /// code, text: the file of [`CRUST_OPT_CACHE`] is not what it should be, and what was done.
 pub const CRUST_EVENT_CACHE_TROUBLE: crust_event_type = 22;
+/// peer, endpoint, role, count = `CRUST_BY_*`: there is a peer.
+pub const CRUST_EVENT_DISCOVERED: crust_event_type = 23;
+/// peer, count as before: it has said goodbye, or was not heard of for too long.
+pub const CRUST_EVENT_FORGOTTEN: crust_event_type = 24;
+
+/// How a peer was discovered: its beacon was heard on a network of this machine.
+pub const CRUST_BY_BEACON: u32 = 1;
+/// Connected peers have told of it.
+pub const CRUST_BY_GOSSIP: u32 = 2;
 
 /// How a router was asked: PCP.
 pub const CRUST_MEANS_PCP: u32 = 1;
@@ -621,6 +641,22 @@ pub struct crust_nat_port {
     pub text: [c_char; 256],
 }
 
+/// A peer whose beacon was heard on a network of this machine. Grows at the end.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct crust_lan_peer {
+    /// `size_of::<crust_lan_peer>()`, set by the caller.
+    pub struct_size: u32,
+    /// `CRUST_ROLE_*`.
+    pub role: u32,
+    /// Who.
+    pub peer: crust_peer_id,
+    /// How long ago it was heard the last time.
+    pub heard_ms: u64,
+    /// Where it may be, one a line, the most useful first, NUL-terminated.
+    pub endpoints: [c_char; 1024],
+}
+
 // ---- functions: documented in crust.h ---------------------------------------
 
 #[allow(missing_docs)] // the header documents each; a second wording would drift
@@ -808,5 +844,10 @@ unsafe extern "C" {
         service: crust_service,
         index: u32,
         io: *mut crust_nat_port,
+    ) -> crust_result;
+    pub fn crust_service_lan_peer(
+        service: crust_service,
+        index: u32,
+        io: *mut crust_lan_peer,
     ) -> crust_result;
 }

@@ -31,6 +31,7 @@ fn linked() -> Vec<(&'static str, usize)> {
         crust_service_network_changed crust_service_connect_peer
         crust_peers crust_peer crust_service_stats crust_service_nat
         crust_service_nat_server crust_service_nat_port crust_config_add_stun
+        crust_service_lan_peer
     }
     .to_vec()
 }

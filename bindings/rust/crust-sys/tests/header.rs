@@ -144,6 +144,7 @@ fn all_layouts() -> Vec<(String, i64)> {
             struct_size, code, twice, reserved, expires_ms, internal, external, gateway, means,
             text,
         }
+        crust_lan_peer { struct_size, role, peer, heard_ms, endpoints }
         crust_nat_flow {
             struct_size, confidence, none, nearby, twice, blocked, hairpin, mapping, filtering,
             ports, reserved, step, low, high, external,

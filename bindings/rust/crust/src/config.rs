@@ -20,6 +20,21 @@ pub enum Role {
     Client,
 }
 
+/// What a service does on the networks that its machine is in, so that peers there
+/// find each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Beacon {
+    /// Says hello, answers those who ask, and hears others. A service that listens at
+    /// loopback addresses alone does so on the loopback network alone.
+    #[default]
+    On,
+    /// Sends nothing and hears nothing.
+    Off,
+    /// Hears others and sends nothing.
+    Listen,
+}
+
 /// What a service does for peers that cannot reach each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -183,6 +198,25 @@ impl Config {
     /// port. Default: any port, that of the listener where it is free.
     pub fn external_port(self, port: u16) -> Self {
         self.number(sys::CRUST_OPT_EXTERNAL_PORT, u64::from(port))
+    }
+
+    /// Whether the service makes itself known on the networks that its machine is in, by
+    /// broadcast and multicast, and hears who else is there: see
+    /// [`Event::Discovered`](crate::Event::Discovered) and
+    /// [`peers_on_lan`](crate::Handle::peers_on_lan). It connects to nobody by itself.
+    /// Default: [`Beacon::On`], unless the environment variable `CRUST_BEACON` is `off`.
+    pub fn beacon(self, beacon: Beacon) -> Self {
+        let beacon = match beacon {
+            Beacon::On => sys::CRUST_BEACON_ON,
+            Beacon::Off => sys::CRUST_BEACON_OFF,
+            Beacon::Listen => sys::CRUST_BEACON_LISTEN,
+        };
+        self.number(sys::CRUST_OPT_BEACON, u64::from(beacon))
+    }
+
+    /// The UDP port of [`beacon`](Self::beacon), the same for all peers. Default: 5484.
+    pub fn beacon_port(self, port: u16) -> Self {
+        self.number(sys::CRUST_OPT_BEACON_PORT, u64::from(port))
     }
 
     /// The file in which peers are written down that the service has connected to

@@ -75,6 +75,28 @@ impl Means {
     }
 }
 
+/// How a peer was discovered. More may be added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum By {
+    /// Its beacon was heard on a network of this machine.
+    Beacon,
+    /// Connected peers have told of it.
+    Gossip,
+    /// A way newer than this crate.
+    Unknown,
+}
+
+impl By {
+    fn from_raw(by: u32) -> Self {
+        match by {
+            sys::CRUST_BY_BEACON => By::Beacon,
+            sys::CRUST_BY_GOSSIP => By::Gossip,
+            _ => By::Unknown,
+        }
+    }
+}
+
 /// Something that happened. Events of one peer come in order: connected,
 /// messages, lost, and suspended and resumed in between when its link breaks; a
 /// datagram may overtake messages and be overtaken. More may be added.
@@ -297,6 +319,29 @@ pub enum Event {
         /// Why, and what was done.
         error: Error,
     },
+    /// There is a peer. Nothing is proved of it until somebody connects, but that it
+    /// holds its key. It comes once for each `by`, and again when `endpoint` or `role`
+    /// have become others.
+    #[non_exhaustive]
+    Discovered {
+        /// Who.
+        peer: PeerId,
+        /// Where it may be.
+        endpoint: String,
+        /// What it is to the network.
+        role: Role,
+        /// How it was discovered.
+        by: By,
+    },
+    /// A discovered peer has said goodbye, or nothing was heard of it for too long. A
+    /// session with it is not touched.
+    #[non_exhaustive]
+    Forgotten {
+        /// Who.
+        peer: PeerId,
+        /// How it had been discovered.
+        by: By,
+    },
     /// An event newer than this crate, to be ignored.
     #[non_exhaustive]
     Unknown {
@@ -319,6 +364,8 @@ impl Event {
             | Event::Suspended { peer, .. }
             | Event::Resumed { peer, .. }
             | Event::Delivered { peer, .. }
+            | Event::Discovered { peer, .. }
+            | Event::Forgotten { peer, .. }
             | Event::Datagram { peer, .. } => Some(*peer),
             Event::ConnectFailed { peer, .. } => *peer,
             _ => None,
@@ -468,6 +515,16 @@ impl Event {
                 error: (raw.code != sys::CRUST_OK).then(error),
             },
             sys::CRUST_EVENT_CACHE_TROUBLE => Event::CacheTrouble { error: error() },
+            sys::CRUST_EVENT_DISCOVERED => Event::Discovered {
+                peer: someone(),
+                endpoint: endpoint(),
+                role: Role::from_raw(raw.role),
+                by: By::from_raw(raw.count),
+            },
+            sys::CRUST_EVENT_FORGOTTEN => Event::Forgotten {
+                peer: someone(),
+                by: By::from_raw(raw.count),
+            },
             sys::CRUST_EVENT_PORT_UNMAPPED => Event::PortUnmapped {
                 endpoint: endpoint(),
                 internal: String::from_utf8_lossy(&data()).into_owned(),
@@ -733,7 +790,7 @@ mod tests {
             // SAFETY: all pointers are NULL.
             let event = unsafe { Event::from_raw(&raw(number), None) };
             let unknown = matches!(event, Event::Unknown { number: n } if n == number);
-            let known = matches!(number, 1..=22);
+            let known = matches!(number, 1..=24);
             assert_eq!(unknown, !known, "{event:?}");
         }
     }

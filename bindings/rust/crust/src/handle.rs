@@ -8,7 +8,7 @@ use crust_sys as sys;
 
 use crate::config::c_string;
 use crate::error::{Error, Result, check};
-use crate::info::{PeerInfo, Stats};
+use crate::info::{LanPeer, PeerInfo, Stats};
 use crate::nat::{MappedPort, Nat, NatFlow, NatServer};
 use crate::peer_id::PeerId;
 
@@ -464,6 +464,23 @@ impl Handle {
             mapped.push(MappedPort::from_raw(&raw));
         }
         Ok(Nat::from_raw(&raw, &udp, &tcp, servers, mapped))
+    }
+
+    /// The peers whose beacons were heard on the networks of this machine, in the order
+    /// of their ids, at once: it asks nobody. See [`Config::beacon`](crate::Config::beacon).
+    pub fn peers_on_lan(&self) -> Result<Vec<LanPeer>> {
+        let mut peers = Vec::new();
+        loop {
+            let mut raw = LanPeer::empty();
+            let index = peers.len() as u32;
+            // SAFETY: a struct that says its own size.
+            let count =
+                check(unsafe { sys::crust_service_lan_peer(self.service, index, &mut raw) })?;
+            if index as i32 >= count {
+                return Ok(peers);
+            }
+            peers.push(LanPeer::from_raw(&raw));
+        }
     }
 
     /// Makes the call that waits for events now, or else the next one, come back

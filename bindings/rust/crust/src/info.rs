@@ -107,6 +107,43 @@ impl PeerInfo {
     }
 }
 
+/// A peer whose beacon was heard on a network of this machine, as
+/// [`peers_on_lan`](crate::Handle::peers_on_lan) tells of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LanPeer {
+    /// Who.
+    pub peer: PeerId,
+    /// What it is to the network.
+    pub role: Role,
+    /// Where it may be, in the networks of this machine, the most useful first: at least
+    /// one, at most 16. That it is there is not proved until somebody connects.
+    pub endpoints: Vec<String>,
+    /// How long ago it was heard the last time.
+    pub heard: Duration,
+}
+
+impl LanPeer {
+    pub(crate) fn empty() -> sys::crust_lan_peer {
+        sys::crust_lan_peer {
+            struct_size: size_of::<sys::crust_lan_peer>() as u32,
+            role: 0,
+            peer: sys::crust_peer_id::default(),
+            heard_ms: 0,
+            endpoints: [0; 1024],
+        }
+    }
+
+    pub(crate) fn from_raw(raw: &sys::crust_lan_peer) -> Self {
+        Self {
+            peer: PeerId::from_raw(raw.peer),
+            role: Role::from_raw(raw.role as u8),
+            endpoints: text_of(&raw.endpoints).lines().map(str::to_owned).collect(),
+            heard: Duration::from_millis(raw.heard_ms),
+        }
+    }
+}
+
 /// The text in a field of fixed size: up to the NUL.
 pub(crate) fn text_of(field: &[c_char]) -> String {
     let bytes: Vec<u8> = field
@@ -215,6 +252,27 @@ mod tests {
         assert_eq!(PeerInfo::from_raw(&raw).endpoint, "tcp://[::1]:1");
         raw.endpoint = [b'x' as c_char; 64];
         assert_eq!(PeerInfo::from_raw(&raw).endpoint, "x".repeat(64));
+    }
+
+    #[test]
+    fn a_peer_on_the_lan_says_what_its_struct_says() {
+        let mut raw = LanPeer::empty();
+        raw.peer.bytes = [7; 32];
+        (raw.role, raw.heard_ms) = (sys::CRUST_ROLE_CLIENT, 1500);
+        for (to, from) in raw
+            .endpoints
+            .iter_mut()
+            .zip(b"tcp://10.0.0.2:1\nutp://10.0.0.2:2\0rest")
+        {
+            *to = *from as c_char;
+        }
+        let peer = LanPeer::from_raw(&raw);
+        assert_eq!(
+            (peer.peer, peer.role),
+            (PeerId::from_raw(raw.peer), Role::Client)
+        );
+        assert_eq!(peer.endpoints, ["tcp://10.0.0.2:1", "utp://10.0.0.2:2"]);
+        assert_eq!(peer.heard, Duration::from_millis(1500));
     }
 
     #[test]

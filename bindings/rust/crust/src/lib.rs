@@ -72,11 +72,11 @@ mod service;
 #[cfg(feature = "stream")]
 mod stream;
 
-pub use config::{Config, Relay, Role};
+pub use config::{Beacon, Config, Relay, Role};
 pub use error::{Error, ErrorKind, Result};
-pub use event::{Batch, Event, How, Means, Message, Payload};
+pub use event::{Batch, By, Event, How, Means, Message, Payload};
 pub use handle::{Handle, Outgoing, Sent};
-pub use info::{Cipher, PeerInfo, Stats};
+pub use info::{Cipher, LanPeer, PeerInfo, Stats};
 pub use nat::{Confidence, MappedPort, Nat, NatDepends, NatFlow, NatPorts, NatServer};
 pub use peer_id::{PeerId, Seed};
 pub use service::{Events, Service};
