@@ -164,7 +164,8 @@ command_docs() {
 main() {
     local command=${1:-help}
     [ $# = 0 ] || shift
-    export CRUST_PORTMAP=off # nothing that runs here asks the router of this machine
+    # Nothing that runs here asks the router of this machine, or broadcasts.
+    export CRUST_PORTMAP=off CRUST_BEACON=off
     case $command in
     demo | lib | bench | docs | clean) "command_$command" "$@" ;;
     test | check | coverage)

@@ -5,11 +5,13 @@ import (
 	"testing"
 )
 
-// TestMain has no router asked for ports: the services of these tests are on this
-// machine's own network.
+// TestMain has no router asked for ports, and nothing broadcast: the services of these
+// tests are on this machine's own network.
 func TestMain(m *testing.M) {
-	if err := os.Setenv("CRUST_PORTMAP", "off"); err != nil {
-		panic(err)
+	for _, name := range []string{"CRUST_PORTMAP", "CRUST_BEACON"} {
+		if err := os.Setenv(name, "off"); err != nil {
+			panic(err)
+		}
 	}
 	os.Exit(m.Run())
 }

@@ -70,7 +70,7 @@ func doctor(t *testing.T, crust string, l *Lab, k Kind) told {
 		arguments = append(arguments, "tcp://"+netip.AddrPortFrom(address, at.Port()).String())
 	}
 	command := exec.Command(crust, arguments...)
-	command.Env = append(os.Environ(), "CRUST_PORTMAP=off")
+	command.Env = append(os.Environ(), "CRUST_PORTMAP=off", "CRUST_BEACON=off")
 	var out, problems bytes.Buffer
 	command.Stdout, command.Stderr = &out, &problems
 	if err := l.A.Run(command); err != nil {

@@ -24,6 +24,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv("CRUST_NATLAB_PEER") == "" {
 		os.Setenv("CRUST_NATLAB_PEER", "1") // of those that it starts
 		os.Setenv("CRUST_PORTMAP", "off")   // unless one is told to map
+		os.Setenv("CRUST_BEACON", "off")
 		os.Exit(m.Run())
 	}
 	if err := runPeer(os.Args[3:]); err != nil {

@@ -20,8 +20,10 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 		defer os.RemoveAll(tools)
-		if err := os.Setenv("CRUST_PORTMAP", "off"); err != nil { // but where a test is in its laboratory
-			panic(err)
+		for _, name := range []string{"CRUST_PORTMAP", "CRUST_BEACON"} { // but where a test is in its laboratory
+			if err := os.Setenv(name, "off"); err != nil {
+				panic(err)
+			}
 		}
 		return m.Run()
 	}))

@@ -25,8 +25,10 @@ import (
 var whole = flag.Bool("whole", false, "transfer 1 GiB over 200 cuts, 6 switches and 10 changes of address instead of 128 MiB, 40, 2 and 4")
 
 func TestMain(m *testing.M) {
-	if err := os.Setenv("CRUST_PORTMAP", "off"); err != nil { // of those that it starts, too
-		panic(err)
+	for _, name := range []string{"CRUST_PORTMAP", "CRUST_BEACON"} { // of those that it starts, too
+		if err := os.Setenv(name, "off"); err != nil {
+			panic(err)
+		}
 	}
 	if runProgram() {
 		return

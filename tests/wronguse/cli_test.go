@@ -33,8 +33,10 @@ var binary = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
-	if err := os.Setenv("CRUST_PORTMAP", "off"); err != nil { // of those that it starts, too
-		panic(err)
+	for _, name := range []string{"CRUST_PORTMAP", "CRUST_BEACON"} { // of those that it starts, too
+		if err := os.Setenv(name, "off"); err != nil {
+			panic(err)
+		}
 	}
 	code := m.Run()
 	if path, err := binary(); err == nil {

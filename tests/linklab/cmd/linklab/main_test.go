@@ -24,8 +24,10 @@ func TestMain(m *testing.M) {
 		main()
 		return
 	}
-	if err := os.Setenv("CRUST_PORTMAP", "off"); err != nil { // of those that it starts, too
-		panic(err)
+	for _, name := range []string{"CRUST_PORTMAP", "CRUST_BEACON"} { // of those that it starts, too
+		if err := os.Setenv(name, "off"); err != nil {
+			panic(err)
+		}
 	}
 	os.Exit(m.Run())
 }
