@@ -181,7 +181,7 @@ func (c *comparison) keys(r wire.Range, low, high int) {
 		c.m.haveCame(c.l, k, false)
 	}
 	for _, mine := range c.m.table.keys(low, high) {
-		if !slices.ContainsFunc(r.Keys, func(k wire.ContactKey) bool { return k.Position == mine.Position }) {
+		if c.l.mayHave(c.m.table.at(mine.Position)) && !slices.ContainsFunc(r.Keys, func(k wire.ContactKey) bool { return k.Position == mine.Position }) {
 			c.missing = append(c.missing, mine)
 		}
 	}

@@ -57,6 +57,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -149,6 +150,9 @@ type Peer struct {
 	News bool
 	// Outbound says that we dialled it. Only those are asked for the time.
 	Outbound bool
+	// Local says that it is on this machine. Records with loopback endpoints are told to,
+	// and taken of, none but those.
+	Local bool
 }
 
 // Message is a frame for a peer, as it goes into Session.SendControl. It may be lost.
@@ -191,6 +195,7 @@ type Stats struct {
 	Crowded         uint64 // refused: a bound of the table
 	Unchecked       uint64 // refused: too many signatures to check
 	Forged          uint64 // refused: the signature is not the peer's
+	Astray          uint64 // refused: loopback endpoints, from elsewhere
 	Checked         uint64 // signatures checked
 	Displaced       uint64 // turned out for others
 }
@@ -214,7 +219,7 @@ type Machine struct {
 
 	wanted   map[wire.ContactKey]*want
 	timeouts []timeout // of wanted, in order
-	refused  map[wire.ContactKey]bool
+	refused  map[wire.ContactKey]refusal
 	cleared  moment // when refused was emptied
 
 	out, verify, displace bucket
@@ -228,6 +233,7 @@ type Machine struct {
 	next     moment // the soonest deadline found by this Tick
 	turn     int    // which link is served first
 	stats    Stats
+	seed     maphash.Seed
 	// read makes a record of bytes, which it copies. Simulations share records.
 	read func(raw []byte) (*record, error)
 }
@@ -247,11 +253,11 @@ func New(c Config, now time.Time) *Machine {
 		table:    newTable(c.MaxKnown),
 		links:    map[identity.PeerID]*link{},
 		wanted:   map[wire.ContactKey]*want{},
-		refused:  map[wire.ContactKey]bool{},
+		refused:  map[wire.ContactKey]refusal{},
 		out:      newBucket(c.TotalRate, TotalBurst),
 		verify:   newBucket(VerifyRate, VerifyBurst),
 		displace: newBucket(displaceRate, displaceRate),
-		read:     readRecord,
+		read:     readRecord, seed: maphash.MakeSeed(),
 	}
 }
 
@@ -293,7 +299,7 @@ func (m *Machine) Join(now time.Time, p Peer) {
 	m.order = slices.Insert(m.order, i, l)
 	if m.cfg.Mode == On {
 		l.exchangeAt = at + m.between(exchangeFirst/10, exchangeFirst)
-		if r := m.own.record; r != nil && p.News {
+		if r := m.own.record; r != nil && p.News && l.mayHave(r) {
 			l.push(r)
 		}
 	}
@@ -371,14 +377,14 @@ func (m *Machine) contactCame(l *link, raw []byte, news bool, at moment) error {
 	if peer == m.cfg.Self {
 		return m.ownCame(l, raw, seq, at)
 	}
-	if m.cfg.Mode != On || len(m.facts) >= maxFacts || m.refused[key] {
+	if no, ok := m.refused[key]; m.cfg.Mode != On || len(m.facts) >= maxFacts || ok && no.sum == maphash.Bytes(m.seed, raw) {
 		return nil
 	}
 	old := m.table.find(peer)
 	if old != nil && old.record.key.Seq >= seq {
 		m.stats.Known++
 		if old.record.key.Seq > seq {
-			m.announce(l, old.record.key)
+			m.announce(l, old.record)
 		}
 		return nil
 	}
@@ -387,9 +393,13 @@ func (m *Machine) contactCame(l *link, raw []byte, news bool, at moment) error {
 		return fmt.Errorf("gossip: %w", err)
 	}
 	switch {
+	case r.here && !l.peer.Local:
+		m.stats.Astray++
+		m.refuse(r, l, at)
+		return nil
 	case r.contact.Current(m.millis()) != nil:
 		m.stats.Expired++
-		m.refuse(r.key, at)
+		m.refuse(r, l, at)
 		return nil
 	case old != nil && !old.mayChange(r, at):
 		m.stats.Early++
@@ -405,7 +415,7 @@ func (m *Machine) contactCame(l *link, raw []byte, news bool, at moment) error {
 	if !ok {
 		m.stats.Crowded++
 		if old != nil || !l.teller.full(&m.table) {
-			m.refuse(r.key, at) // whoever brings it
+			m.refuse(r, l, at)
 		}
 		return nil
 	}
@@ -457,7 +467,7 @@ func (m *Machine) turnOut(p place, at moment) {
 		if !victim.contact.Departed() {
 			m.fact(Fact{Kind: Forgotten, Contact: victim.contact, Raw: victim.raw})
 		}
-		m.refuse(victim.key, at) // or it would be asked for at once
+		m.refuse(victim, nil, at) // or it would be asked for at once
 		m.table.remove(victim.contact.Peer)
 	}
 }
@@ -509,7 +519,7 @@ func (m *Machine) caughtUp(l *link, r *record, at moment) {
 func (m *Machine) spread(l *link, r *record, whole int, delay time.Duration, at moment) {
 	for _, i := range m.rand.Perm(len(m.order)) {
 		switch other := m.order[i]; {
-		case other == l || !other.peer.News:
+		case other == l || !other.peer.News || !other.mayHave(r):
 		case whole > 0 && other.push(r):
 			whole--
 		default:
@@ -518,13 +528,26 @@ func (m *Machine) spread(l *link, r *record, whole int, delay time.Duration, at 
 	}
 }
 
-// refuse remembers not to ask for a record again for a while.
-func (m *Machine) refuse(k wire.ContactKey, at moment) {
+// refusal is a record that is not to be looked at, nor asked for, for a while. Nobody has
+// checked its signature unless by is nil: so others may have another one of the same key.
+type refusal struct {
+	sum uint64
+	by  *link // who brought it: not to be asked again; nil: nobody is
+}
+
+// refuse remembers a record that was refused, and who brought it.
+func (m *Machine) refuse(r *record, by *link, at moment) {
 	if at-m.cleared > refusedLife || len(m.refused) >= maxRefused {
 		clear(m.refused)
 		m.cleared = at
 	}
-	m.refused[k] = true
+	m.refused[r.key] = refusal{maphash.Bytes(m.seed, r.raw), by}
+}
+
+// asksInVain reports whether a record that was refused would come of asking a peer.
+func (m *Machine) asksInVain(l *link, k wire.ContactKey) bool {
+	no, ok := m.refused[k]
+	return ok && (no.by == nil || no.by == l)
 }
 
 // Tick does what is due and returns what there is to send, what has happened since

@@ -126,6 +126,11 @@ func TestFacts(t *testing.T) {
 	expect("it does not know where it is")
 	w.run(3 * time.Hour)
 	expect("it renews its record")
+	w.nodes[0].m.Rest()
+	w.run(3 * time.Hour)
+	expect("it does not want to be dialled", "1: forgotten 0", "2: forgotten 0")
+	w.nodes[0].own(at("198.51.100.1:2"))
+	expect("it wants to", "1: discovered 0 at port 2 by 0", "2: discovered 0 at port 2 by 1")
 	w.nodes[0].m.Depart(w.now)
 	w.nodes[0].tick()
 	expect("it departs", "1: forgotten 0 by 0 departed", "2: forgotten 0 by 1 departed")
@@ -487,5 +492,81 @@ func TestOwnVersions(t *testing.T) {
 	x.own(eps...)
 	if c, raw, ok := x.m.OwnRecord(); !ok || len(c.Endpoints) != wire.MaxContactEndpoints || len(raw) > wire.MaxContact {
 		t.Errorf("%+v", c)
+	}
+}
+
+// Records with loopback endpoints are told to, and taken of, peers on the same machine
+// only; others do not even hear of them.
+func TestLoopback(t *testing.T) {
+	w := newWorld(t, 5)
+	for range 5 {
+		w.add(Config{}, nil)
+	}
+	here, far := w.nodes[:3], w.nodes[3:]
+	for i, a := range here {
+		for _, b := range here[:i] {
+			w.joinLocal(a, b)
+		}
+	}
+	w.join(here[0], far[0])
+	w.join(far[1], here[1])
+	w.join(far[0], far[1])
+	here[0].own(at("127.0.0.1:1"))
+	here[1].own(at("198.51.100.1:2"))
+	here[2].own(at("[::1]:3"))
+	for _, n := range far {
+		n.own()
+	}
+	w.run(time.Minute)
+	if !allKnow(here, here) || !allKnow(here, far) || !allKnow(far, far) {
+		t.Errorf("%d, %d and %d are missing", missing(here, here), missing(here, far), missing(far, far))
+	}
+	for i, want := range []bool{false, true, false} {
+		if got := knowing(far, here[i].id); got != 0 && got != 2 || (got > 0) != want {
+			t.Errorf("%d elsewhere know node %d", got, i)
+		}
+	}
+	l := listen(t, Config{}, 1)
+	if _, err := l.contacts(0, signed(testKeys(t, 2)[1], start, time.Hour, at("127.0.0.1:22"))); err != nil || l.Len() != 0 || l.Stats().Astray != 1 {
+		t.Errorf("of a peer elsewhere: %d known, %+v, %v", l.Len(), l.Stats(), err)
+	}
+}
+
+// A bad record of a peer does not keep a good one of the same number out, of whoever
+// brings it, nor from being asked for; the bad one itself is not looked at again.
+func TestBadOneFirst(t *testing.T) {
+	key := testKeys(t, 2)[1]
+	good := signed(key, start, time.Hour, at("198.51.100.1:1"))
+	bad := signed(key, start, time.Second, at("198.51.100.1:1"))
+	l := listen(t, Config{}, 2)
+	l.now = start.Add(2 * time.Second)
+	for range 3 {
+		if _, err := l.contacts(0, bad); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s := l.Stats(); s.Expired != 1 || l.Len() != 0 {
+		t.Fatalf("%+v", s)
+	}
+	wants := func(peer int) bool {
+		body := wire.Gossip{Kind: wire.GossipHave, Keys: []wire.ContactKey{wire.KeyOf(key.ID(), uint64(start.UnixMilli()))}}.Append(nil)
+		_, body, _, _ = wire.NextFrame(body)
+		if err := l.Receive(l.now, l.peers[peer], body); err != nil {
+			t.Fatal(err)
+		}
+		out, _, _ := l.Tick(l.now)
+		return slices.ContainsFunc(out, func(m Message) bool {
+			_, body, _, _ := wire.NextFrame(m.Frame)
+			return m.To == l.peers[peer] && body[0] == byte(wire.GossipWant)
+		})
+	}
+	if wants(0) {
+		t.Error("who has brought a bad one is asked for it")
+	}
+	if !wants(1) {
+		t.Error("nobody else is asked for it")
+	}
+	if _, err := l.contacts(1, good); err != nil || l.Len() != 1 {
+		t.Errorf("the good one is not taken: %v, %+v", err, l.Stats())
 	}
 }

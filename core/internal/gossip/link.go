@@ -153,6 +153,10 @@ func newLink(p Peer, c Config, t *teller) *link {
 	}
 }
 
+// mayHave reports whether a record may be told to the peer: what is on this machine alone
+// is of no use elsewhere.
+func (l *link) mayHave(r *record) bool { return !r.here || l.peer.Local }
+
 // push queues a record that goes whole. It reports false when too many wait.
 func (l *link) push(r *record) bool {
 	if len(l.pushes) >= maxPushed {
@@ -216,20 +220,20 @@ func (m *Machine) haveCame(l *link, k wire.ContactKey, news bool) {
 	case r == nil || r.key.Seq < k.Seq:
 		m.ask(l, k, news)
 	case r.key.Seq > k.Seq:
-		m.announce(l, r.key)
+		m.announce(l, r)
 	}
 }
 
 // announce tells a peer that is behind what we have.
-func (m *Machine) announce(l *link, k wire.ContactKey) {
-	if m.cfg.Mode == On || k.Position == wire.KeyOf(m.cfg.Self, 0).Position {
-		l.lacks(k)
+func (m *Machine) announce(l *link, r *record) {
+	if (m.cfg.Mode == On || r.key.Position == wire.KeyOf(m.cfg.Self, 0).Position) && l.mayHave(r) {
+		l.lacks(r.key)
 	}
 }
 
 // ask sees to it that a record is asked for, of that peer or another.
 func (m *Machine) ask(l *link, k wire.ContactKey, news bool) {
-	if m.refused[k] {
+	if m.asksInVain(l, k) {
 		return
 	}
 	w := m.wanted[k]
@@ -291,7 +295,7 @@ func (m *Machine) nextAsks(l *link, most int, at moment) (keys []wire.ContactKey
 			m.ask(l, k, news)
 			continue
 		}
-		if r := m.table.at(k.Position); r != nil && r.key.Seq >= k.Seq || m.refused[k] {
+		if r := m.table.at(k.Position); r != nil && r.key.Seq >= k.Seq || m.asksInVain(l, k) {
 			continue
 		}
 		w := &want{from: l, until: at + wantPatience, news: news}
@@ -398,7 +402,7 @@ func (m *Machine) compose(l *link, kind wire.GossipKind, room int, at moment) wi
 	case wire.GossipContacts:
 		for l.served.len() > 0 {
 			k := l.served.keys[0]
-			if r := m.table.at(k.Position); r != nil && r.key.Seq >= k.Seq && !fits(r) {
+			if r := m.table.at(k.Position); r != nil && r.key.Seq >= k.Seq && l.mayHave(r) && !fits(r) {
 				break
 			}
 			l.served.pop()

@@ -39,7 +39,7 @@ type own struct {
 // Own says where we can be reached, at most wire.MaxContactEndpoints endpoints of which
 // count, and our role and flags (wire.Contact*). A record of it is made at once, or as
 // soon as the last ones are old enough, and again whenever half of its life is over. Without
-// endpoints, what was told last stays until it ends.
+// endpoints, what was told last stays.
 func (m *Machine) Own(now time.Time, endpoints []endpoint.Endpoint, role, flags uint8) {
 	if m.cfg.Mode == Off || len(endpoints) == 0 || m.own.leaving {
 		return
@@ -53,13 +53,17 @@ func (m *Machine) Own(now time.Time, endpoints []endpoint.Endpoint, role, flags 
 	m.renew(m.enter(now))
 }
 
+// Rest says that nobody is to dial us any more: our record ends and is not made anew,
+// until Own says where we are.
+func (m *Machine) Rest() { m.own.set = false }
+
 // Depart makes a record that says that we are gone: the next Tick sends it to all
 // peers. Nothing is made after it.
 func (m *Machine) Depart(now time.Time) {
 	if m.cfg.Mode == Off || m.own.leaving || m.own.record == nil {
 		return
 	}
-	m.own.leaving, m.own.changed = true, true
+	m.own.leaving, m.own.changed, m.own.set = true, true, true
 	m.own.want = wire.Contact{Peer: m.cfg.Self, Role: m.own.want.Role}
 	m.own.pace = 0
 	m.renew(m.enter(now))
@@ -114,7 +118,7 @@ func (m *Machine) tellOwn(r *record, news bool, at moment) {
 		return
 	}
 	for _, l := range m.order {
-		if !l.peer.News || news && l.push(r) {
+		if !l.peer.News || !l.mayHave(r) || news && l.push(r) {
 			continue
 		}
 		l.tell(r.key, at+m.between(renewDelay/2, renewDelay*3/2))
@@ -126,7 +130,7 @@ func (m *Machine) tellOwn(r *record, news bool, at moment) {
 func (m *Machine) ownCame(l *link, raw []byte, seq uint64, at moment) error {
 	if seq <= m.own.floor {
 		if m.own.record != nil && seq < m.own.record.key.Seq {
-			m.announce(l, m.own.record.key)
+			m.announce(l, m.own.record)
 		}
 		return nil
 	}

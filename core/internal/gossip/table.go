@@ -66,6 +66,7 @@ type record struct {
 	contact  wire.Contact
 	raw      []byte
 	prefixes []prefix // each once; none when the peer has departed
+	here     bool     // it has a loopback endpoint
 }
 
 // readRecord reads a record but for its signature, and copies it.
@@ -91,6 +92,7 @@ func newRecord(c wire.Contact, raw []byte) *record {
 		}
 	}
 	for _, e := range c.Endpoints {
+		r.here = r.here || e.Scope() == endpoint.Loopback
 		if flag == 0 && e.Scope() != endpoint.Global {
 			continue
 		}

@@ -162,14 +162,19 @@ func (w *world) read(raw []byte) (*record, error) {
 func (n *node) clock() time.Time { return n.w.now.Add(n.skew) }
 
 // join makes a session that a has dialled.
-func (w *world) join(a, b *node) {
+func (w *world) join(a, b *node) { w.joinAs(a, b, false) }
+
+// joinLocal makes one between nodes on one machine.
+func (w *world) joinLocal(a, b *node) { w.joinAs(a, b, true) }
+
+func (w *world) joinAs(a, b *node, local bool) {
 	if a == b || a.links[b] != 0 {
 		return
 	}
 	delay := 20*time.Millisecond + time.Duration(w.rand.Int64N(int64(130*time.Millisecond)))
 	a.links[b], b.links[a] = delay, delay
-	a.m.Join(a.clock(), Peer{ID: b.id, News: b.m.cfg.Mode == On, Outbound: true})
-	b.m.Join(b.clock(), Peer{ID: a.id, News: a.m.cfg.Mode == On})
+	a.m.Join(a.clock(), Peer{ID: b.id, News: b.m.cfg.Mode == On, Outbound: true, Local: local})
+	b.m.Join(b.clock(), Peer{ID: a.id, News: a.m.cfg.Mode == On, Local: local})
 	a.tick()
 	b.tick()
 }

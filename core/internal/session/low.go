@@ -10,6 +10,8 @@ import "github.com/libcrust/libcrust/core/internal/wire"
 const (
 	// MaxLow bounds the frames of the low class that wait to be written, in bytes.
 	MaxLow = 16 << 20
+	// MaxSpare bounds those that wait when a frame of SendSpare is queued, in bytes.
+	MaxSpare = 64 << 10
 	// lowRecord is the size of their records, in bytes: two full frames of a circuit
 	// fit in.
 	lowRecord = 33 << 10
@@ -68,6 +70,19 @@ func (s *Session) SendLow(at Line, frame []byte) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.state != live || !s.started || s.line == nil || s.line != at.line || s.low.bytes+len(frame) > MaxLow {
+		return false
+	}
+	s.low.add(frame)
+	s.wake()
+	return true
+}
+
+// SendSpare is SendLow on whatever line there is, for a frame that need not arrive: it is
+// dropped, too, when more than MaxSpare bytes would wait.
+func (s *Session) SendSpare(frame []byte) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state != live || !s.started || s.line == nil || s.low.bytes+len(frame) > MaxSpare {
 		return false
 	}
 	s.low.add(frame)

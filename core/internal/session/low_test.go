@@ -174,3 +174,37 @@ func TestLowQueue(t *testing.T) {
 		t.Errorf("%d bytes came out of %d, %d are left", len(out), len(in), q.bytes)
 	}
 }
+
+// TestSpare: a frame of SendSpare arrives while there is room, is dropped when
+// MaxSpare bytes wait, and there is nothing it goes on without a line.
+func TestSpare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, _, _, ob := pair(t, usual, 40_000, nil)
+		if !a.SendSpare(lowFrame(1, 1000)) {
+			t.Fatal("a frame was dropped")
+		}
+		synctest.Wait()
+		same(t, ob.all("relay"), [][]byte{numbered(1000, 1)})
+		gate := make(chan struct{})
+		ob.gate = gate
+		for i := 0; a.Send(numbered(60_000, i), 0) == nil; i++ { // until the queue is full
+		}
+		n := 0
+		for ; a.SendSpare(lowFrame(n, 4000)); n++ {
+			if n > MaxSpare/4000 {
+				t.Fatal("there is no bound")
+			}
+		}
+		if n < MaxSpare/4000-1 {
+			t.Errorf("only %d frames wait", n)
+		}
+		if !a.SendLow(at(t, a), lowFrame(0, 4000)) {
+			t.Error("what need not arrive keeps out what is carried for others")
+		}
+		close(gate)
+	})
+	var none Session
+	if none.SendSpare(nil) {
+		t.Error("a frame was taken without a link")
+	}
+}

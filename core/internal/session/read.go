@@ -393,7 +393,7 @@ func (in *inbox) control(t wire.FrameType, body []byte) error {
 			return protocol(err)
 		}
 		return s.acked(in.line, n)
-	case wire.FrameSeen, wire.FrameSeek, wire.FrameReply, wire.FrameEcho, wire.FrameDoors, wire.FrameReach, wire.FrameReached:
+	case wire.FrameSeen, wire.FrameSeek, wire.FrameReply, wire.FrameEcho, wire.FrameDoors, wire.FrameReach, wire.FrameReached, wire.FrameGossip:
 		if err := s.owner.Control(s, t, body); err != nil {
 			return protocol(err)
 		}
