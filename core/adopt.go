@@ -164,6 +164,7 @@ func (s *Service) adopt(link *secure.Link, a adoption) (*peer, error) {
 	p.sess.Start()
 	s.noteReached(link, &a)
 	s.introduce(p, link)
+	s.joinGossip(p)
 	return p, nil
 }
 

@@ -156,6 +156,11 @@ type Config struct {
 	Only []How
 	// Contacts are the fallback endpoints of Bootstrap.
 	Contacts []Contact
+	// Gossip says whether peers are told, over the sessions with them, where this service
+	// and others that it knows of can be dialled, and asked for the same. Zero means
+	// GossipOn: then Known grows, and ConnectPeer dials whom it has. It takes up to 64 KiB
+	// a second, a few hundred bytes a second in a large network at rest.
+	Gossip GossipMode
 	// Cache is the file in which peers are written down that the service has connected
 	// to directly. Bootstrap tries them as well as Contacts, most recent first, and
 	// those that were not reached for a day are tested now and then. Several services
@@ -349,7 +354,7 @@ func (c Config) check() (Config, error) {
 	if err := c.checkRelay(); err != nil {
 		return Config{}, err
 	}
-	if err := errors.Join(c.checkPortMap(), c.checkSTUN(), c.checkOnly(), c.checkCache(), c.checkBeacon()); err != nil {
+	if err := errors.Join(c.checkPortMap(), c.checkSTUN(), c.checkOnly(), c.checkCache(), c.checkBeacon(), c.checkGossip()); err != nil {
 		return Config{}, err
 	}
 	for _, contact := range c.Contacts {

@@ -75,6 +75,7 @@ var configKeys = map[string]func(*configText, json.RawMessage) error{
 	"only":             func(t *configText, v json.RawMessage) error { return readList(v, ParseHow, &t.cfg.Only) },
 	"cache":            func(t *configText, v json.RawMessage) error { return readPath(v, &t.cfg.Cache) },
 	"cache_peers":      func(t *configText, v json.RawMessage) error { return readCount(v, &t.cfg.CachePeers) },
+	"gossip":           func(t *configText, v json.RawMessage) error { return readGossip(v, &t.cfg.Gossip) },
 	"no_listen":        func(t *configText, v json.RawMessage) error { return readBool(v, &t.cfg.NoListen) },
 	"no_network_watch": func(t *configText, v json.RawMessage) error { return readBool(v, &t.cfg.NoNetworkWatch) },
 	"no_accept":        func(t *configText, v json.RawMessage) error { return readBool(v, &t.cfg.NoAccept) },
@@ -235,6 +236,19 @@ func readRelay(v json.RawMessage, out *RelayMode) error {
 	default:
 		return fmt.Errorf("want \"off\", \"signal\" or \"data\", not %s", shown(v))
 	}
+	return nil
+}
+
+func readGossip(v json.RawMessage, out *GossipMode) error {
+	var s string
+	if err := readString(v, math.MaxInt, &s); err != nil {
+		return err
+	}
+	mode, err := ParseGossipMode(s)
+	if err != nil {
+		return fmt.Errorf("want \"on\", \"answer\" or \"off\", not %s", shown(v))
+	}
+	*out = mode
 	return nil
 }
 

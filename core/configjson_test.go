@@ -42,7 +42,7 @@ const everyKey = `{
 	"port_map": "off",
 	"beacon": "listen",
 	"beacon_port": 22,
-	"external_port": 21, "cache": "/tmp/cache", "cache_peers": 22,
+	"external_port": 21, "cache": "/tmp/cache", "cache_peers": 22, "gossip": "answer",
 	"port_rotation_ms": 14,
 	"connect_timeout_ms": 1,
 	"bootstrap_timeout_ms": 2,
@@ -84,7 +84,7 @@ func TestParseConfigJSONReadsEveryKey(t *testing.T) {
 		ResumeWindow: 14 * time.Millisecond, NoResume: true, ResendBuffer: 15,
 		Relay: RelayData, RelayCircuits: 16, RelayPerPeer: 17, RelayBytesPerSecond: 18, RelayBytesPerCircuit: 19,
 		RelayLifetime: 20 * time.Millisecond, Only: []How{Dialed, Relayed}, STUN: []string{"stun.example.org:3478", "203.0.113.9"}, PortMap: PortMapOff, ExternalPort: 21, Beacon: BeaconListen, BeaconPort: 22,
-		Cache: "/tmp/cache", CachePeers: 22,
+		Cache: "/tmp/cache", CachePeers: 22, Gossip: GossipAnswer,
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got\n%+v, want\n%+v", got, want)
@@ -120,7 +120,7 @@ func TestParseConfigJSONCoversConfig(t *testing.T) {
 func TestParseConfigJSONDefaults(t *testing.T) {
 	for _, text := range []string{
 		`{}`, " \n{ }\n", `{"network":null,"listen":null,"heartbeat_ms":null,"identity_file":null}`,
-		`{"listen":[],"contacts":[],"heartbeat_ms":0,"max_peers":0,"role":"node","cipher":"auto","network":"","no_listen":false,"relay":"signal","port_map":"on","external_port":0,"beacon":"on","beacon_port":0}`,
+		`{"listen":[],"contacts":[],"heartbeat_ms":0,"max_peers":0,"role":"node","cipher":"auto","network":"","no_listen":false,"relay":"signal","port_map":"on","external_port":0,"beacon":"on","beacon_port":0,"gossip":"on"}`,
 	} {
 		got, err := ParseConfigJSON([]byte(text))
 		if err != nil {

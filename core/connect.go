@@ -162,6 +162,7 @@ func (s *Service) joined(id PeerID, own *attempt) (list []*attempt) {
 func (s *Service) runConnect(a *attempt) {
 	relaying := false
 	var aside *beside
+	var known *knownDial
 	if a.info {
 		aside = s.goBeside(a)
 	}
@@ -180,8 +181,12 @@ func (s *Service) runConnect(a *attempt) {
 			if !relaying {
 				relaying = true
 				s.spawn(func() { s.meetByRelay(a) })
+				known = s.dialKnown(a)
 			}
 			if err := s.meet(a); err != nil {
+				if err, known = s.failedBoth(a, known, err), nil; s.settled(a) != nil {
+					continue
+				}
 				s.connectFailed(a, err)
 				return
 			}

@@ -11,6 +11,12 @@ func On(network netio.Network, cfg Config) Config {
 	return cfg
 }
 
+// Control sends a peer a frame that no service would send.
+func Control(s *Service, id PeerID, frame []byte) bool {
+	p := s.find(id)
+	return p != nil && p.sess.SendControl(frame)
+}
+
 // Mapper asks routers for ports, or pretends to.
 type Mapper = mapper
 

@@ -137,8 +137,8 @@ func (o *post) open(id meetingID, r *route, now time.Time) bool {
 // ConnectPeer connects to a peer of which only the id is known: peers that are
 // connected to this one introduce the two, directly or over up to six peers in a
 // row. Then both dial, and open their NATs together; meanwhile a peer that relays
-// may carry the link. The final event is as for Connect; without any peer it is
-// EventConnectFailed with CodeNoEndpoint, and CodeTimeout when nobody knows the
+// may carry the link, and where gossip has told of the peer (Known) it is dialled. The final event is as for Connect; without any peer it is
+// EventConnectFailed with CodeNoEndpoint, unless gossip has told of it, and CodeTimeout when nobody knows the
 // peer, which cannot be told from one that does not answer. Errors: CodeInvalid
 // (the id is zero), CodeSelf, CodeLimit, CodeClosed.
 func (s *Service) ConnectPeer(id PeerID, token uint64) error {
@@ -194,6 +194,8 @@ func (o *owner) Control(sess *session.Session, t wire.FrameType, body []byte) er
 			return err
 		}
 		s.reachedCame(p, r)
+	case wire.FrameGossip:
+		return s.gossipCame(p, body)
 	}
 	return nil
 }

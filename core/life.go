@@ -103,6 +103,7 @@ func (s *Service) shutdown() {
 	}
 	s.mu.Unlock()
 	s.halls.close()
+	s.endGossip()
 	s.part(peers, func(how How) bool { return how == Relayed }) // while those that relay are there
 	s.part(peers, func(how How) bool { return how != Relayed })
 	s.join(&s.lives, s.cfg.CloseTimeout+s.cfg.HandshakeTimeout)
@@ -230,6 +231,7 @@ func (s *Service) lose(p *peer, why *Error) {
 	call := s.events.add(Event{Type: EventLost, Peer: p.id, detail: &detail{err: why, count: c.Undelivered}})
 	s.mu.Unlock()
 	call()
+	s.leaveGossip(p)
 }
 
 // The methods that session.Owner asks for are on owner, so that they are not

@@ -86,6 +86,7 @@ type mapping struct {
 // remap has the wishes follow the listeners. It may be called with any lock held.
 func (s *Service) remap() {
 	s.beaconChanged()
+	s.gossip.moved()
 	if s.cfg.mapper == nil || s.ctx.Err() != nil { // at the end all is given back at once
 		return
 	}
@@ -310,6 +311,7 @@ func (s *Service) mappingsChanged() {
 	if s.ctx.Err() != nil {
 		return
 	}
+	s.gossip.moved()
 	m := &s.mapping
 	m.mu.Lock()
 	now, before := m.client.Mappings(), m.told

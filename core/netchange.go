@@ -88,6 +88,7 @@ func (s *Service) react(moved bool, count uint64) {
 	s.events.push(Event{Type: EventNetworkChanged, detail: &detail{count: count}})
 	s.refreshMapping()
 	s.beaconChanged()
+	s.gossip.moved()
 	addrs, err := s.network.Addrs()
 	gone := func(a netip.Addr) bool {
 		a = a.Unmap()

@@ -164,6 +164,7 @@ func (s *Service) seenAs(p *peer, seen netip.AddrPort) {
 	}
 	unasked := s.unasked(p)
 	s.seenFrom(p, seen.Addr())
+	defer s.gossip.moved()
 	s.watch.mu.Lock()
 	defer s.watch.mu.Unlock()
 	p.says[0] = seen.Addr().Unmap()

@@ -402,11 +402,15 @@ func (q *eventQueue) wait(ctx context.Context) error {
 }
 
 // crowded reports whether so many events other than messages wait that no new
-// session should come. Of messages there are at most what their cost allows.
-func (q *eventQueue) crowded() bool {
+// session should come.
+func (q *eventQueue) crowded() bool { return q.others() > controlReserve }
+
+// others returns how many events other than messages wait, or less: of messages there
+// are at most what their cost allows.
+func (q *eventQueue) others() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.count-q.bytes/messageCost > controlReserve
+	return q.count - q.bytes/messageCost
 }
 
 // pending reports whether an event waits.

@@ -73,6 +73,7 @@ func (o *owner) Suspended(sess *session.Session, why error) {
 func (o *owner) Resumed(sess *session.Session) {
 	s, p := (*Service)(o), sess.Tag.(*peer)
 	s.cutCircuits(sess)
+	s.rejoinGossip(p)
 	ep, how := s.whereabouts(p)
 	s.events.push(Event{Type: EventResumed, Peer: p.id, detail: &detail{endpoint: ep, how: how}})
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/libcrust/libcrust/core/identity"
 	"github.com/libcrust/libcrust/core/internal/endpoint"
+	"github.com/libcrust/libcrust/core/internal/gossip"
 	"github.com/libcrust/libcrust/core/internal/netio"
 	"github.com/libcrust/libcrust/core/internal/secure"
 	"github.com/libcrust/libcrust/core/internal/session"
@@ -65,6 +66,8 @@ type Service struct {
 
 	book book // of peers that were reached
 	lan  lan  // of peers that were heard
+
+	gossip gossiping // of peers that others have told of
 
 	// guarded by udpMu, which is taken with no other lock held
 	udpMu   sync.Mutex
@@ -146,6 +149,9 @@ func New(cfg Config) (*Service, error) {
 	if _, err := rand.Read(instance[:]); err != nil {
 		return nil, &Error{Op: "new", Code: CodeInternal, Err: err}
 	}
+	if err := s.openGossip(); err != nil {
+		return nil, err
+	}
 	s.secure = &secure.Config{
 		Key: s.key, Network: secure.NewNetwork(cfg.NetworkName), Seen: new(secure.Seen), Images: new(secure.Images), Spare: new(secure.Spare),
 		Hello: wire.Hello{
@@ -155,6 +161,7 @@ func New(cfg Config) (*Service, error) {
 		},
 	}
 	s.secure.Ready = s.ready
+	s.secure.Hello.Flags |= gossip.Mode(cfg.Gossip).Flags()
 	if cfg.Relay == RelayData {
 		s.secure.Hello.Flags |= wire.FlagRelay
 	}
@@ -185,6 +192,7 @@ func New(cfg Config) (*Service, error) {
 	s.runBeacon()
 	s.watchNetwork()
 	s.surveySoon(false)
+	s.startGossip()
 	return s, nil
 }
 
@@ -235,6 +243,7 @@ func (s *Service) Listeners() []Endpoint {
 func (s *Service) SetAccept(accept bool) {
 	s.accept.Store(accept)
 	s.beaconChanged()
+	s.gossip.moved()
 }
 
 // PrepareConnectionInfo gathers where this service can be reached. The answer
@@ -469,6 +478,7 @@ type Stats struct {
 	Circuits           int    // links carried for others, now
 	CarriedBytes       uint64 // of those, ever
 	BackpressurePauses uint64 // times that reading stopped because the event queue was full
+	Known              int    // peers of which gossip has told, now: see Known
 }
 
 // Stats returns the counters.
@@ -488,6 +498,7 @@ func (s *Service) Stats() Stats {
 	st.Handshakes, st.HandshakesFailed, st.HandshakesEvicted = s.halls.counts()
 	st.SentDatagrams, st.ReceivedDatagrams, st.LostDatagrams = s.datagramsSent.Load(), s.datagramsReceived.Load(), s.datagramsLost.Load()
 	st.Circuits, st.CarriedBytes = s.circuits.counts()
+	st.Known = s.countKnown()
 	q := &s.events
 	q.mu.Lock()
 	st.EventsQueued, st.EventBytesQueued, st.EventsTotal, st.BackpressurePauses = q.count, q.bytes, q.total, q.pauses

@@ -45,7 +45,8 @@ func (n *node) next(types ...crust.EventType) crust.Event {
 				return e
 			}
 		}
-		if e.Type == crust.EventListenerStarted || e.Type == crust.EventNetworkChanged { // the machine's network may change
+		switch e.Type {
+		case crust.EventListenerStarted, crust.EventNetworkChanged, crust.EventDiscovered, crust.EventForgotten: // the machine's network may change
 			continue
 		}
 		n.t.Fatalf("event %v (%v) while waiting for %v", e.Type, e.Err(), types)

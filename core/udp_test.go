@@ -22,9 +22,10 @@ func slowly(n int) int {
 	return n
 }
 
-// over returns cfg with a random port of each transport at an address.
+// over returns cfg with a random port of each transport at an address, and without
+// gossip: peers that must be introduced or met would know where the others are.
 func over(cfg crust.Config, address string, transports ...string) crust.Config {
-	cfg.Listen = nil
+	cfg.Listen, cfg.Gossip = nil, crust.GossipOff
 	for _, tr := range transports {
 		cfg.Listen = append(cfg.Listen, endpointAt(tr+"://"+address+":0"))
 	}
