@@ -59,6 +59,8 @@ func (c *config) setUint(option int32, v uint64) error {
 		return setSmall(&c.cfg.Cipher, v, uint64(crust.CipherChaCha20Poly1305))
 	case C.CRUST_OPT_RELAY:
 		return setSmall(&c.cfg.Relay, v, uint64(crust.RelayData))
+	case C.CRUST_OPT_GOSSIP:
+		return setSmall(&c.cfg.Gossip, v, uint64(crust.GossipOff))
 	case C.CRUST_OPT_NO_LISTEN:
 		return setBool(&c.cfg.NoListen, v)
 	case C.CRUST_OPT_NO_ACCEPT:
@@ -166,7 +168,7 @@ func (c *config) size(option int32) *int {
 func wrongOption(option int32, kind string) error {
 	var c config
 	known := c.duration(option) != nil || c.size(option) != nil ||
-		option >= C.CRUST_OPT_NETWORK_NAME && option <= C.CRUST_OPT_BEACON_PORT
+		option >= C.CRUST_OPT_NETWORK_NAME && option <= C.CRUST_OPT_GOSSIP
 	if known {
 		return fmt.Errorf("option %d does not take a %s", option, kind)
 	}
@@ -259,6 +261,7 @@ func (c *config) loadJSON(text []byte) error {
 	merge(&to.Beacon, from.Beacon)
 	merge(&to.BeaconPort, from.BeaconPort)
 	merge(&to.Cache, from.Cache)
+	merge(&to.Gossip, from.Gossip)
 	merge(&to.Relay, from.Relay)
 	merge(&to.RelayCircuits, from.RelayCircuits)
 	merge(&to.RelayPerPeer, from.RelayPerPeer)

@@ -12,7 +12,7 @@ func TestLoadJSONRelay(t *testing.T) {
 	t.Setenv("CRUST_BEACON", "")
 	var c config
 	err := c.loadJSON([]byte(`{"relay":"data","relay_circuits":7,"relay_per_peer":3,"relay_bytes_per_second":65536,` +
-		`"relay_bytes_per_circuit":131072,"relay_lifetime_ms":5000,"no_network_watch":true,"port_map":"off","external_port":5483,"beacon":"listen","beacon_port":5485,"cache":"/tmp/cache","cache_peers":7}`))
+		`"relay_bytes_per_circuit":131072,"relay_lifetime_ms":5000,"no_network_watch":true,"port_map":"off","external_port":5483,"beacon":"listen","beacon_port":5485,"cache":"/tmp/cache","cache_peers":7,"gossip":"answer"}`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -25,7 +25,7 @@ func TestLoadJSONRelay(t *testing.T) {
 	}
 	defer cfg.Identity.Zero()
 	if cfg.Relay != crust.RelayData || cfg.RelayCircuits != 8 || cfg.RelayPerPeer != 3 || cfg.RelayBytesPerSecond != 65536 ||
-		cfg.RelayBytesPerCircuit != 131072 || cfg.RelayLifetime != 5*time.Second || !cfg.NoNetworkWatch || cfg.Cache != "/tmp/cache" || cfg.CachePeers != 7 || cfg.PortMap != crust.PortMapOff || cfg.ExternalPort != 5483 || cfg.Beacon != crust.BeaconListen || cfg.BeaconPort != 5485 {
+		cfg.RelayBytesPerCircuit != 131072 || cfg.RelayLifetime != 5*time.Second || !cfg.NoNetworkWatch || cfg.Cache != "/tmp/cache" || cfg.Gossip != crust.GossipAnswer || cfg.CachePeers != 7 || cfg.PortMap != crust.PortMapOff || cfg.ExternalPort != 5483 || cfg.Beacon != crust.BeaconListen || cfg.BeaconPort != 5485 {
 		t.Errorf("got %+v", cfg)
 	}
 }

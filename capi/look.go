@@ -100,4 +100,5 @@ func fillStats(out *C.crust_stats, st crust.Stats) {
 	out.sent_datagrams, out.received_datagrams = C.uint64_t(st.SentDatagrams), C.uint64_t(st.ReceivedDatagrams)
 	out.lost_datagrams = C.uint64_t(st.LostDatagrams)
 	out.circuits, out.carried_bytes = C.uint64_t(st.Circuits), C.uint64_t(st.CarriedBytes)
+	out.known = C.uint64_t(st.Known)
 }

@@ -183,6 +183,10 @@ typedef struct crust_batch  crust_batch;  /* opaque */
 #define CRUST_RELAY_OFF    1u /* does nothing for others */
 #define CRUST_RELAY_DATA   2u /* carries letters and links, within limits; for services that peers can reach */
 
+#define CRUST_GOSSIP_ON     0u /* tells peers where it and others can be dialled, and asks them for the same */
+#define CRUST_GOSSIP_ANSWER 1u /* tells where it can be dialled itself, to peers that ask; learns nothing */
+#define CRUST_GOSSIP_OFF    2u /* takes no part */
+
 typedef int32_t crust_option;
 enum {                                          /* what; zero or unset means */
     CRUST_OPT_NETWORK_NAME          = 1,  /* str: the network; the public default network */
@@ -216,6 +220,8 @@ enum {                                          /* what; zero or unset means */
                                              CRUST_BEACON_ON. The environment variable CRUST_BEACON when it is "off" turns
                                              it off */
     CRUST_OPT_BEACON_PORT           = 17, /* u64, up to 65,535: the UDP port of that, the same for all peers; 5484 */
+    CRUST_OPT_GOSSIP                = 18, /* u64: CRUST_GOSSIP_*, whether peers tell each other where they and others
+                                             can be dialled; CRUST_GOSSIP_ON */
     CRUST_OPT_CONNECT_TIMEOUT_MS    = 20, /* u64; 60,000 */
     CRUST_OPT_BOOTSTRAP_TIMEOUT_MS  = 21, /* u64; 10,000 */
     CRUST_OPT_HANDSHAKE_TIMEOUT_MS  = 22, /* u64; 10,000 */
@@ -514,6 +520,7 @@ typedef struct crust_stats {
     uint64_t lost_datagrams;                                 /* received ones that found no room */
     uint64_t circuits;                                       /* links carried for others, now */
     uint64_t carried_bytes;                                  /* of those, since the start */
+    uint64_t known;                                          /* peers of which gossip has told, now */
 } crust_stats;
 
 /* Counters since the service was made. Bytes beyond the library's own struct

@@ -37,6 +37,7 @@ var usages = []struct{ name, form, help string }{
 	{"netchange", "netchange", "say that this machine's network has changed"},
 	{"nat", "nat", "print what is known of the NATs in front of this machine"},
 	{"peers", "peers", "list the connected peers"},
+	{"known", "known", "list the peers of which gossip has told"},
 	{"stats", "stats", "print the counters"},
 	{"quit", "quit", "close in order, as the end of the input does"},
 }
@@ -66,6 +67,8 @@ func (p *peer) command(name string) func(ctx context.Context, arguments string) 
 		return p.commandNAT
 	case "peers":
 		return p.commandPeers
+	case "known":
+		return p.commandKnown
 	case "stats":
 		return p.commandStats
 	}
@@ -316,6 +319,14 @@ func (p *peer) commandPeers(_ context.Context, arguments string) error {
 		return err
 	}
 	p.out.tell(peersOf(p.service.Peers()))
+	return nil
+}
+
+func (p *peer) commandKnown(_ context.Context, arguments string) error {
+	if _, err := words("known", arguments, 0, 0); err != nil {
+		return err
+	}
+	p.out.tell(knownOf(p.service.Known()))
 	return nil
 }
 

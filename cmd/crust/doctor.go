@@ -132,7 +132,7 @@ func doctor(cmd *cobra.Command, f *doctorFlags, contacts []crust.Contact) (err e
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	service, err := crust.New(crust.Config{
-		NetworkName: f.network, STUN: f.stun, ConnectTimeout: 15 * time.Second, MaxConnects: max(len(contacts), 1024), Beacon: crust.BeaconOff,
+		NetworkName: f.network, STUN: f.stun, ConnectTimeout: 15 * time.Second, MaxConnects: max(len(contacts), 1024), Beacon: crust.BeaconOff, Gossip: crust.GossipOff,
 	})
 	if err != nil {
 		if crust.CodeOf(err) == crust.CodeInvalid {

@@ -65,6 +65,7 @@ type running struct {
 	id     string // with --json
 	at     string // its listener, with --json
 	mobile bool   // changes of the machine's network are not passed over
+	social bool   // what gossip tells is not passed over
 }
 
 type syncedBuffer struct {
@@ -133,7 +134,12 @@ func (r *running) raw() string {
 			if !ok {
 				r.t.Fatalf("the output ended; standard error: %s", r.stderr)
 			}
-			if r.mobile || !strings.Contains(text, `"event":"network_changed"`) {
+			of := func(words ...string) bool {
+				return slices.ContainsFunc(words, func(word string) bool {
+					return strings.HasPrefix(text, word+" ") || strings.HasPrefix(text, `{"event":"`+word+`"`)
+				})
+			}
+			if (r.mobile || !of("network_changed")) && (r.social || !of("discovered", "forgotten") || !strings.Contains(text, "gossip")) {
 				return text
 			}
 		case <-timer.C:

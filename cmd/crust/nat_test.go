@@ -55,7 +55,7 @@ func TestRelayOff(t *testing.T) {
 	if err := os.WriteFile(config, []byte(`{"connect_timeout_ms":1000}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	a, b := start(t, "--config", config), start(t)
+	a, b := start(t, "--config", config, "--gossip", "off"), start(t) // with it a would know where b is
 	join(a, hub)
 	join(b, hub)
 	a.tell("dial %s", b.id)

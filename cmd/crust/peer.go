@@ -30,6 +30,7 @@ type peerFlags struct {
 	stun      []string
 	only      []string
 	cache     string
+	gossip    string
 	bootstrap bool
 	role      string
 	noAccept  bool
@@ -83,6 +84,7 @@ its input open: tail -f /dev/null | crust peer --echo
 	flags.StringArrayVar(&f.stun, "stun", nil, "`HOST:PORT` of a STUN server to ask, in clear, what it sees of the UDP socket; repeatable")
 	flags.StringArrayVar(&f.contacts, "contact", nil, "`ENDPOINT[#PEER]` to bootstrap from; repeatable")
 	flags.StringVar(&f.cache, "cache", "", "`FILE` in which peers are written down that were connected to directly, to bootstrap from; default means the user's own, see crust cache --help (default none)")
+	flags.StringVar(&f.gossip, "gossip", "on", "`WHAT` peers tell each other of where they can be dialled: on (this peer and others that it knows of), answer (only itself, to those that ask) or off")
 	flags.BoolVar(&f.bootstrap, "bootstrap", false, "connect to the first contact that answers")
 	flags.StringVar(&f.role, "role", "node", "`ROLE` that peers are told: node or client")
 	flags.BoolVar(&f.noAccept, "no-accept", false, "refuse connections that peers begin")
@@ -96,6 +98,7 @@ its input open: tail -f /dev/null | crust peer --echo
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{"node", "client"}, cobra.ShellCompDirectiveNoFileComp)))
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("only", cobra.FixedCompletions([]string{"dialed", "accepted", "mapped", "punched", "relayed"}, cobra.ShellCompDirectiveNoFileComp)))
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("relay", cobra.FixedCompletions([]string{"off", "signal", "data"}, cobra.ShellCompDirectiveNoFileComp)))
+	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("gossip", cobra.FixedCompletions([]string{"on", "answer", "off"}, cobra.ShellCompDirectiveNoFileComp)))
 	for _, name := range []string{"listen", "live-port", "port-rotation", "external-port", "resume-window", "network", "app-id", "contact", "stun"} {
 		cobra.CheckErr(cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions))
 	}
@@ -240,8 +243,15 @@ func (f *peerFlags) checkNear(given func(string) bool, cfg *crust.Config) {
 	}
 }
 
-// checkWays is check for --only and --stun.
+// checkWays is check for --gossip, --only and --stun.
 func (f *peerFlags) checkWays(given func(string) bool, cfg *crust.Config) error {
+	if given("gossip") {
+		mode, err := crust.ParseGossipMode(f.gossip)
+		if err != nil {
+			return usagef("--gossip is on, answer or off, not %q", f.gossip)
+		}
+		cfg.Gossip = mode
+	}
 	if given("only") {
 		cfg.Only = nil
 		for _, text := range f.only {

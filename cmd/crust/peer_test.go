@@ -61,7 +61,7 @@ func TestContractFields(t *testing.T) {
 	has(t, stats, "peers", "listeners", "handshakes", "connects", "sessions_total", "handshakes_failed", "handshakes_evicted",
 		"connects_failed", "sent_messages", "sent_bytes", "received_messages", "received_bytes", "dropped_messages",
 		"wire_sent_bytes", "wire_received_bytes", "events_queued", "event_bytes_queued", "events_total", "backpressure_pauses",
-		"sent_datagrams", "received_datagrams", "lost_datagrams", "circuits", "carried_bytes")
+		"sent_datagrams", "received_datagrams", "lost_datagrams", "circuits", "carried_bytes", "known")
 	if stats.number("peers") != 1 || stats.number("sent_bytes") != 13 {
 		t.Errorf("got %s, want one peer and 13 bytes sent", stats.raw)
 	}
@@ -402,7 +402,7 @@ func TestForPeople(t *testing.T) {
 		t.Fatal("no line about the listener")
 	}
 	a.tell("help")
-	for _, want := range []string{"info", "connect INFO", "dial PEER", "send PEER TEXT", "receipt PEER TEXT", "bulk PEER", "datagram PEER TEXT", "disconnect PEER", "netchange", "nat", "peers", "stats", "quit", "PEER is"} {
+	for _, want := range []string{"info", "connect INFO", "dial PEER", "send PEER TEXT", "receipt PEER TEXT", "bulk PEER", "datagram PEER TEXT", "disconnect PEER", "netchange", "nat", "peers", "known", "stats", "quit", "PEER is"} {
 		if text := a.raw(); !strings.HasPrefix(strings.TrimSpace(text), want) {
 			t.Errorf("help says %q, want %q", text, want)
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	crust "github.com/libcrust/libcrust/core"
@@ -164,6 +165,16 @@ type (
 		SentBytes     uint64         `json:"sent_bytes"`
 		ReceivedBytes uint64         `json:"received_bytes"`
 	}
+	knownReport struct {
+		header
+		Known []knownLine `json:"known"`
+	}
+	knownLine struct {
+		Peer      crust.PeerID     `json:"peer"`
+		Role      string           `json:"role"`
+		Endpoints []crust.Endpoint `json:"endpoints"`
+		Expires   float64          `json:"expires_ms"`
+	}
 	errorReport struct {
 		header
 		Code  string `json:"code"`
@@ -199,6 +210,7 @@ type statsReport struct {
 	LostDatagrams      uint64 `json:"lost_datagrams"`
 	Circuits           int    `json:"circuits"`
 	CarriedBytes       uint64 `json:"carried_bytes"`
+	Known              int    `json:"known"`
 }
 
 func (*startedReport) name() string         { return "started" }
@@ -225,6 +237,7 @@ func (*resumedReport) name() string         { return "resumed" }
 func (*upgradedReport) name() string        { return "upgraded" }
 func (*deliveredReport) name() string       { return "delivered" }
 func (*peersReport) name() string           { return "peers" }
+func (*knownReport) name() string           { return "known" }
 func (*statsReport) name() string           { return "stats" }
 func (*errorReport) name() string           { return "error" }
 func (*stoppedReport) name() string         { return "stopped" }
@@ -322,6 +335,22 @@ func (r *peersReport) text() string {
 			b.WriteByte('\n')
 		}
 		fmt.Fprintf(&b, "%s  %s  %s  rtt %.1f ms  sent %d  received %d bytes", p.Peer, p.Endpoint, p.How, p.RTT, p.SentBytes, p.ReceivedBytes)
+	}
+	return b.String()
+}
+func (r *knownReport) text() string {
+	if len(r.Known) == 0 {
+		return "no known peers"
+	}
+	var b strings.Builder
+	for i, k := range r.Known {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		fmt.Fprintf(&b, "%s  %s ", k.Peer, k.Role)
+		for _, ep := range k.Endpoints {
+			fmt.Fprintf(&b, " %s", ep)
+		}
 	}
 	return b.String()
 }
@@ -433,8 +462,18 @@ func statsOf(s crust.Stats) report {
 		WireSentBytes: s.WireSentBytes, WireReceivedBytes: s.WireReceivedBytes, EventsQueued: s.EventsQueued,
 		EventBytesQueued: s.EventBytesQueued, EventsTotal: s.EventsTotal, BackpressurePauses: s.BackpressurePauses,
 		SentDatagrams: s.SentDatagrams, ReceivedDatagrams: s.ReceivedDatagrams, LostDatagrams: s.LostDatagrams,
-		Circuits: s.Circuits, CarriedBytes: s.CarriedBytes,
+		Circuits: s.Circuits, CarriedBytes: s.CarriedBytes, Known: s.Known,
 	}
+}
+
+// knownOf lists the peers of which gossip has told.
+func knownOf(known []crust.KnownPeer) report {
+	lines := make([]knownLine, 0, len(known)) // none are [], not null
+	for _, k := range known {
+		eps := append([]crust.Endpoint{}, k.Endpoints...)
+		lines = append(lines, knownLine{Peer: k.Peer, Role: k.Role.String(), Endpoints: eps, Expires: milliseconds(time.Until(k.Expires))})
+	}
+	return &knownReport{Known: lines}
 }
 
 // peersOf lists the sessions.

@@ -50,6 +50,10 @@ static void numbers(void) {
     CHECK_CODE(CRUST_OK, crust_config_set_str(c, CRUST_OPT_CACHE, "/nowhere/cache"));
     CHECK_CODE(CRUST_ERR_INVALID, crust_config_set_u64(c, CRUST_OPT_CACHE, 1));
     CHECK_TEXT("option 15 does not take a number");
+    CHECK_CODE(CRUST_OK, crust_config_set_u64(c, CRUST_OPT_GOSSIP, CRUST_GOSSIP_OFF));
+    CHECK_CODE(CRUST_ERR_INVALID, crust_config_set_u64(c, CRUST_OPT_GOSSIP, CRUST_GOSSIP_OFF + 1));
+    CHECK_CODE(CRUST_ERR_INVALID, crust_config_set_str(c, CRUST_OPT_GOSSIP, "off"));
+    CHECK_TEXT("option 18 does not take a string");
     CHECK_CODE(CRUST_OK, crust_config_set_u64(c, CRUST_OPT_NO_RESUME, 1));
     CHECK_CODE(CRUST_ERR_INVALID, crust_config_set_u64(c, CRUST_OPT_NO_RESUME, 2));
     CHECK_CODE(CRUST_OK, crust_config_set_u64(c, CRUST_OPT_RESEND_BUFFER_BYTES, 524288));

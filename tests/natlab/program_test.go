@@ -43,7 +43,7 @@ type program struct {
 // runPeer runs until the end of its input. Words are those of crust.Config that the
 // tests need: "relay", "map", and endpoints to listen at.
 func runPeer(words []string) error {
-	config := crust.Config{NetworkName: "natlab", CloseTimeout: time.Second, ConnectTimeout: 30 * time.Second}
+	config := crust.Config{NetworkName: "natlab", CloseTimeout: time.Second, ConnectTimeout: 30 * time.Second, Gossip: crust.GossipOff}
 	for _, word := range words {
 		switch word {
 		case "relay":

@@ -143,6 +143,7 @@ class Numbers(TestCase):
             "NO_PORT_MAP",
             "CACHE",
             "BEACON",
+            "GOSSIP",
         ):
             ours[name] = getattr(_types, f"_{name}")
         self.assertEqual(ours, declared)
@@ -156,6 +157,7 @@ class Numbers(TestCase):
             ("CRUST_BY_", crust.By),
             ("CRUST_RELAY_", crust.Relay),
             ("CRUST_BEACON_", crust.Beacon),
+            ("CRUST_GOSSIP_", crust.Gossip),
         ):
             declared = {
                 name: int(value) for name, value in re.findall(rf"#define {prefix}(\w+)\s+(\d+)u", text)

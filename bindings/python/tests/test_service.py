@@ -122,10 +122,11 @@ class Connecting(TestCase):
     def test_relaying_is_refused_when_off(self) -> None:
         network = new_network()
         with (
-            new_service(network, connect_timeout=1.0) as one,
+            new_service(network, connect_timeout=1.0, gossip=crust.Gossip.OFF) as one,
             new_service(network) as other,
             new_service(network, relay=crust.Relay.OFF) as third,
         ):
+            # Who takes part in gossip would know where the other one is.
             link(one, third)
             link(other, third)
             with self.fails(crust.Timeout):

@@ -171,6 +171,7 @@ class StatsStruct(ctypes.Structure):
         ("lost_datagrams", c_uint64),
         ("circuits", c_uint64),
         ("carried_bytes", c_uint64),
+        ("known", c_uint64),
     )
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Optional, TypedDict, Union
 
-from ._types import Beacon, Cipher, Relay, Role
+from ._types import Beacon, Cipher, Gossip, Relay, Role
 
 
 class Options(TypedDict, total=False):
@@ -31,6 +31,7 @@ class Options(TypedDict, total=False):
     contacts: Sequence[str]
     cache: Union[str, os.PathLike[str], None]
     cache_peers: int
+    gossip: Gossip
     cipher: Cipher
     connect_timeout: Optional[float]
     bootstrap_timeout: Optional[float]

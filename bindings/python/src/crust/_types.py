@@ -129,6 +129,20 @@ class Beacon(NamedNumber):
     """Hear others and send nothing."""
 
 
+class Gossip(NamedNumber):
+    """How a service takes part in gossip.
+
+    By it peers tell each other over their sessions where they and others can be dialled.
+    """
+
+    ON = 0
+    """Tells peers where it and others can be dialled, and asks them for the same."""
+    ANSWER = 1
+    """Tells where it can be dialled itself, to peers that ask; learns nothing."""
+    OFF = 2
+    """Takes no part."""
+
+
 class Relay(NamedNumber):
     """What a service does for peers that cannot reach each other."""
 
@@ -184,6 +198,8 @@ class Config:
             and from which it bootstraps beside the contacts; made when it is not there, its
             directory is not. "default" is the user's own; None is none.
         cache_peers: how many peers there is room for in it, up to 65,536; 200.
+        gossip: whether peers are told, over the sessions with them, where this service and others
+            that it knows of can be dialled, and asked for the same.
         cipher: restricts the record cipher.
         connect_timeout: for one connect altogether; 60 s.
         bootstrap_timeout: for one bootstrap altogether; 10 s.
@@ -228,6 +244,7 @@ class Config:
     contacts: Sequence[str] = ()
     cache: Union[str, os.PathLike[str], None] = None
     cache_peers: int = 0
+    gossip: Gossip = Gossip.ON
     cipher: Cipher = Cipher.AUTO
     connect_timeout: Optional[float] = None
     bootstrap_timeout: Optional[float] = None
@@ -283,7 +300,7 @@ _NUMBERS = {
 }
 _NETWORK_NAME, _IDENTITY_FILE, _IDENTITY_SEED, _APP_ID = 1, 2, 3, 4
 _ROLE, _NO_LISTEN, _NO_ACCEPT, _CIPHER, _NO_RESUME, _NO_NETWORK_WATCH = 5, 6, 7, 8, 10, 11
-_RELAY, _NO_PORT_MAP, _CACHE, _BEACON = 12, 13, 15, 16
+_RELAY, _NO_PORT_MAP, _CACHE, _BEACON, _GOSSIP = 12, 13, 15, 16, 18
 _U64_MAX = (1 << 64) - 1
 
 
@@ -362,6 +379,8 @@ def apply_config(handle: ctypes.c_void_p, config: Config) -> None:
         _ffi.check(_ffi.crust_config_set_u64(handle, _RELAY, _number(config.relay, "relay")))
     if config.beacon:
         _ffi.check(_ffi.crust_config_set_u64(handle, _BEACON, _number(config.beacon, "beacon")))
+    if config.gossip:
+        _ffi.check(_ffi.crust_config_set_u64(handle, _GOSSIP, _number(config.gossip, "gossip")))
     if config.cipher:
         _ffi.check(_ffi.crust_config_set_u64(handle, _CIPHER, _number(config.cipher, "cipher")))
     _apply_endpoints(handle, config)
@@ -493,6 +512,7 @@ class Stats:
         lost_datagrams: received ones that found no room in the event queue.
         circuits: links carried for others, now.
         carried_bytes: of those, since the start.
+        known: peers of which gossip has told, now.
     """
 
     peers: int
@@ -519,6 +539,7 @@ class Stats:
     lost_datagrams: int
     circuits: int
     carried_bytes: int
+    known: int
 
 
 def stats(raw: _ffi.StatsStruct) -> Stats:

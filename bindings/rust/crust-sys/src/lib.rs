@@ -181,6 +181,13 @@ pub const CRUST_RELAY_OFF: u32 = 1;
 /// Carries letters and links, within limits; for services that peers can reach.
 pub const CRUST_RELAY_DATA: u32 = 2;
 
+/// Tells peers where it and others can be dialled, and asks them for the same.
+pub const CRUST_GOSSIP_ON: u32 = 0;
+/// Tells where it can be dialled itself, to peers that ask; learns nothing.
+pub const CRUST_GOSSIP_ANSWER: u32 = 1;
+/// Takes no part.
+pub const CRUST_GOSSIP_OFF: u32 = 2;
+
 /// An option of [`crust_config`].
 pub type crust_option = i32;
 
@@ -218,6 +225,8 @@ pub const CRUST_OPT_CACHE: crust_option = 15;
 pub const CRUST_OPT_BEACON: crust_option = 16;
 /// u64, up to 65,535: the UDP port of that; 5484.
 pub const CRUST_OPT_BEACON_PORT: crust_option = 17;
+/// u64: `CRUST_GOSSIP_*`, whether peers tell each other where they and others can be dialled.
+pub const CRUST_OPT_GOSSIP: crust_option = 18;
 /// u64; 60,000.
 pub const CRUST_OPT_CONNECT_TIMEOUT_MS: crust_option = 20;
 /// u64; 10,000.
@@ -522,6 +531,8 @@ pub struct crust_stats {
     pub circuits: u64,
     /// Bytes of those, since the start.
     pub carried_bytes: u64,
+    /// Peers of which gossip has told, now.
+    pub known: u64,
 }
 
 /// On what of the other end a NAT's mapping or filter depends: not found out.

@@ -48,6 +48,20 @@ pub enum Relay {
     Data,
 }
 
+/// How a service takes part in gossip, by which peers tell each other over their
+/// sessions where they and others can be dialled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Gossip {
+    /// Tells peers where it and others can be dialled, and asks them for the same.
+    #[default]
+    On,
+    /// Tells where it can be dialled itself, to peers that ask; learns nothing.
+    Answer,
+    /// Takes no part.
+    Off,
+}
+
 impl Role {
     pub(crate) fn from_raw(role: u8) -> Self {
         if u32::from(role) == sys::CRUST_ROLE_CLIENT {
@@ -237,6 +251,18 @@ impl Config {
     /// 65,536. A larger file stays as it is. Default: 200.
     pub fn cache_peers(self, n: u64) -> Self {
         self.number(sys::CRUST_OPT_CACHE_PEERS, n)
+    }
+
+    /// Whether peers are told, over the sessions with them, where this service and
+    /// others that it knows of can be dialled, and asked for the same. Default:
+    /// [`Gossip::On`].
+    pub fn gossip(self, gossip: Gossip) -> Self {
+        let gossip = match gossip {
+            Gossip::On => sys::CRUST_GOSSIP_ON,
+            Gossip::Answer => sys::CRUST_GOSSIP_ANSWER,
+            Gossip::Off => sys::CRUST_GOSSIP_OFF,
+        };
+        self.number(sys::CRUST_OPT_GOSSIP, u64::from(gossip))
     }
 
     /// What is done for peers that cannot reach each other. Default:

@@ -237,6 +237,8 @@ stats! {
     circuits,
     /// Bytes of those, since the start.
     carried_bytes,
+    /// Peers of which gossip has told, now.
+    known,
 }
 
 #[cfg(test)]

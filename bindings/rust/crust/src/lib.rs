@@ -72,7 +72,7 @@ mod service;
 #[cfg(feature = "stream")]
 mod stream;
 
-pub use config::{Beacon, Config, Relay, Role};
+pub use config::{Beacon, Config, Gossip, Relay, Role};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Batch, By, Event, How, Means, Message, Payload};
 pub use handle::{Handle, Outgoing, Sent};

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Node, PATIENCE, couple, listening, pair};
-use crust::{Cipher, Config, ErrorKind, Event, How, MAX_MESSAGE, Outgoing, Relay, Role};
+use crust::{Cipher, Config, ErrorKind, Event, Gossip, How, MAX_MESSAGE, Outgoing, Relay, Role};
 
 #[test]
 fn hello_both_ways_by_connection_info() {
@@ -88,6 +88,7 @@ fn letters_are_not_carried_when_relaying_is_off() {
         listening().relay(Relay::Off),
         Config::new()
             .no_listen()
+            .gossip(Gossip::Off) // or she would know where bob is
             .connect_timeout(Duration::from_secs(1)),
     );
     let mut alice = alice;

@@ -50,7 +50,7 @@ func (t transport) CarriesDatagrams() bool { return t.over == crust.UTP }
 
 // newNode makes a service that listens at an address, or nowhere if that is zero.
 func (t transport) newNode(at netip.Addr) (*node, error) {
-	config := crust.Config{Cipher: t.cipher, NoListen: !at.IsValid(), NetworkName: "bench", Beacon: crust.BeaconOff}
+	config := crust.Config{Cipher: t.cipher, NoListen: !at.IsValid(), NetworkName: "bench", Beacon: crust.BeaconOff, Gossip: crust.GossipOff}
 	if at.IsValid() {
 		config.Listen = []crust.Endpoint{{Transport: t.over, Addr: netip.AddrPortFrom(at, 0)}}
 	}
