@@ -68,6 +68,63 @@ func TestEveryTokenBesideClose(t *testing.T) {
 	}
 }
 
+// TestInfosBesideLosses: connection infos are made while sessions end.
+func TestInfosBesideLosses(t *testing.T) {
+	internet := simnet.New(1)
+	one := newNode(t, crust.On(internet.Host("10.0.0.1"), crust.Config{Listen: []crust.Endpoint{endpointAt("0.0.0.0:1")}}))
+	other := newWitness(t, "other", crust.On(internet.Host("10.0.0.2"), crust.Config{NoListen: true}))
+	stop := make(chan struct{})
+	var asking sync.WaitGroup
+	for range 4 {
+		asking.Go(func() {
+			for token := uint64(1); ; token++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if err := one.PrepareConnectionInfo(token); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	go func() { // nobody looks at them
+		for range one.Events(t.Context()) { //nolint:revive // that is all
+		}
+	}()
+	contact := crust.Contact{Endpoint: endpointAt("10.0.0.1:1"), Peer: one.ID()}
+	const losses = 100
+	for i := range losses {
+		if err := other.ask(false, func(token uint64) error { return other.ConnectEndpoint(contact, token) }); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, fmt.Sprintf("connection %d", i), func() string {
+			if len(other.Peers()) == 0 {
+				return "no session"
+			}
+			return ""
+		})
+		if err := other.Disconnect(one.ID()); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, fmt.Sprintf("end %d", i), func() string {
+			if len(other.Peers()) > 0 {
+				return "a session"
+			}
+			return ""
+		})
+	}
+	close(stop)
+	asking.Wait()
+	other.Close()
+	<-other.done
+	if other.lost != losses {
+		t.Errorf("lost %d times", other.lost)
+	}
+}
+
 // brittle is a network whose connections panic on the n-th use, from when it is armed.
 type brittle struct {
 	netio.Network

@@ -69,7 +69,7 @@ func (s *Service) findOut() {
 }
 
 // ofListener makes of what is known of TCP the facts of the NAT before the
-// listener. watch.mu is held.
+// listener. It takes mu, within which others take watch.mu.
 func (s *Service) ofListener(v observe.Verdict) wire.NAT {
 	n := v.NAT
 	l := s.listenPort(n.External.Addr())

@@ -40,7 +40,7 @@ const (
 
 // watch is what a service learns about the NATs in front of it.
 type watch struct {
-	mu      sync.Mutex
+	mu      sync.Mutex // taken while Service.mu is held, never the other way
 	machine observe.Machine
 	asks    map[uint64]*asker // by the tag that the other side puts before echoes to us
 	seen    secure.Seen       // nonces of asks that were answered; has its own lock
@@ -359,7 +359,6 @@ func (s *Service) facts() (udp, tcp wire.NAT) {
 	s.lookAround()
 	list := s.mappings()
 	s.watch.mu.Lock()
-	defer s.watch.mu.Unlock()
 	now := time.Now()
 	of := func(p observe.Proto) observe.Verdict {
 		v := s.watch.machine.Verdict(observe.Flow{Proto: p}, now)
@@ -369,7 +368,9 @@ func (s *Service) facts() (udp, tcp wire.NAT) {
 		v.NAT.Agreed = v.Confidence > observe.None || v.None // the latter is an address of this machine
 		return v
 	}
-	udp, tcp = mappedFacts(of(observe.UDP).NAT, list, portmap.UDP), mappedFacts(s.ofListener(of(observe.TCP)), list, portmap.TCP)
+	byUDP, byTCP := of(observe.UDP), of(observe.TCP)
+	s.watch.mu.Unlock()
+	udp, tcp = mappedFacts(byUDP.NAT, list, portmap.UDP), mappedFacts(s.ofListener(byTCP), list, portmap.TCP)
 	_, tcp.Openers = s.network.(netio.Opener)
 	return udp, tcp
 }
