@@ -178,6 +178,8 @@ func rareOf(e *crust.Event) rare {
 		r.data = e.AppID()
 	case crust.EventPortMapped, crust.EventPortUnmapped:
 		r.data = []byte(e.Internal().String())
+	case crust.EventGroup:
+		r.data = []byte(e.Group())
 	}
 	if err := e.Err(); err != nil {
 		r.text = fit(err.Error(), math.MaxInt)
@@ -277,6 +279,9 @@ func fillRare(o *event, e *crust.Event, mem *region) {
 	}
 	if by := e.By(); by != 0 {
 		o.count = uint32(by)
+	}
+	if state := e.State(); state != 0 {
+		o.how, o.bytes, o.tookUS = uint8(state), e.Wanted(), uint64(max(e.Next().Microseconds(), 0))
 	}
 	if len(r.data) > 0 {
 		o.data = mem.put(r.data)

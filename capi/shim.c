@@ -539,6 +539,70 @@ crust_result CRUST_CALL crust_service_lan_peer(crust_service service, uint32_t i
     return r;
 }
 
+/* ---- groups ---- */
+
+static crust_result check_group(const crust_group *g) {
+    static const char fn[] = "crust_service_keep";
+    const unsigned char *bytes = (const unsigned char *)g;
+    size_t i;
+    if (g->struct_size < sizeof *g || g->struct_size > MAX_STRUCT_SIZE)
+        return fail(CRUST_ERR_ABI, fn, "group->struct_size must be sizeof(crust_group)");
+    for (i = sizeof *g; i < g->struct_size; i++) {
+        if (bytes[i]) return fail(CRUST_ERR_ABI, fn, "group has fields that this version of libcrust does not know");
+    }
+    if (g->reserved) return fail(CRUST_ERR_INVALID, fn, "group->reserved must be 0");
+    if (!g->name) return fail(CRUST_ERR_INVALID, fn, "group->name must not be NULL");
+    if ((!g->peers && g->n_peers) || (!g->contacts && g->n_contacts) || ((!g->infos || !g->info_lens) && g->n_infos))
+        return fail(CRUST_ERR_INVALID, fn, "an array of group is NULL but its length is not 0");
+    if (g->n_peers > CRUST_MAX_KEPT || g->n_contacts > CRUST_MAX_KEPT || g->n_infos > CRUST_MAX_KEPT)
+        return fail(CRUST_ERR_LIMIT, fn, "group has more than 4096 peers, contacts or infos");
+    for (i = 0; i < g->n_contacts; i++) {
+        if (!g->contacts[i]) return fail(CRUST_ERR_INVALID, fn, "a contact of group is NULL");
+    }
+    for (i = 0; i < g->n_infos; i++) {
+        if (!g->infos[i] && g->info_lens[i]) return fail(CRUST_ERR_INVALID, fn, "an info of group is NULL but its length is not 0");
+        if (g->info_lens[i] > (size_t)PTRDIFF_MAX) return fail(CRUST_ERR_INVALID, fn, "an info of group is larger than any memory block");
+    }
+    return CRUST_OK;
+}
+
+crust_result CRUST_CALL crust_service_keep(crust_service service, const crust_group *group) {
+    crust_result r;
+    FORK_GUARD();
+    NEED(group);
+    if ((r = check_group(group)) != CRUST_OK) return r;
+    return goCrustServiceKeep(service, (crust_group *)group, last_error);
+}
+
+crust_result CRUST_CALL crust_service_release(crust_service service, const char *name) {
+    FORK_GUARD();
+    NEED(name);
+    return goCrustServiceRelease(service, (char *)name, last_error);
+}
+
+crust_result CRUST_CALL crust_service_group(crust_service service, uint32_t index, crust_group_info *io) {
+    crust_group_info group;
+    crust_result r;
+    FORK_GUARD();
+    if (bad_struct(io, io ? io->struct_size : 0)) return fail(CRUST_ERR_ABI, __func__, "io->struct_size must be sizeof(crust_group_info)");
+    memset(&group, 0, sizeof group);
+    r = goCrustServiceGroup(service, index, &group, last_error);
+    if (r >= 0 && io) give_struct(io, io->struct_size, &group, sizeof group);
+    return r;
+}
+
+crust_result CRUST_CALL crust_service_group_peer(crust_service service, const char *name, uint32_t index, crust_group_peer *io) {
+    crust_group_peer peer;
+    crust_result r;
+    FORK_GUARD();
+    if (bad_struct(io, io ? io->struct_size : 0)) return fail(CRUST_ERR_ABI, __func__, "io->struct_size must be sizeof(crust_group_peer)");
+    NEED(name);
+    memset(&peer, 0, sizeof peer);
+    r = goCrustServiceGroupPeer(service, (char *)name, index, &peer, last_error);
+    if (r >= 0 && io) give_struct(io, io->struct_size, &peer, sizeof peer);
+    return r;
+}
+
 /* ---- the environment ---- */
 
 const char *crust__variable(const char *name) { return getenv(name); }

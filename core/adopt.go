@@ -136,7 +136,7 @@ func (s *Service) adopt(link *secure.Link, a adoption) (*peer, error) {
 			return nil, s.notAllowed(id, a.endpoint)
 		}
 		err = refusal{wire.ReasonNotAllowed}
-	case a.uninvited() && !s.accept.Load() && s.find(id) == nil: // a session may get another link
+	case a.uninvited() && (!s.accept.Load() && s.find(id) == nil || s.dropped(id)): // a session may get another link
 		err = refusal{wire.ReasonNotAllowed}
 	default:
 		if p = s.beginAtOnce(link, a); p != nil {
@@ -566,6 +566,10 @@ func (p *peer) unnamed(which func(seq uint64) bool) {
 // sure is unnamed when the peer has the session, or is about to. mu is held.
 func (p *peer) sure(which func(seq uint64) bool) {
 	p.unsure = false
+	if p.known != nil {
+		close(p.known)
+		p.known = nil
+	}
 	p.unnamed(which)
 }
 
@@ -653,6 +657,7 @@ func (s *Service) insert(link *secure.Link, a adoption, o origin) (*peer, func()
 			calls = append(calls, s.events.add(Event{Type: EventAlreadyConnected, Peer: p.id, Token: at.token}))
 		}
 	}
+	calls = append(calls, s.groupsGain(p))
 	s.linked(p, rank(a.how, a.endpoint))
 	return p, func() {
 		for _, call := range calls {

@@ -158,6 +158,7 @@ func (s *Service) beaconTold(f beacon.Fact) {
 	s.events.pushNews(Event{Type: EventDiscovered, Peer: f.Peer.ID, detail: &detail{
 		endpoint: f.Peer.Endpoints[0], role: Role(f.Peer.Role), by: ByBeacon,
 	}})
+	s.heardOf(f.Peer.ID)
 	s.lan.mu.Lock()
 	defer s.lan.mu.Unlock()
 	if s.lan.news != nil {

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/libcrust/libcrust/core/internal/bootstrap"
-	"github.com/libcrust/libcrust/core/internal/dial"
 	"github.com/libcrust/libcrust/core/internal/endpoint"
 	"github.com/libcrust/libcrust/core/internal/secure"
 )
@@ -38,10 +37,6 @@ const (
 	// maxNotes bounds what waits to be written. What comes when they are full is not
 	// written down.
 	maxNotes = 1024
-	// cachedAtOnce is how many endpoints of the cache a bootstrap tries at once, and
-	// cachedEvery after what time as many more follow, unless failures make room before.
-	cachedAtOnce = 16
-	cachedEvery  = 100 * time.Millisecond
 	// maxCached bounds the endpoints of the cache that one bootstrap tries.
 	maxCached = 256
 	// firstRetest and retestEvery are when peers are tested that were not reached for
@@ -194,13 +189,6 @@ func (s *Service) cached() (list []Contact) {
 	return list[:min(len(list), maxCached)]
 }
 
-// pace gives the steps of cached contacts their delays: those from first on.
-func pace(steps []dial.Step, first int) {
-	for i := first; i < len(steps); i++ {
-		steps[i].Delay = time.Duration((i-first)/cachedAtOnce) * cachedEvery
-	}
-}
-
 // outcomes is who could be reached in a bootstrap, and who could not.
 type outcomes struct {
 	mu             sync.Mutex
@@ -284,6 +272,9 @@ func (s *Service) retest(e bootstrap.Entry) bool {
 		return false
 	}
 	for _, k := range e.Endpoints[:min(len(e.Endpoints), retestEndpoints)] {
+		if s.barred(Contact{k.Endpoint, e.Peer}) {
+			continue
+		}
 		ctx, cancel := context.WithTimeout(s.ctx, s.cfg.HandshakeTimeout)
 		link, err := s.try(ctx, k.Endpoint, e.Peer)
 		cancel()

@@ -154,7 +154,7 @@ type Config struct {
 	// CodeNotAllowed. Dials count as Mapped when a router of the peer passes them on,
 	// as Dialed otherwise. nil means all.
 	Only []How
-	// Contacts are the fallback endpoints of Bootstrap.
+	// Contacts are the fallback endpoints of Bootstrap, which tries the first 1,024.
 	Contacts []Contact
 	// Gossip says whether peers are told, over the sessions with them, where this service
 	// and others that it knows of can be dialled, and asked for the same. Zero means
@@ -251,6 +251,7 @@ type Config struct {
 	Logger *slog.Logger
 
 	network netio.Network               // nil means the kernel's
+	barred  func(Contact) bool          // who is blacklisted; nil means nobody
 	mapper  func(portmap.Config) mapper // nil means that of the kernel's network; after check: that no router is asked
 	ownKey  bool                        // New made the identity
 }

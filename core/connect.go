@@ -33,6 +33,7 @@ type attempt struct {
 	pays      *account      // for what goes to endpoints that have come so; nil without any
 	local     bool          // and who has brought them is on this machine
 	quiet     bool          // the program knows nothing of it
+	kept      bool          // the peer is of a group; it is tried again anyway
 	punch     *punching     // with the peer; set before the goroutine needs it
 	info      bool          // the endpoints are of an info: there may be ways beside them
 	facts     infoFacts     // of that
@@ -56,7 +57,11 @@ func (s *Service) connect(a *attempt) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.register(a, s.cfg.ConnectTimeout, s.runConnect)
+	if err := s.register(a, s.cfg.ConnectTimeout, s.runConnect); err != nil {
+		return err
+	}
+	s.groups.asked(time.Now(), a.peer)
+	return nil
 }
 
 // register puts an attempt into the table and starts its goroutine, both before
@@ -198,7 +203,7 @@ func (s *Service) runConnect(a *attempt) {
 		}
 		dialled := time.Now()
 		link, step, err := s.race(a, a.endpoints)
-		if err != nil && (a.meets || a.quiet) && !waited { // the peer dials as well, and both punch
+		if err != nil && (a.meets || a.quiet && !a.info) && !waited { // the peer dials as well, and both punch
 			waited = true
 			s.awaitPunch(a)
 			continue
@@ -465,135 +470,6 @@ func (s *Service) shake(ctx context.Context, conn net.Conn, ep Endpoint, expect 
 // function is called before, which then returns true.
 func closeWith(ctx context.Context, conn io.Closer) (stop func() bool) {
 	return context.AfterFunc(ctx, func() { conn.Close() })
-}
-
-// startBootstrap begins a bootstrap.
-func (s *Service) startBootstrap(token uint64) error {
-	a := &attempt{token: token, contacts: s.cfg.Contacts}
-	if a.contacts == nil {
-		a.contacts = []Contact{}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.bootstrap != nil {
-		return &Error{Op: "bootstrap", Code: CodeState, Err: errors.New("a bootstrap is running")}
-	}
-	if err := s.register(a, s.cfg.BootstrapTimeout, s.runBootstrap); err != nil {
-		return err
-	}
-	s.bootstrap = a
-	return nil
-}
-
-// contactLink is what one contact of a bootstrap led to.
-type contactLink struct {
-	link    *secure.Link
-	contact Contact
-}
-
-// runBootstrap is the goroutine of a bootstrap. All contacts are tried at once;
-// the first that proves its identity is adopted, the others are given up and
-// never learn who asked. One that then refuses us is left out of the next round.
-func (s *Service) runBootstrap(a *attempt) {
-	given := len(a.contacts)
-	contacts := slices.Concat(a.contacts, s.cached())
-	var failures []error
-	for len(contacts) > 0 && a.ctx.Err() == nil {
-		dialled := time.Now()
-		won, err := s.raceContacts(a, contacts, given)
-		if err != nil {
-			failures = append(failures, err)
-			break
-		}
-		p, err := s.adopt(won.link, adoption{how: Dialed, began: a.began, linked: dialled, endpoint: won.contact.Endpoint, within: a.ctx})
-		if errors.Is(err, errDuplicate) {
-			s.mu.Lock()
-			a.peer = won.link.Remote.Peer
-			s.mu.Unlock()
-			s.awaitOther(a)
-			if p = s.settled(a); p != nil {
-				err = nil
-			}
-		}
-		if err == nil {
-			s.finish(a, Event{Type: EventBootstrapped, Peer: p.id, detail: &detail{endpoint: won.contact.Endpoint}})
-			return
-		}
-		failures = append(failures, err)
-		refused := func(c Contact) bool { return c == won.contact }
-		if slices.ContainsFunc(contacts[:given], refused) {
-			given--
-		}
-		contacts = slices.DeleteFunc(contacts, refused)
-	}
-	e := &Error{Op: "bootstrap", Code: CodeNoEndpoint, Err: errors.New("there are no contacts to try")}
-	if len(failures) > 0 {
-		e = &Error{Op: "bootstrap", Code: CodeOf(failures[0]), Err: sentences(failures)}
-	}
-	switch cause := a.ended(); {
-	case errors.Is(cause, CodeTimeout):
-		e.Code, e.Err = CodeTimeout, joinCause("no contact answered within "+s.cfg.BootstrapTimeout.String(), e.Err)
-	case cause != nil:
-		e.Code, e.Err = CodeCanceled, nil
-	}
-	s.finish(a, Event{Type: EventBootstrapFailed, detail: &detail{err: e}})
-}
-
-// raceContacts returns the first contact that proves its identity. Those from given
-// on are of the cache.
-func (s *Service) raceContacts(a *attempt, contacts []Contact, given int) (contactLink, error) {
-	steps := make([]dial.Step, 0, len(contacts))
-	expected := make(map[Endpoint][]PeerID) // several contacts may share an endpoint
-	fixed := 0
-	for i, c := range contacts {
-		if expected[c.Endpoint] == nil {
-			steps = append(steps, dial.Step{Endpoint: c.Endpoint})
-		}
-		if i < given {
-			fixed = len(steps)
-		}
-		if !slices.Contains(expected[c.Endpoint], c.Peer) {
-			expected[c.Endpoint] = append(expected[c.Endpoint], c.Peer)
-		}
-	}
-	pace(steps, fixed)
-	out := newOutcomes(expected)
-	defer s.noteFailures(out)
-	won, _, err := dial.Race(a.ctx, steps,
-		func(ctx context.Context, step dial.Step) (contactLink, error) {
-			ids := expected[step.Endpoint]
-			var expect PeerID
-			if len(ids) == 1 {
-				expect = ids[0]
-			}
-			link, err := s.try(ctx, step.Endpoint, expect)
-			if err != nil {
-				if ctx.Err() == nil {
-					out.failed(ids)
-				}
-				return contactLink{}, err
-			}
-			id := link.Remote.Peer
-			out.succeeded(id)
-			switch {
-			case id == s.ID():
-				err = &Error{Op: "bootstrap", Endpoint: step.Endpoint, Code: CodeSelf, Err: errSelf}
-			case slices.Contains(ids, id):
-				return contactLink{link, Contact{step.Endpoint, id}}, nil
-			case slices.Contains(ids, PeerID{}):
-				return contactLink{link, Contact{Endpoint: step.Endpoint}}, nil
-			default:
-				err = s.linkError("bootstrap", id, step.Endpoint, secure.ErrWrongPeer)
-				out.failed(ids)
-			}
-			link.Conn.Close()
-			return contactLink{}, err
-		},
-		func(c contactLink) { c.link.Conn.Close() })
-	if err != nil {
-		return contactLink{}, s.raceError("bootstrap", PeerID{}, err)
-	}
-	return won, nil
 }
 
 var _ session.Owner = (*owner)(nil)

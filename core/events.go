@@ -97,6 +97,13 @@ const (
 	// EventForgotten says that a discovered peer has said goodbye, or that nothing was
 	// heard of it for too long: Peer, By. A session with it is not touched.
 	EventForgotten EventType = 24
+	// EventGroup says that something has changed in a group of Keep: Group, State, Peer,
+	// and in Count how many peers of the group are connected and in Wanted how many
+	// should be. GroupDown and GroupFailed have Err, why, and Next, when the next attempt is due;
+	// GroupDropped has Err. Of a group of Any, GroupTrying and GroupFailed are of the
+	// search for more peers and have no Peer. It comes after the peer's EventConnected
+	// or EventLost.
+	EventGroup EventType = 25
 )
 
 var eventNames = [...]string{
@@ -108,6 +115,7 @@ var eventNames = [...]string{
 	EventDatagram: "datagram", EventListenerStopped: "listener_stopped",
 	EventNetworkChanged: "network_changed", EventPortMapped: "port_mapped", EventPortUnmapped: "port_unmapped",
 	EventCacheTrouble: "cache_trouble", EventDiscovered: "discovered", EventForgotten: "forgotten",
+	EventGroup: "group",
 }
 
 // String returns the name in snake_case.
@@ -205,9 +213,13 @@ type detail struct {
 	lease    time.Duration
 	count    uint64
 	bytes    uint64
+	wanted   uint64
+	next     time.Duration
+	group    string
 	how      How
 	role     Role
 	by       By
+	state    GroupState
 }
 
 var noDetail detail
@@ -247,7 +259,7 @@ func (e *Event) Lease() time.Duration { return e.more().lease }
 // connection to the session.
 func (e *Event) Took() time.Duration { return e.more().took }
 
-// Count returns a number of messages.
+// Count returns a number: of messages, addresses or peers.
 func (e *Event) Count() uint64 { return e.more().count }
 
 // Bytes returns a number of bytes.
@@ -261,3 +273,15 @@ func (e *Event) Role() Role { return e.more().role }
 
 // By returns how a peer was discovered.
 func (e *Event) By() By { return e.more().by }
+
+// Group returns the name of a group.
+func (e *Event) Group() string { return e.more().group }
+
+// State returns how it stands with a peer of a group.
+func (e *Event) State() GroupState { return e.more().state }
+
+// Wanted returns how many peers of a group should be connected.
+func (e *Event) Wanted() uint64 { return e.more().wanted }
+
+// Next returns until the next attempt for a group; 0 means that none is due.
+func (e *Event) Next() time.Duration { return e.more().next }

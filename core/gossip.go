@@ -327,6 +327,7 @@ func (s *Service) tellFact(f gossip.Fact) {
 	}
 	told[id] = d
 	s.events.push(Event{Type: EventDiscovered, Peer: id, detail: &detail{endpoint: d.at, role: d.role, by: ByGossip}})
+	s.heardOf(id)
 }
 
 // The bounds of two rooms must agree.

@@ -355,7 +355,7 @@ func (s *Service) write(kind wire.LetterKind, id meetingID, to PeerID) ([]byte, 
 
 // offered answers a letter of a size to us, and dials who wrote it.
 func (s *Service) offered(from *peer, writer PeerID, l wire.Letter, size int) {
-	if s.find(writer) == nil && !s.accept.Load() {
+	if s.find(writer) == nil && !s.accept.Load() || s.dropped(writer) {
 		return
 	}
 	s.findOut()

@@ -228,9 +228,12 @@ func (s *Service) lose(p *peer, why *Error) {
 	c := p.sess.Counters()
 	addCounters(&s.past, c)
 	s.bury(p)
+	p.why = why
 	call := s.events.add(Event{Type: EventLost, Peer: p.id, detail: &detail{err: why, count: c.Undelivered}})
+	tell := s.groupsLose(p, why)
 	s.mu.Unlock()
 	call()
+	tell()
 	s.leaveGossip(p)
 }
 

@@ -106,6 +106,7 @@ func (s *Service) react(moved bool, count uint64) {
 		peers = append(peers, p)
 		s.hasten(p, moved)
 	}
+	s.groupsMoved()
 	s.mu.Unlock()
 	s.otherNetwork()
 	for _, p := range peers {

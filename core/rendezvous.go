@@ -113,12 +113,27 @@ func (s *Service) seekBeside(a *attempt) error {
 	if err != nil {
 		return err
 	}
-	select {
-	case <-sought.gone:
-	case <-a.ctx.Done():
-		sought.cancel(CodeCanceled)
-		<-sought.gone
+	var answer <-chan time.Time
+	if a.kept {
+		timer := time.NewTimer(keepSeek)
+		defer timer.Stop()
+		answer = timer.C
 	}
+	for going := true; going; {
+		select {
+		case <-sought.gone:
+			going = false
+		case <-answer:
+			s.mu.Lock()
+			going = sought.endpoints != nil // a letter has come
+			s.mu.Unlock()
+			answer = nil
+		case <-a.ctx.Done():
+			going = false
+		}
+	}
+	sought.cancel(CodeCanceled)
+	<-sought.gone
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return fmt.Errorf("by peers: %w", cmp.Or[error](sought.why, errNobody))

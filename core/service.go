@@ -69,6 +69,8 @@ type Service struct {
 
 	gossip gossiping // of peers that others have told of
 
+	groups keeping // that are kept connected; guarded by mu
+
 	// guarded by udpMu, which is taken with no other lock held
 	udpMu   sync.Mutex
 	sockets []*udpSocket // those of listeners first
@@ -127,6 +129,8 @@ type peer struct {
 	proven    []netip.Addr       // from which its links have come
 	knocked   uint64             // bytes that dials of the former may have cost
 	says      [2]netip.Addr      // what our external address is, over TCP and UDP; guarded by watch.mu
+	known     chan struct{}      // closed when it is not unsure any more; nil when nobody waits
+	why       error              // of its loss
 }
 
 // New makes a service and starts its listeners. It returns an *Error with
@@ -290,7 +294,11 @@ func (s *Service) ConnectEndpoint(c Contact, token uint64) error {
 	return s.connect(&attempt{token: token, peer: c.Peer, endpoints: []Endpoint{c.Endpoint}, bare: true})
 }
 
-// Bootstrap tries all contacts at once and keeps the first that answers. The
+// Bootstrap tries everybody of whom it knows, at once and in lots a tenth of a second
+// apart, and keeps the first with whom a session stands: Config.Contacts, the peers
+// of Config.Cache, and those whose beacons are heard meanwhile, for which it waits 2 s
+// when nobody else answers. Who does not answer, or refuses, holds nobody up. Our own
+// endpoints are left out. The
 // final event is EventBootstrapped or EventBootstrapFailed with the token. It
 // returns CodeState when a bootstrap is running.
 func (s *Service) Bootstrap(token uint64) error { return s.startBootstrap(token) }
@@ -387,9 +395,11 @@ func (s *Service) SendBatch(messages []Message) (int, error) {
 
 // Disconnect ends a session in order: what Send accepted is delivered, then the
 // peer is told. EventLost with CodeDisconnected follows, on both sides. It
-// returns CodeUnknownPeer when there is no session.
+// returns CodeUnknownPeer when there is no session. A peer of a group that is kept
+// is left alone from then on, session or not: see Keep.
 func (s *Service) Disconnect(peer PeerID) error {
 	p := s.find(peer)
+	s.groupsDrop(peer, p != nil)
 	if p == nil || !p.sess.Disconnect(wire.ReasonDisconnect, session.ErrDisconnected) {
 		return s.notConnected("disconnect", peer)
 	}

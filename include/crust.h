@@ -311,8 +311,13 @@ enum {
     CRUST_EVENT_DISCOVERED        = 23, /* peer, endpoint: where it may be; role; count: CRUST_BY_*. Nothing is proved until
                                            somebody connects, but that it holds its key. Again when endpoint or role have
                                            become others */
-    CRUST_EVENT_FORGOTTEN         = 24  /* peer, count: CRUST_BY_*: it has said goodbye, or nothing was heard of it for
+    CRUST_EVENT_FORGOTTEN         = 24, /* peer, count: CRUST_BY_*: it has said goodbye, or nothing was heard of it for
                                            too long; a session with it is not touched */
+    CRUST_EVENT_GROUP             = 25  /* data: the name of a group of crust_service_keep; peer; how: CRUST_GROUP_*, how it
+                                           stands with it; count: how many peers of the group are connected; bytes:
+                                           how many should be; took_us: until the next attempt, 0 when none is due;
+                                           code, text: why unless up or trying. Of a group of any, TRYING and FAILED
+                                           are of the search for more, and peer is NULL */
 };
 #define CRUST_BY_BEACON 1u /* how a peer was discovered: its beacon was heard on a network of this machine */
 #define CRUST_BY_GOSSIP 2u /* connected peers have told of it */
@@ -326,6 +331,11 @@ enum {
 #define CRUST_HOW_MAPPED   3u /* dialled at a port that the peer's router passes on, as the peer said */
 #define CRUST_HOW_PUNCHED  4u
 #define CRUST_HOW_RELAYED  5u
+#define CRUST_GROUP_UP      1u /* there is a session, which may be suspended */
+#define CRUST_GROUP_DOWN    2u /* there is none, or none any more; the next attempt is due in a while */
+#define CRUST_GROUP_TRYING  3u /* an attempt is under way */
+#define CRUST_GROUP_FAILED  4u /* an attempt has failed; the next one is due in a while */
+#define CRUST_GROUP_DROPPED 5u /* the program has disconnected it: nothing is tried until it asks again */
 
 /* 88 bytes on 64-bit systems. Fields that mean nothing for a type are 0 or NULL.
  * Pointers are valid until the batch is freed (poll mode) or on_events returns
@@ -335,7 +345,7 @@ typedef struct crust_event {
     int32_t              code;     /* CRUST_OK or why */
     uint8_t              priority;
     uint8_t              role;     /* CRUST_ROLE_* */
-    uint8_t              how;      /* CRUST_HOW_* */
+    uint8_t              how;      /* CRUST_HOW_*; of GROUP CRUST_GROUP_* */
     uint8_t              reserved0;
     uint32_t             count;    /* number of messages */
     uint64_t             token;
@@ -454,11 +464,80 @@ CRUST_API crust_result CRUST_CALL crust_connect_endpoint(crust_service service, 
 CRUST_API crust_result CRUST_CALL crust_service_connect_peer(crust_service service, const crust_peer_id *peer, uint64_t token);
 /* Checks an info and says who made it. BAD_INFO. */
 CRUST_API crust_result CRUST_CALL crust_connection_info_peer(const void *info, size_t len, crust_peer_id *out);
-/* Ends a session in order; LOST with DISCONNECTED follows on both sides. UNKNOWN_PEER. */
+/* Ends a session in order; LOST with DISCONNECTED follows on both sides. A peer of a
+ * group that is kept is left alone from then on, session or not. UNKNOWN_PEER. */
 CRUST_API crust_result CRUST_CALL crust_disconnect(crust_service service, const crust_peer_id *peer);
-/* Tries all contacts, keeps the first. Final event: BOOTSTRAPPED or BOOTSTRAP_FAILED. STATE when running. */
+/* Tries all contacts, the cache and peers on the LAN, keeps the first. Final event: BOOTSTRAPPED or BOOTSTRAP_FAILED. STATE when running. */
 CRUST_API crust_result CRUST_CALL crust_bootstrap(crust_service service, uint64_t token);
 CRUST_API crust_result CRUST_CALL crust_stop_bootstrap(crust_service service);
+
+/* ---- groups that are kept connected --------------------------------------------------- */
+
+#define CRUST_MAX_GROUPS     64u   /* of a service */
+#define CRUST_MAX_GROUP_NAME 64u   /* in bytes */
+#define CRUST_MAX_KEPT       4096u /* peers of all groups together; contacts, and infos, of one */
+
+/* A group of peers. Set all to 0 first. */
+typedef struct crust_group {
+    uint32_t             struct_size; /* sizeof(crust_group), set by the caller */
+    uint32_t             any;         /* how many peers of role, whoever they are and whoever begins the session; 0: those of
+                                         peers, contacts and infos */
+    uint32_t             role;        /* CRUST_ROLE_*, of any */
+    uint32_t             reserved;    /* 0 */
+    const char          *name;        /* 1 to CRUST_MAX_GROUP_NAME bytes */
+    const crust_peer_id *peers;
+    size_t               n_peers;
+    const char *const   *contacts;    /* "ENDPOINT#PEER", where peers may be; of any also "ENDPOINT" */
+    size_t               n_contacts;
+    const void *const   *infos;       /* connection infos of peers */
+    const size_t        *info_lens;   /* the bytes of each */
+    size_t               n_infos;
+} crust_group;
+
+/* Connects to the peers of a group, and again whenever one is lost, until
+ * crust_service_release: at where it was last, at what the group, the cache and other
+ * peers tell, over either transport, and by peers that are connected to both. A group
+ * of the same name is replaced. Sessions that there are count, and those that the
+ * peers begin. After a loss and after each attempt in vain comes a pause of random
+ * length that doubles, from 1 s to 1 minute at most. A peer that crust_disconnect
+ * disconnects, connected or not, stays so: nothing is tried, and the sessions that it
+ * begins are refused, until the program connects to it or names it in a call of this.
+ * Each change is a GROUP. INVALID, SELF, BAD_INFO, LIMIT, CLOSED; ABI: struct_size. */
+CRUST_API crust_result CRUST_CALL crust_service_keep(crust_service service, const crust_group *group);
+/* Ends that, and the attempts under way. Sessions live on. INVALID: no such group. */
+CRUST_API crust_result CRUST_CALL crust_service_release(crust_service service, const char *name);
+
+/* Describes a group that is kept. */
+typedef struct crust_group_info {
+    uint32_t struct_size; /* sizeof(crust_group_info), set by the caller */
+    uint32_t any, role;   /* as in crust_group */
+    int32_t  code;        /* of any: CRUST_OK, or why the last search did not find enough */
+    uint32_t up;          /* how many peers of it are connected */
+    uint32_t wanted;      /* how many should be */
+    uint64_t next_ms;     /* of any: until the next search; 0: now, or none is due */
+    char     name[72];
+    char     text[256];   /* one sentence for code */
+} crust_group_info;
+
+/* Describes a peer of a group. */
+typedef struct crust_group_peer {
+    uint32_t      struct_size; /* sizeof(crust_group_peer), set by the caller */
+    uint32_t      state;       /* CRUST_GROUP_* */
+    crust_peer_id peer;
+    int32_t       code;        /* CRUST_OK, or why there is no session */
+    uint32_t      tries;       /* in vain since the last session that lasted */
+    uint64_t      next_ms;     /* until the next attempt; 0: none is due */
+    char          text[256];   /* one sentence for code */
+} crust_group_peer;
+
+/* Returns how many groups there are, and describes the one of that index, from 0, in
+ * the order in which they came; beyond the last one *io is cleared. io may be NULL.
+ * ABI when struct_size is smaller than 8. */
+CRUST_API crust_result CRUST_CALL crust_service_group(crust_service service, uint32_t index, crust_group_info *io);
+/* The same for the peers of a group, in the order of their ids; of a group of any those
+ * that are connected, and those that the program has disconnected. INVALID: no such
+ * group. */
+CRUST_API crust_result CRUST_CALL crust_service_group_peer(crust_service service, const char *name, uint32_t index, crust_group_peer *io);
 
 /* ---- listeners ---------------------------------------------------------------------- */
 

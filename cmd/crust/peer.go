@@ -1,9 +1,12 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -31,6 +34,7 @@ type peerFlags struct {
 	only      []string
 	cache     string
 	gossip    string
+	keep      []string
 	bootstrap bool
 	role      string
 	noAccept  bool
@@ -86,6 +90,7 @@ its input open: tail -f /dev/null | crust peer --echo
 	flags.StringVar(&f.cache, "cache", "", "`FILE` in which peers are written down that were connected to directly, to bootstrap from; default means the user's own, see crust cache --help (default none)")
 	flags.StringVar(&f.gossip, "gossip", "on", "`WHAT` peers tell each other of where they can be dialled: on (this peer and others that it knows of), answer (only itself, to those that ask) or off")
 	flags.BoolVar(&f.bootstrap, "bootstrap", false, "connect to the first contact that answers")
+	flags.StringArrayVar(&f.keep, "keep", nil, "`PEER|N` to stay connected to: a peer id, ENDPOINT#PEER, or any N nodes; repeatable")
 	flags.StringVar(&f.role, "role", "node", "`ROLE` that peers are told: node or client")
 	flags.BoolVar(&f.noAccept, "no-accept", false, "refuse connections that peers begin")
 	flags.DurationVar(&f.window, "resume-window", 0, "let a session whose link is gone wait `TIME` for another one, no longer than the other side does (default 30s)")
@@ -99,7 +104,7 @@ its input open: tail -f /dev/null | crust peer --echo
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("only", cobra.FixedCompletions([]string{"dialed", "accepted", "mapped", "punched", "relayed"}, cobra.ShellCompDirectiveNoFileComp)))
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("relay", cobra.FixedCompletions([]string{"off", "signal", "data"}, cobra.ShellCompDirectiveNoFileComp)))
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("gossip", cobra.FixedCompletions([]string{"on", "answer", "off"}, cobra.ShellCompDirectiveNoFileComp)))
-	for _, name := range []string{"listen", "live-port", "port-rotation", "external-port", "resume-window", "network", "app-id", "contact", "stun"} {
+	for _, name := range []string{"listen", "live-port", "port-rotation", "external-port", "resume-window", "network", "app-id", "contact", "stun", "keep"} {
 		cobra.CheckErr(cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions))
 	}
 	return cmd
@@ -214,6 +219,9 @@ func (f *peerFlags) check(cmd *cobra.Command, cfg *crust.Config) error {
 	if err := f.checkWays(given, cfg); err != nil {
 		return err
 	}
+	if _, err := f.groups(); err != nil {
+		return err
+	}
 	if given("contact") {
 		cfg.Contacts = nil
 		for _, text := range f.contacts {
@@ -312,5 +320,49 @@ func runPeer(cmd *cobra.Command, f *peerFlags) error {
 	}
 	p := newPeer(service, out, cfg.CloseTimeout)
 	p.echo, p.quiet = f.echo, f.quiet
+	if p.groups, err = f.groups(); err != nil {
+		return errors.Join(err, service.Close())
+	}
 	return p.run(cmd.InOrStdin(), f.bootstrap)
+}
+
+// The names of the groups of --keep.
+const (
+	keptPeers = "peers"
+	keptNodes = "nodes"
+)
+
+// groups reads --keep: one group of the peers, and one of any nodes.
+func (f *peerFlags) groups() ([]crust.Group, error) {
+	peers, nodes := crust.Group{Name: keptPeers}, crust.Group{Name: keptNodes}
+	for _, text := range f.keep {
+		n, notNumber := strconv.ParseUint(text, 10, 64)
+		switch {
+		case notNumber == nil && len(text) < 10:
+			if n < 1 || n > crust.MaxKept || nodes.Any != 0 {
+				return nil, usagef("--keep N is given once, for 1 to %d nodes, not %q", crust.MaxKept, text)
+			}
+			nodes.Any = int(n)
+		case strings.Contains(text, "#"):
+			contact, err := crust.ParseContact(text)
+			if err != nil {
+				return nil, usagef("--keep: %w", err)
+			}
+			peers.Contacts = append(peers.Contacts, contact)
+		default:
+			id, err := crust.ParsePeerID(text)
+			if err != nil {
+				return nil, usagef("--keep is a peer id, ENDPOINT#PEER or a number: %w", err)
+			}
+			peers.Peers = append(peers.Peers, id)
+		}
+	}
+	var groups []crust.Group
+	if len(peers.Peers)+len(peers.Contacts) > 0 {
+		groups = append(groups, peers)
+	}
+	if nodes.Any > 0 {
+		groups = append(groups, nodes)
+	}
+	return groups, nil
 }

@@ -35,8 +35,9 @@ type peer struct {
 	out          *output
 	senders      *senders
 	closeTimeout time.Duration
-	echo         bool // send every message back
-	quiet        bool // do not print large messages
+	echo         bool          // send every message back
+	quiet        bool          // do not print large messages
+	groups       []crust.Group // to be kept
 	lastToken    atomic.Uint64
 
 	mu       sync.Mutex
@@ -65,6 +66,11 @@ func (p *peer) run(commands io.Reader, bootstrap bool) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	p.out.tell(&startedReport{Peer: p.service.ID()})
+	for _, g := range p.groups {
+		if err := p.service.Keep(g); err != nil {
+			p.out.tell(errorOf(err))
+		}
+	}
 	if bootstrap {
 		if err := p.service.Bootstrap(p.newToken()); err != nil {
 			p.out.tell(&bootstrapFailedReport{Code: crust.CodeOf(err).String(), Error: oneLine(err)})

@@ -48,6 +48,17 @@ type (
 		Peer crust.PeerID `json:"peer"`
 		By   string       `json:"by"`
 	}
+	groupReport struct {
+		header
+		Group  string  `json:"group"`
+		State  string  `json:"state"` // up, down, trying, failed or dropped
+		Peer   string  `json:"peer"`  // "" for the search of a group of any
+		Up     uint64  `json:"up"`
+		Wanted uint64  `json:"wanted"`
+		Next   float64 `json:"next_ms"` // until the next attempt; 0: none is due
+		Code   string  `json:"code"`
+		Error  string  `json:"error"` // "" when up or trying
+	}
 	networkChangedReport struct {
 		header
 		Count uint64 `json:"count"`
@@ -220,6 +231,7 @@ func (*listenerStoppedReport) name() string { return "listener_stopped" }
 func (*cacheTroubleReport) name() string    { return "cache_trouble" }
 func (*discoveredReport) name() string      { return "discovered" }
 func (*forgottenReport) name() string       { return "forgotten" }
+func (*groupReport) name() string           { return "group" }
 func (*networkChangedReport) name() string  { return "network_changed" }
 func (*mappedReport) name() string          { return "mapped" }
 func (*unmappedReport) name() string        { return "unmapped" }
@@ -258,6 +270,19 @@ func (r *discoveredReport) text() string {
 }
 func (r *forgottenReport) text() string {
 	return fmt.Sprintf("forgotten %s, which was discovered by %s", r.Peer.Short(), r.By)
+}
+func (r *groupReport) text() string {
+	text := fmt.Sprintf("group %s, %d of %d connected: %s", printable(r.Group), r.Up, r.Wanted, r.State)
+	if r.Peer != "" {
+		text += " " + r.Peer[:8]
+	}
+	if r.Error != "" {
+		text += ": " + r.Error
+	}
+	if r.Next > 0 {
+		text += fmt.Sprintf("; next attempt in %.1f s", r.Next/1000)
+	}
+	return text
 }
 func (r *networkChangedReport) text() string {
 	return fmt.Sprintf("the network has changed: %d addresses came or went", r.Count)
@@ -392,6 +417,14 @@ func reportOf(e *crust.Event) report {
 		return &discoveredReport{Peer: e.Peer, Endpoint: e.Endpoint(), By: e.By().String()}
 	case crust.EventForgotten:
 		return &forgottenReport{Peer: e.Peer, By: e.By().String()}
+	case crust.EventGroup:
+		g := &groupReport{
+			Group: e.Group(), State: e.State().String(), Up: e.Count(), Wanted: e.Wanted(), Next: milliseconds(e.Next()), Code: e.Code().String(), Error: why(e),
+		}
+		if !e.Peer.IsZero() {
+			g.Peer = e.Peer.String()
+		}
+		return g
 	case crust.EventNetworkChanged:
 		return &networkChangedReport{Count: e.Count()}
 	case crust.EventPortMapped:

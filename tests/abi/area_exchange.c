@@ -2,6 +2,7 @@
 #include "host.h"
 #include "tap.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -320,6 +321,119 @@ static void each_token_has_one_final_event(void) {
     CHECK_CODE(CRUST_OK, crust_service_free(b.service));
 }
 
+/* Waits for the next change of a group to a state, 0: any. */
+static const crust_event *await_group(inbox *in, uint8_t state) {
+    for (;;) {
+        const crust_event *e = inbox_await(in, CRUST_EVENT_GROUP);
+        if (!e || !state || e->how == state) return e;
+    }
+}
+
+/* b keeps a, disconnects it, and asks for it again. */
+static void a_group_is_kept(void) {
+    inbox a, b;
+    crust_peer_id id_a, ids[1];
+    crust_group group;
+    crust_group_info info;
+    crust_group_peer peer;
+    char at[128], contact[256], id_text[CRUST_PEER_ID_TEXT];
+    const char *contacts[1];
+    const void *infos[1];
+    size_t lens[1] = {1}, len = sizeof at;
+    const crust_event *e;
+    memset(&a, 0, sizeof a);
+    memset(&b, 0, sizeof b);
+    a.service = loopback_service(NULL);
+    b.service = loopback_service(NULL);
+    REQUIRE(a.service != 0 && b.service != 0);
+    CHECK_CODE(CRUST_OK, crust_service_id(a.service, &id_a));
+    CHECK_CODE(CRUST_OK, crust_peer_id_format(&id_a, id_text));
+    CHECK_CODE(CRUST_OK, crust_listeners(a.service, at, &len));
+    at[strcspn(at, "\n")] = 0;
+    snprintf(contact, sizeof contact, "%s#%s", at, id_text);
+    memset(&group, 0, sizeof group);
+    CHECK_CODE(CRUST_ERR_INVALID, crust_service_keep(b.service, NULL));
+    CHECK_CODE(CRUST_ERR_ABI, crust_service_keep(b.service, &group));
+    group.struct_size = sizeof group;
+    CHECK_CODE(CRUST_ERR_INVALID, crust_service_keep(b.service, &group)); /* no name */
+    group.name = "friends";
+    CHECK_CODE(CRUST_ERR_INVALID, crust_service_keep(b.service, &group)); /* nobody */
+    group.n_peers = 1;
+    CHECK_CODE(CRUST_ERR_INVALID, crust_service_keep(b.service, &group)); /* peers is NULL */
+    group.peers = ids;
+    memset(ids, 0, sizeof ids);
+    CHECK_CODE(CRUST_ERR_INVALID, crust_service_keep(b.service, &group)); /* a peer is zero */
+    ids[0] = id_a;
+    group.n_infos = 1;
+    group.infos = infos;
+    group.info_lens = lens;
+    infos[0] = NULL;
+    CHECK_CODE(CRUST_ERR_INVALID, crust_service_keep(b.service, &group)); /* an info is NULL */
+    infos[0] = "x";
+    CHECK_CODE(CRUST_ERR_BAD_INFO, crust_service_keep(b.service, &group));
+    group.n_infos = 0;
+    group.n_contacts = 1;
+    group.contacts = contacts;
+    contacts[0] = NULL;
+    CHECK_CODE(CRUST_ERR_INVALID, crust_service_keep(b.service, &group)); /* a contact is NULL */
+    contacts[0] = contact;
+    group.n_peers = SIZE_MAX;
+    CHECK_CODE(CRUST_ERR_LIMIT, crust_service_keep(b.service, &group));
+    group.n_peers = 1;
+    group.role = 9;
+    CHECK_CODE(CRUST_ERR_INVALID, crust_service_keep(b.service, &group));
+    group.role = 0;
+    CHECK_CODE(0, crust_service_group(b.service, 0, NULL));
+    CHECK_CODE(CRUST_OK, crust_service_keep(b.service, &group));
+    e = await_group(&b, 0);
+    if (e) CHECK(e->how == CRUST_GROUP_TRYING && e->len == 7 && memcmp(e->data, "friends", 7) == 0 && e->count == 0 && e->bytes == 1);
+    e = await_group(&b, CRUST_GROUP_UP);
+    if (e) CHECK(e->count == 1 && e->bytes == 1 && e->code == CRUST_OK && !e->text && e->took_us == 0 && e->peer && memcmp(e->peer, &id_a, sizeof id_a) == 0);
+    inbox_await(&a, CRUST_EVENT_CONNECTED);
+    CHECK_CODE(CRUST_OK, crust_disconnect(b.service, &id_a));
+    inbox_await(&a, CRUST_EVENT_LOST);
+    e = await_group(&b, CRUST_GROUP_DROPPED);
+    if (e) CHECK(e->count == 0 && e->code == CRUST_ERR_DISCONNECTED && e->text && e->took_us == 0);
+    memset(&info, 0xAA, sizeof info);
+    info.struct_size = sizeof info;
+    CHECK_CODE(1, crust_service_group(b.service, 0, &info));
+    CHECK(strcmp(info.name, "friends") == 0 && info.up == 0 && info.wanted == 1 && info.any == 0 && info.code == 0);
+    CHECK_CODE(1, crust_service_group(b.service, 1, &info));
+    CHECK(info.struct_size == sizeof info && info.name[0] == 0 && info.wanted == 0);
+    memset(&peer, 0xAA, sizeof peer);
+    peer.struct_size = sizeof peer;
+    CHECK_CODE(1, crust_service_group_peer(b.service, "friends", 0, &peer));
+    CHECK(peer.state == CRUST_GROUP_DROPPED && peer.code == CRUST_ERR_DISCONNECTED && peer.next_ms == 0 && memcmp(&peer.peer, &id_a, sizeof id_a) == 0);
+    CHECK_CODE(CRUST_ERR_INVALID, crust_service_group_peer(b.service, "others", 0, NULL));
+    CHECK_CODE(CRUST_ERR_INVALID, crust_service_group_peer(b.service, NULL, 0, NULL));
+    peer.struct_size = 7;
+    CHECK_CODE(CRUST_ERR_ABI, crust_service_group_peer(b.service, "friends", 0, &peer));
+    info.struct_size = 7;
+    CHECK_CODE(CRUST_ERR_ABI, crust_service_group(b.service, 0, &info));
+    CHECK_CODE(CRUST_OK, crust_service_keep(b.service, &group)); /* it asks again */
+    e = await_group(&b, CRUST_GROUP_UP);
+    if (e) CHECK(e->count == 1);
+    inbox_await(&a, CRUST_EVENT_CONNECTED); /* before that it would not say goodbye */
+    CHECK_CODE(CRUST_OK, crust_service_free(a.service));
+    e = await_group(&b, CRUST_GROUP_DOWN);
+    if (e) CHECK(e->took_us > 0 && e->code == CRUST_ERR_DISCONNECTED);
+    CHECK_CODE(CRUST_ERR_INVALID, crust_service_release(b.service, "others"));
+    CHECK_CODE(CRUST_OK, crust_service_release(b.service, "friends"));
+    CHECK_CODE(0, crust_service_group(b.service, 0, NULL));
+    memset(&group, 0, sizeof group);
+    group.struct_size = sizeof group;
+    group.name = "any";
+    group.any = 2;
+    group.role = CRUST_ROLE_CLIENT;
+    CHECK_CODE(CRUST_OK, crust_service_keep(b.service, &group));
+    info.struct_size = sizeof info;
+    CHECK_CODE(1, crust_service_group(b.service, 0, &info));
+    CHECK(info.any == 2 && info.role == CRUST_ROLE_CLIENT && info.wanted == 2);
+    inbox_done(&a);
+    inbox_done(&b);
+    CHECK_CODE(CRUST_OK, crust_service_free(b.service));
+}
+
 /* a and c know each other's id only; both are connected to b. */
 static void peers_meet_through_a_third(void) {
     pair p;
@@ -392,6 +506,7 @@ const tap_test exchange_tests[] = {
     {"crust_send_wait waits, and gives up", send_wait_waits},
     {"each token has exactly one final event", each_token_has_one_final_event},
     {"two peers meet through a third", peers_meet_through_a_third},
+    {"a group is kept", a_group_is_kept},
     {"bootstrapping", bootstrapping},
 };
 const size_t exchange_count = sizeof exchange_tests / sizeof exchange_tests[0];

@@ -9,6 +9,7 @@ void check_calls(crust_service s, crust_result want, crust_result poll_want) {
     crust_stats stats;
     crust_nat nat;
     crust_message message;
+    crust_group group;
     crust_batch *batch = NULL;
     crust_result why = 0;
     intptr_t fd = 0;
@@ -23,6 +24,10 @@ void check_calls(crust_service s, crust_result want, crust_result poll_want) {
     stats.struct_size = sizeof stats;
     memset(&nat, 0, sizeof nat);
     nat.struct_size = sizeof nat;
+    memset(&group, 0, sizeof group);
+    group.struct_size = sizeof group;
+    group.name = "g";
+    group.any = 1;
     len = sizeof text;
     CHECK_CODE(want, crust_send(s, &peer, "x", 1, 0));
     CHECK_CODE(want, crust_send_wait(s, &peer, "x", 1, 0, 10));
@@ -37,6 +42,10 @@ void check_calls(crust_service s, crust_result want, crust_result poll_want) {
     CHECK_CODE(want, crust_disconnect(s, &peer));
     CHECK_CODE(want, crust_bootstrap(s, 1));
     CHECK_CODE(want, crust_stop_bootstrap(s));
+    CHECK_CODE(want, crust_service_keep(s, &group));
+    CHECK_CODE(want, crust_service_release(s, "g"));
+    CHECK_CODE(want, crust_service_group(s, 0, NULL));
+    CHECK_CODE(want, crust_service_group_peer(s, "g", 0, NULL));
     CHECK_CODE(want, crust_listen(s, "127.0.0.1:0"));
     CHECK_CODE(want, crust_stop_listening(s, "127.0.0.1:1"));
     CHECK_CODE(want, crust_listeners(s, text, &len));

@@ -28,6 +28,9 @@ STRUCTS: dict[str, Any] = {
     "crust_nat_server": _ffi.NatServerStruct,
     "crust_nat_port": _ffi.NatPortStruct,
     "crust_lan_peer": _ffi.LanPeerStruct,
+    "crust_group": _ffi.GroupStruct,
+    "crust_group_info": _ffi.GroupInfoStruct,
+    "crust_group_peer": _ffi.GroupPeerStruct,
 }
 
 
@@ -155,6 +158,7 @@ class Numbers(TestCase):
             ("CRUST_HOW_", crust.How),
             ("CRUST_MEANS_", crust.Means),
             ("CRUST_BY_", crust.By),
+            ("CRUST_GROUP_", crust.GroupState),
             ("CRUST_RELAY_", crust.Relay),
             ("CRUST_BEACON_", crust.Beacon),
             ("CRUST_GOSSIP_", crust.Gossip),

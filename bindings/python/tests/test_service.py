@@ -299,6 +299,56 @@ with crust.Service(**options, role=crust.Role.CLIENT) as one:
             crust.Service(beacon=3, listen=[LOOPBACK])  # type: ignore[arg-type]
 
 
+class Groups(TestCase):
+    def test_a_group_is_kept_until_it_is_released(self) -> None:
+        network = new_network()
+        with new_service(network) as one, new_service(network) as other, new_service(network) as third:
+            info = third.prepare_connection_info().result(PATIENCE)
+            one.keep("friends", contacts=[f"{other.listeners()[0]}#{other.id}"], infos=[info])
+            trying = wait_for(one, crust.GroupChanged)
+            self.assertEqual((trying.group, trying.state, trying.up, trying.wanted), ("friends", crust.GroupState.TRYING, 0, 2))
+            up = 0
+            while up < 2:
+                event = wait_for(one, crust.GroupChanged)
+                if event.state == crust.GroupState.UP:
+                    up += 1
+                    self.assertEqual((event.up, event.wanted, event.code, event.next), (up, 2, 0, 0.0))
+            one.disconnect(other.id)
+            while event.state != crust.GroupState.DROPPED:
+                event = wait_for(one, crust.GroupChanged)
+            self.assertEqual((event.peer, event.up, event.name), (other.id, 1, "disconnected"))
+            (group,) = one.groups()
+            self.assertEqual((group.name, group.any_of, group.up, group.wanted), ("friends", 0, 1, 2))
+            states = {peer.peer: peer.state for peer in group.peers}
+            self.assertEqual(states, {other.id: crust.GroupState.DROPPED, third.id: crust.GroupState.UP})
+            one.keep("some", any_of=1)
+            some = one.groups()[1]
+            self.assertEqual((some.any_of, some.role, [p.peer for p in some.peers]), (1, crust.Role.NODE, [third.id]))
+            one.release("friends")
+            one.release("some")
+            self.assertEqual(one.groups(), [])
+            with self.fails(crust.Invalid, "no group"):
+                one.release("friends")
+
+    def test_who_cannot_be_kept(self) -> None:
+        with new_service(new_network()) as one:
+            with self.fails(crust.Invalid, "of nobody"):
+                one.keep("friends")
+            with self.fails(crust.SelfConnect):
+                one.keep("friends", [one.id])
+            with self.fails(crust.Invalid, "want one of the two"):
+                one.keep("friends", [bytes(31) + b"x"], any_of=3)
+            with self.fails(crust.Invalid, "does not name its peer"):
+                one.keep("friends", contacts=["tcp://127.0.0.1:1"])
+            with self.fails(crust.BadInfo):
+                one.keep("friends", infos=[b"x"])
+            with self.fails(crust.Invalid, "32"):
+                one.keep("friends", [b"x"])
+            with self.assertRaises(TypeError):
+                one.keep("friends", contacts="tcp://127.0.0.1:1")
+            self.assertEqual(one.groups(), [])
+
+
 class Listening(TestCase):
     def test_busy_port(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as busy:

@@ -79,6 +79,7 @@ from ._events import (
     Discovered,
     Event,
     Forgotten,
+    GroupChanged,
     ListenerFailed,
     ListenerStarted,
     ListenerStopped,
@@ -96,6 +97,7 @@ from ._events import (
     Writable,
 )
 from ._ffi import MAX_APP_ID, MAX_MESSAGE, MAX_NETWORK_NAME, library_path
+from ._groups import GroupInfo, GroupPeer
 from ._inbox import Call
 from ._nat import Confidence, MappedPort, Nat, NatDepends, NatFlow, NatPorts, NatServer
 from ._service import Service
@@ -105,6 +107,7 @@ from ._types import (
     Cipher,
     Config,
     Gossip,
+    GroupState,
     How,
     LanPeer,
     Means,
@@ -158,6 +161,10 @@ __all__ = [
     "Forked",
     "Forgotten",
     "Gossip",
+    "GroupChanged",
+    "GroupInfo",
+    "GroupPeer",
+    "GroupState",
     "HandshakeError",
     "How",
     "InternalError",

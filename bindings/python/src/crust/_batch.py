@@ -32,6 +32,7 @@ from ._events import (
     Discovered,
     Event,
     Forgotten,
+    GroupChanged,
     ListenerFailed,
     ListenerStarted,
     ListenerStopped,
@@ -48,7 +49,7 @@ from ._events import (
     Unknown,
     Writable,
 )
-from ._types import By, How, Means, PeerId, Role
+from ._types import By, GroupState, How, Means, PeerId, Role
 
 Data = TypeVar("Data", bytes, memoryview)
 
@@ -246,6 +247,10 @@ class Reader:
             return NetworkChanged(row[5])
         if kind == _ffi.EVENT_CACHE_TROUBLE:
             return CacheTrouble(code, text)
+        if kind == _ffi.EVENT_GROUP:
+            return GroupChanged(
+                _ffi.text(data), GroupState(row[4]), peer, row[5], row[13], took_us / 1e6, code, text
+            )
         if kind in (_ffi.EVENT_PORT_MAPPED, _ffi.EVENT_PORT_UNMAPPED):
             at, means = (endpoint, _ffi.text(data)), Means(row[5])
             if kind == _ffi.EVENT_PORT_UNMAPPED:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Optional, Union
 
 from ._errors import CrustError, code_name, error
-from ._types import By, How, Means, PeerId, Role
+from ._types import By, GroupState, How, Means, PeerId, Role
 
 # Longer data is shown by its length in a repr.
 _SHOWN = 64
@@ -410,6 +410,33 @@ class Forgotten(Event):
 
     peer: PeerId
     by: By
+
+
+@dataclass(frozen=True)
+class GroupChanged(_Coded):
+    """Something has changed in a group of `Service.keep`; after the peer's `Connected` or `Lost`.
+
+    Attributes:
+        group: the name of the group.
+        state: how it stands with the peer, or with the search.
+        peer: who; None: it is about the search for more peers of a group of any.
+        up: how many peers of the group are connected.
+        wanted: how many should be.
+        next: seconds until the next attempt; 0 when none is due.
+        code: why there is no session; 0 when it is up or being tried.
+        text: one sentence that says why.
+    """
+
+    __slots__ = ("code", "group", "next", "peer", "state", "text", "up", "wanted")
+
+    group: str
+    state: GroupState
+    peer: Optional[PeerId]
+    up: int
+    wanted: int
+    next: float
+    code: int
+    text: str
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,7 @@ EVENT_PORT_UNMAPPED = 21
 EVENT_CACHE_TROUBLE = 22
 EVENT_DISCOVERED = 23
 EVENT_FORGOTTEN = 24
+EVENT_GROUP = 25
 
 
 class PeerIdStruct(ctypes.Structure):
@@ -251,6 +252,55 @@ class LanPeerStruct(ctypes.Structure):
     )
 
 
+class GroupStruct(ctypes.Structure):
+    """crust_group; arrays as plain addresses."""
+
+    _fields_ = (
+        ("struct_size", c_uint32),
+        ("any", c_uint32),
+        ("role", c_uint32),
+        ("reserved", c_uint32),
+        ("name", c_char_p),
+        ("peers", c_void_p),
+        ("n_peers", c_size_t),
+        ("contacts", c_void_p),
+        ("n_contacts", c_size_t),
+        ("infos", c_void_p),
+        ("info_lens", c_void_p),
+        ("n_infos", c_size_t),
+    )
+
+
+class GroupInfoStruct(ctypes.Structure):
+    """crust_group_info."""
+
+    _fields_ = (
+        ("struct_size", c_uint32),
+        ("any", c_uint32),
+        ("role", c_uint32),
+        ("code", c_int32),
+        ("up", c_uint32),
+        ("wanted", c_uint32),
+        ("next_ms", c_uint64),
+        ("name", c_char * 72),
+        ("text", c_char * 256),
+    )
+
+
+class GroupPeerStruct(ctypes.Structure):
+    """crust_group_peer."""
+
+    _fields_ = (
+        ("struct_size", c_uint32),
+        ("state", c_uint32),
+        ("peer", PeerIdStruct),
+        ("code", c_int32),
+        ("tries", c_uint32),
+        ("next_ms", c_uint64),
+        ("text", c_char * 256),
+    )
+
+
 BOUND: list[str] = []
 """The names of the functions bound below, in order."""
 
@@ -324,6 +374,13 @@ crust_connection_info_peer = _bind("crust_connection_info_peer", c_int32, c_char
 crust_disconnect = _bind("crust_disconnect", c_int32, _service, c_char_p)
 crust_bootstrap = _bind("crust_bootstrap", c_int32, _service, c_uint64)
 crust_stop_bootstrap = _bind("crust_stop_bootstrap", c_int32, _service)
+
+crust_service_keep = _bind("crust_service_keep", c_int32, _service, POINTER(GroupStruct))
+crust_service_release = _bind("crust_service_release", c_int32, _service, c_char_p)
+crust_service_group = _bind("crust_service_group", c_int32, _service, c_uint32, POINTER(GroupInfoStruct))
+crust_service_group_peer = _bind(
+    "crust_service_group_peer", c_int32, _service, c_char_p, c_uint32, POINTER(GroupPeerStruct)
+)
 
 crust_listen = _bind("crust_listen", c_int32, _service, c_char_p)
 crust_stop_listening = _bind("crust_stop_listening", c_int32, _service, c_char_p)

@@ -10,7 +10,7 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Optional, Union, overload
@@ -21,6 +21,7 @@ from ._base import check_peer
 from ._batch import MessageBatch, with_copy
 from ._errors import Closed, Code, CrustError, error
 from ._events import AlreadyConnected, Bootstrapped, Connected, Event, Stopped
+from ._groups import GroupInfo, GroupPeer, RawGroup, group_info, group_peer
 from ._inbox import Call, Inbox, deadline_of
 from ._nat import Nat, mapped_port, nat, nat_server
 from ._sending import Sending
@@ -30,6 +31,7 @@ from ._types import (
     LanPeer,
     PeerId,
     PeerInfo,
+    Role,
     Stats,
     apply_config,
     lan_peer,
@@ -434,6 +436,72 @@ class Service(Sending):
         """
         check_peer(peer)
         self._check(_ffi.crust_disconnect(self._handle, peer), "disconnect")
+
+    # Groups.
+
+    def keep(
+        self,
+        name: str,
+        peers: Sequence[bytes] = (),
+        *,
+        contacts: Sequence[str] = (),
+        infos: Sequence[Buffer] = (),
+        any_of: int = 0,
+        role: Role = Role.NODE,
+    ) -> None:
+        """Connect to the peers of a group, and again whenever one is lost, until `release`.
+
+        They are dialled where they were last, and where the group, the cache and other peers say,
+        over either transport; and peers that are connected to both introduce or relay. A group of
+        the same name is replaced. Sessions that there are count, and those that the peers begin.
+        After a loss and after each attempt in vain comes a pause of random length that doubles, from
+        1 s to 1 minute at most. A peer that `disconnect` disconnects, connected or not, stays so:
+        nothing is tried, and the sessions that it begins are refused, until the program connects to it
+        or names it in a call of this. Each change is a `GroupChanged`.
+
+        Args:
+            name: 1 to 64 bytes of UTF-8.
+            peers: who is to be connected.
+            contacts: ``ENDPOINT#PEER``, more of them and where they may be; with `any_of` where peers
+                may be, also ``ENDPOINT``.
+            infos: connection infos of more of them.
+            any_of: how many peers of `role` are to be connected, whoever they are; without `peers`.
+            role: of `any_of`.
+
+        Raises:
+            Invalid: the name, or the group is of nobody, or both `peers` and `any_of` are given.
+            SelfConnect: this service is one of them.
+            BadInfo: an info is malformed, forged or expired.
+            Limit: more than 64 groups, or than 4,096 peers altogether.
+            Closed: the service is closed.
+        """
+        group = RawGroup(name, peers, contacts, infos, any_of, role)
+        self._check(_ffi.crust_service_keep(self._handle, ctypes.byref(group.struct)), "keep")
+
+    def release(self, name: str) -> None:
+        """End that a group is kept, and the attempts for it that are under way. Sessions live on.
+
+        Raises:
+            Invalid: there is no such group.
+        """
+        self._check(_ffi.crust_service_release(self._handle, _ffi.c_string(name, "name")), "release")
+
+    def groups(self) -> list[GroupInfo]:
+        """Return the groups that are kept, in the order in which they came."""
+        found: list[GroupInfo] = []
+        for raw in self._list(_ffi.crust_service_group, _ffi.GroupInfoStruct, "groups"):
+            peers: list[GroupPeer] = []
+            while True:
+                one = _ffi.GroupPeerStruct(struct_size=ctypes.sizeof(_ffi.GroupPeerStruct))
+                count = _ffi.crust_service_group_peer(self._handle, raw.name, len(peers), ctypes.byref(one))
+                if count == Code.INVALID:  # released meanwhile
+                    break
+                self._check(count, "groups")
+                if len(peers) >= count:
+                    break
+                peers.append(group_peer(one))
+            found.append(group_info(raw, peers))
+        return found
 
     # Listeners.
 

@@ -109,6 +109,26 @@ class By(NamedNumber):
         return cls.UNKNOWN
 
 
+class GroupState(NamedNumber):
+    """How it stands with a peer of a group."""
+
+    UNKNOWN = 0
+    UP = 1
+    """There is a session, which may be suspended."""
+    DOWN = 2
+    """There is none, or none any more; the next attempt is due in a while."""
+    TRYING = 3
+    """An attempt is under way."""
+    FAILED = 4
+    """An attempt has failed; the next one is due in a while."""
+    DROPPED = 5
+    """The program has disconnected it: nothing is tried until it asks again."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> GroupState:
+        return cls.UNKNOWN
+
+
 class Cipher(NamedNumber):
     """Which record ciphers a service offers."""
 

@@ -318,6 +318,9 @@ pub const CRUST_EVENT_CACHE_TROUBLE: crust_event_type = 22;
 pub const CRUST_EVENT_DISCOVERED: crust_event_type = 23;
 /// peer, count as before: it has said goodbye, or was not heard of for too long.
 pub const CRUST_EVENT_FORGOTTEN: crust_event_type = 24;
+/// data: the name of a group, peer or none, how: `CRUST_GROUP_*`, count: how many are
+/// connected, bytes: how many should be, took_us: until the next attempt, code, text.
+pub const CRUST_EVENT_GROUP: crust_event_type = 25;
 
 /// How a peer was discovered: its beacon was heard on a network of this machine.
 pub const CRUST_BY_BEACON: u32 = 1;
@@ -416,6 +419,24 @@ pub struct crust_callbacks {
 }
 
 // ---- messages, peers, stats -------------------------------------------------
+
+/// Of a group's peer: there is a session, which may be suspended.
+pub const CRUST_GROUP_UP: u32 = 1;
+/// Of a group's peer: there is none, or none any more.
+pub const CRUST_GROUP_DOWN: u32 = 2;
+/// Of a group's peer: an attempt is under way.
+pub const CRUST_GROUP_TRYING: u32 = 3;
+/// Of a group's peer: an attempt has failed.
+pub const CRUST_GROUP_FAILED: u32 = 4;
+/// Of a group's peer: the program has disconnected it.
+pub const CRUST_GROUP_DROPPED: u32 = 5;
+
+/// The most groups of a service.
+pub const CRUST_MAX_GROUPS: u32 = 64;
+/// The longest name of a group in bytes.
+pub const CRUST_MAX_GROUP_NAME: u32 = 64;
+/// The most peers of all groups together, and the most contacts, and infos, of one.
+pub const CRUST_MAX_KEPT: u32 = 4096;
 
 /// One message of [`crust_send_batch`]. The size never changes.
 #[repr(C)]
@@ -668,6 +689,80 @@ pub struct crust_lan_peer {
     pub endpoints: [c_char; 1024],
 }
 
+/// A group of peers for [`crust_service_keep`]. Grows at the end.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct crust_group {
+    /// `size_of::<crust_group>()`, set by the caller.
+    pub struct_size: u32,
+    /// How many peers of `role`; 0: those of `peers`, `contacts` and `infos`.
+    pub any: u32,
+    /// `CRUST_ROLE_*` of `any`.
+    pub role: u32,
+    /// 0.
+    pub reserved: u32,
+    /// NUL-terminated.
+    pub name: *const c_char,
+    /// `n_peers` ids.
+    pub peers: *const crust_peer_id,
+    /// Ids at `peers`.
+    pub n_peers: usize,
+    /// `n_contacts` strings, NUL-terminated.
+    pub contacts: *const *const c_char,
+    /// Strings at `contacts`.
+    pub n_contacts: usize,
+    /// `n_infos` connection infos.
+    pub infos: *const *const c_void,
+    /// The bytes of each.
+    pub info_lens: *const usize,
+    /// Infos at `infos`.
+    pub n_infos: usize,
+}
+
+/// A group that is kept, as [`crust_service_group`] describes it. Grows at the end.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct crust_group_info {
+    /// `size_of::<crust_group_info>()`, set by the caller.
+    pub struct_size: u32,
+    /// As in [`crust_group`].
+    pub any: u32,
+    /// As in [`crust_group`].
+    pub role: u32,
+    /// `CRUST_OK`, or why the last search did not find enough.
+    pub code: i32,
+    /// How many peers of it are connected.
+    pub up: u32,
+    /// How many should be.
+    pub wanted: u32,
+    /// Until the next search; 0: now, or none is due.
+    pub next_ms: u64,
+    /// NUL-terminated.
+    pub name: [c_char; 72],
+    /// One sentence for `code`, NUL-terminated.
+    pub text: [c_char; 256],
+}
+
+/// A peer of a group, as [`crust_service_group_peer`] describes it. Grows at the end.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct crust_group_peer {
+    /// `size_of::<crust_group_peer>()`, set by the caller.
+    pub struct_size: u32,
+    /// `CRUST_GROUP_*`.
+    pub state: u32,
+    /// Who.
+    pub peer: crust_peer_id,
+    /// `CRUST_OK`, or why there is no session.
+    pub code: i32,
+    /// In vain since the last session that lasted.
+    pub tries: u32,
+    /// Until the next attempt; 0: none is due.
+    pub next_ms: u64,
+    /// One sentence for `code`, NUL-terminated.
+    pub text: [c_char; 256],
+}
+
 // ---- functions: documented in crust.h ---------------------------------------
 
 #[allow(missing_docs)] // the header documents each; a second wording would drift
@@ -816,6 +911,21 @@ unsafe extern "C" {
     pub fn crust_disconnect(service: crust_service, peer: *const crust_peer_id) -> crust_result;
     pub fn crust_bootstrap(service: crust_service, token: u64) -> crust_result;
     pub fn crust_stop_bootstrap(service: crust_service) -> crust_result;
+
+    // Groups that are kept connected.
+    pub fn crust_service_keep(service: crust_service, group: *const crust_group) -> crust_result;
+    pub fn crust_service_release(service: crust_service, name: *const c_char) -> crust_result;
+    pub fn crust_service_group(
+        service: crust_service,
+        index: u32,
+        io: *mut crust_group_info,
+    ) -> crust_result;
+    pub fn crust_service_group_peer(
+        service: crust_service,
+        name: *const c_char,
+        index: u32,
+        io: *mut crust_group_peer,
+    ) -> crust_result;
 
     // Listeners.
     pub fn crust_listen(service: crust_service, endpoint: *const c_char) -> crust_result;

@@ -145,6 +145,14 @@ fn all_layouts() -> Vec<(String, i64)> {
             text,
         }
         crust_lan_peer { struct_size, role, peer, heard_ms, endpoints }
+        crust_group {
+            struct_size, any, role, reserved, name, peers, n_peers, contacts, n_contacts, infos,
+            info_lens, n_infos,
+        }
+        crust_group_info {
+            struct_size, any, role, code, up, wanted, next_ms, name, text,
+        }
+        crust_group_peer { struct_size, state, peer, code, tries, next_ms, text }
         crust_nat_flow {
             struct_size, confidence, none, nearby, twice, blocked, hairpin, mapping, filtering,
             ports, reserved, step, low, high, external,

@@ -10,6 +10,7 @@ use crust_sys as sys;
 
 use crate::config::Role;
 use crate::error::{Error, text_at};
+use crate::group::GroupState;
 use crate::peer_id::PeerId;
 
 /// By which way a session came about. More may be added.
@@ -342,6 +343,25 @@ pub enum Event {
         /// How it had been discovered.
         by: By,
     },
+    /// Something has changed in a group of [`keep`](crate::Handle::keep). It comes after
+    /// the peer's `Connected` or `Lost`.
+    #[non_exhaustive]
+    Group {
+        /// The name of the group.
+        group: String,
+        /// How it stands with the peer, or with the search.
+        state: GroupState,
+        /// Who; `None`: it is about the search for more peers of a group of any.
+        peer: Option<PeerId>,
+        /// How many peers of the group are connected.
+        up: u32,
+        /// How many should be.
+        wanted: u64,
+        /// Until the next attempt; `None`: none is due.
+        next: Option<Duration>,
+        /// Why there is no session; `None` when it is up or trying.
+        error: Option<Error>,
+    },
     /// An event newer than this crate, to be ignored.
     #[non_exhaustive]
     Unknown {
@@ -367,7 +387,7 @@ impl Event {
             | Event::Discovered { peer, .. }
             | Event::Forgotten { peer, .. }
             | Event::Datagram { peer, .. } => Some(*peer),
-            Event::ConnectFailed { peer, .. } => *peer,
+            Event::ConnectFailed { peer, .. } | Event::Group { peer, .. } => *peer,
             _ => None,
         }
     }
@@ -398,6 +418,7 @@ impl Event {
             | Event::Lost { error, .. } => Some(error),
             Event::Stopped { error }
             | Event::Delivered { error, .. }
+            | Event::Group { error, .. }
             | Event::PortMapped { error, .. }
             | Event::PortUnmapped { error, .. } => error.as_ref(),
             _ => None,
@@ -529,6 +550,15 @@ impl Event {
                 endpoint: endpoint(),
                 internal: String::from_utf8_lossy(&data()).into_owned(),
                 means: Means::from_raw(raw.count),
+                error: (raw.code != sys::CRUST_OK).then(error),
+            },
+            sys::CRUST_EVENT_GROUP => Event::Group {
+                group: String::from_utf8_lossy(&data()).into_owned(),
+                state: GroupState::from_raw(u32::from(raw.how)),
+                peer: peer(),
+                up: raw.count,
+                wanted: raw.bytes,
+                next: (raw.took_us != 0).then(|| Duration::from_micros(raw.took_us)),
                 error: (raw.code != sys::CRUST_OK).then(error),
             },
             number => Event::Unknown { number },
@@ -790,7 +820,7 @@ mod tests {
             // SAFETY: all pointers are NULL.
             let event = unsafe { Event::from_raw(&raw(number), None) };
             let unknown = matches!(event, Event::Unknown { number: n } if n == number);
-            let known = matches!(number, 1..=24);
+            let known = matches!(number, 1..=25);
             assert_eq!(unknown, !known, "{event:?}");
         }
     }

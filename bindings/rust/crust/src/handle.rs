@@ -8,6 +8,7 @@ use crust_sys as sys;
 
 use crate::config::c_string;
 use crate::error::{Error, Result, check};
+use crate::group::{Group, GroupInfo, GroupPeer};
 use crate::info::{LanPeer, PeerInfo, Stats};
 use crate::nat::{MappedPort, Nat, NatFlow, NatServer};
 use crate::peer_id::PeerId;
@@ -336,6 +337,66 @@ impl Handle {
     pub fn bootstrap(&self, token: u64) -> Result<()> {
         // SAFETY: see Handle::of.
         check(unsafe { sys::crust_bootstrap(self.service, token) }).map(drop)
+    }
+
+    /// Connects to the peers of a group, and again whenever one is lost, until
+    /// [`release`](Self::release): at where it was last, at what the group, the cache
+    /// and other peers tell, over either transport, and by peers that are connected to
+    /// both. A group of the same name is replaced. Sessions that there are count, and
+    /// those that the peers begin. After a loss and after each attempt in vain comes a
+    /// pause of random length that doubles, from 1 s to 1 minute at most. A peer that
+    /// [`disconnect`](Self::disconnect) disconnects, connected or not, stays so: nothing
+    /// is tried, and the sessions that it begins are refused, until the program connects
+    /// to it or names it in a call of this. Each change is an
+    /// [`Event::Group`](crate::Event::Group).
+    ///
+    /// Errors: [`Invalid`](crate::ErrorKind::Invalid),
+    /// [`SelfConnect`](crate::ErrorKind::SelfConnect),
+    /// [`BadInfo`](crate::ErrorKind::BadInfo), [`Limit`](crate::ErrorKind::Limit).
+    pub fn keep(&self, group: &Group) -> Result<()> {
+        // SAFETY: a struct that says its own size, of arrays with their lengths.
+        group
+            .with_raw(|raw| check(unsafe { sys::crust_service_keep(self.service, raw) }))?
+            .map(drop)
+    }
+
+    /// Ends that a group is kept, and the attempts for it that are under way. Sessions
+    /// live on.
+    ///
+    /// Errors: [`Invalid`](crate::ErrorKind::Invalid) when there is no such group.
+    pub fn release(&self, name: &str) -> Result<()> {
+        let name = c_string("name", name)?;
+        // SAFETY: a NUL-terminated string, which the library copies.
+        check(unsafe { sys::crust_service_release(self.service, name.as_ptr()) }).map(drop)
+    }
+
+    /// The groups that are kept, in the order in which they came.
+    pub fn groups(&self) -> Result<Vec<GroupInfo>> {
+        let mut groups: Vec<GroupInfo> = Vec::new();
+        loop {
+            let mut raw = GroupInfo::empty();
+            let index = groups.len() as u32;
+            // SAFETY: a struct that says its own size.
+            let count = check(unsafe { sys::crust_service_group(self.service, index, &mut raw) })?;
+            if index as i32 >= count {
+                return Ok(groups);
+            }
+            let mut group = GroupInfo::from_raw(&raw);
+            let name = c_string("name", &group.name)?;
+            loop {
+                let mut raw = GroupPeer::empty();
+                let index = group.peers.len() as u32;
+                // SAFETY: a NUL-terminated string, and a struct that says its own size.
+                let count = unsafe {
+                    sys::crust_service_group_peer(self.service, name.as_ptr(), index, &mut raw)
+                };
+                if count == sys::CRUST_ERR_INVALID || index as i32 >= check(count)? {
+                    break; // released meanwhile, or all
+                }
+                group.peers.push(GroupPeer::from_raw(&raw));
+            }
+            groups.push(group);
+        }
     }
 
     /// Gives up a running bootstrap, whose final event is then `BootstrapFailed`

@@ -63,6 +63,7 @@
 mod config;
 mod error;
 mod event;
+mod group;
 mod handle;
 mod handler;
 mod info;
@@ -75,6 +76,7 @@ mod stream;
 pub use config::{Beacon, Config, Gossip, Relay, Role};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Batch, By, Event, How, Means, Message, Payload};
+pub use group::{Group, GroupInfo, GroupPeer, GroupState};
 pub use handle::{Handle, Outgoing, Sent};
 pub use info::{Cipher, LanPeer, PeerInfo, Stats};
 pub use nat::{Confidence, MappedPort, Nat, NatDepends, NatFlow, NatPorts, NatServer};

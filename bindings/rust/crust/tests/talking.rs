@@ -6,7 +6,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Node, PATIENCE, couple, listening, pair};
-use crust::{Cipher, Config, ErrorKind, Event, Gossip, How, MAX_MESSAGE, Outgoing, Relay, Role};
+use crust::{
+    Cipher, Config, ErrorKind, Event, Gossip, Group, GroupState, How, MAX_MESSAGE, Outgoing, Relay,
+    Role,
+};
 
 #[test]
 fn hello_both_ways_by_connection_info() {
@@ -450,4 +453,64 @@ fn servers_of_stun_are_told() {
     let names: Vec<&str> = servers.iter().map(|one| one.server.as_str()).collect();
     assert_eq!(names, ["127.0.0.1:1", "127.0.0.2"]);
     assert_eq!(servers[0].seen, None);
+}
+
+#[test]
+fn a_group_is_kept_until_it_is_released() {
+    let mut alice = Node::new(listening());
+    let mut bob = Node::new(listening());
+    let contact = format!("{}#{}", alice.service.listeners().unwrap()[0], alice.id());
+    let group = Group::new("friends").peer(alice.id()).contact(contact);
+    let next = |node: &mut Node, wanted: GroupState| {
+        node.wait("a change of the group", |event| match event {
+            Event::Group {
+                group,
+                state,
+                peer,
+                up,
+                wanted: all,
+                next,
+                error,
+                ..
+            } if state == wanted => Some((group, peer, up, all, next, error)),
+            _ => None,
+        })
+    };
+    bob.service.keep(&group).unwrap();
+    let up = next(&mut bob, GroupState::Up);
+    assert_eq!(
+        up,
+        ("friends".to_owned(), Some(alice.id()), 1, 1, None, None)
+    );
+    assert_eq!(alice.connected(), bob.id());
+    bob.service.disconnect(&alice.id()).unwrap();
+    let dropped = next(&mut bob, GroupState::Dropped);
+    assert_eq!((dropped.2, dropped.4), (0, None));
+    assert_eq!(dropped.5.unwrap().kind(), ErrorKind::Disconnected);
+    let groups = bob.service.groups().unwrap();
+    assert_eq!((groups.len(), groups[0].name.as_str()), (1, "friends"));
+    assert_eq!((groups[0].any, groups[0].up, groups[0].wanted), (0, 0, 1));
+    assert_eq!(groups[0].peers[0].peer, alice.id());
+    assert_eq!(groups[0].peers[0].state, GroupState::Dropped);
+    bob.service.keep(&group).unwrap(); // it asks again
+    next(&mut bob, GroupState::Up);
+    assert_eq!(alice.connected(), bob.id()); // before that it would not say goodbye
+    alice.service.close();
+    assert!(next(&mut bob, GroupState::Down).4.is_some());
+    bob.service.release("friends").unwrap();
+    assert!(bob.service.groups().unwrap().is_empty());
+    let any = Group::any("any", 3, Role::Client);
+    bob.service.keep(&any).unwrap();
+    let groups = bob.service.groups().unwrap();
+    assert_eq!((groups[0].any, groups[0].role), (3, Role::Client));
+    for (wrong, kind) in [
+        (Group::new("nobody"), ErrorKind::Invalid),
+        (Group::new("nul\0").peer(alice.id()), ErrorKind::Invalid),
+        (Group::new("self").peer(bob.id()), ErrorKind::SelfConnect),
+        (Group::new("info").info(*b"x"), ErrorKind::BadInfo),
+    ] {
+        assert_eq!(bob.service.keep(&wrong).unwrap_err().kind(), kind);
+    }
+    let error = bob.service.release("friends").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
 }

@@ -1,0 +1,215 @@
+package crust_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	crust "github.com/libcrust/libcrust/core"
+	"github.com/libcrust/libcrust/core/internal/simnet"
+)
+
+// mortal is a peer that is killed without a word, and comes back with its identity at
+// its address.
+type mortal struct {
+	internet *simnet.Net
+	host     *simnet.Host
+	cfg      crust.Config
+	*node    // nil while it is dead
+	stop     context.CancelFunc
+}
+
+// revive starts it. Its program takes its events.
+func (m *mortal) revive(t *testing.T) {
+	m.node = newNode(t, crust.On(m.host, m.cfg))
+	ctx, stop := context.WithCancel(context.Background())
+	m.stop = stop
+	go func(n *node) {
+		for range n.Events(ctx) {
+		}
+	}(m.node)
+}
+
+// kill ends it as the kernel would: its connections are reset, nothing is said, and
+// nothing listens any more.
+func (m *mortal) kill(others ...*simnet.Host) {
+	for _, h := range others {
+		m.internet.Cut(m.host, h)
+		m.internet.Reset(m.host, h)
+	}
+	m.Close()
+	m.stop()
+	m.node = nil
+	for _, h := range others {
+		m.internet.Heal(m.host, h)
+	}
+}
+
+// quantile returns the duration below which a share of them is.
+func quantile(all []time.Duration, share float64) time.Duration {
+	slices.Sort(all)
+	return all[min(int(share*float64(len(all))), len(all)-1)]
+}
+
+// Eight peers are kept while each is killed and revived at random, for ten minutes:
+// whoever is alive is nearly always connected, and who comes back soon is.
+func TestKeptThroughChurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const peers, lasts = 8, 10 * time.Minute
+		internet := simnet.New(5)
+		internet.SetDefaultLink(simnet.Link{Latency: 20 * time.Millisecond})
+		here := internet.Host("10.0.0.1")
+		a := newNode(t, crust.On(here, crust.Config{NoListen: true}))
+		defer a.Close()
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		go func() {
+			for range a.Events(ctx) {
+			}
+		}()
+		var mu sync.Mutex // guards what follows
+		var back []time.Duration
+		var alive, linked [peers]time.Duration
+		g := crust.Group{Name: "eight"}
+		var wg sync.WaitGroup
+		for i := range peers {
+			at := endpointAt(fmt.Sprintf("10.0.1.%d:4000", i+1))
+			m := &mortal{
+				internet: internet, host: internet.Host(at.Addr.Addr().String()),
+				cfg: crust.Config{Identity: keyOf(t, byte(i+1)), Listen: []crust.Endpoint{at}},
+			}
+			m.revive(t)
+			g.Contacts = append(g.Contacts, crust.Contact{Endpoint: at, Peer: m.ID()})
+			wg.Go(func() {
+				random := rand.New(rand.NewPCG(7, uint64(i)))
+				const step = 20 * time.Millisecond
+				waits := time.Time{} // since when it is back and not connected
+				for end := time.Now().Add(lasts); time.Now().Before(end); {
+					for dies := time.Now().Add(10*time.Second + time.Duration(random.ExpFloat64()*50*float64(time.Second))); time.Now().Before(dies) && time.Now().Before(end); {
+						time.Sleep(step)
+						is := len(m.sessions()) > 0 && a.isLinked(m.node)
+						mu.Lock()
+						if alive[i] += step; is {
+							linked[i] += step
+							if !waits.IsZero() {
+								back = append(back, time.Since(waits))
+								waits = time.Time{}
+							}
+						}
+						mu.Unlock()
+					}
+					m.kill(here)
+					time.Sleep(5*time.Second + time.Duration(random.ExpFloat64()*25*float64(time.Second)))
+					m.revive(t)
+					waits = time.Now()
+				}
+				m.Close()
+				m.stop()
+			})
+		}
+		keep(t, a, g)
+		wg.Wait()
+		total, up := time.Duration(0), time.Duration(0)
+		for i := range peers {
+			share := float64(linked[i]) / float64(alive[i])
+			t.Logf("peer %d: connected %.1f %% of the %v that it was alive", i+1, 100*share, alive[i].Round(time.Second))
+			if total, up = total+alive[i], up+linked[i]; share < 0.5 {
+				t.Errorf("peer %d is connected %.1f %% of the time that it is alive", i+1, 100*share)
+			}
+		}
+		median, p99 := quantile(back, 0.5), quantile(back, 0.99)
+		t.Logf("connected %.1f %% altogether; %d times back, after a median of %v, 99 %% after %v, all after %v",
+			100*float64(up)/float64(total), len(back), median, p99, back[len(back)-1])
+		if up*4 < total*3 {
+			t.Errorf("they are connected %.1f %% of the time that they are alive", 100*float64(up)/float64(total))
+		}
+		if len(back) < 20 || median > 10*time.Second || p99 > 62*time.Second {
+			t.Errorf("%d times back, median %v, 99 %% after %v", len(back), median, p99)
+		}
+	})
+}
+
+// A hundred peers keep a hub and lose it together: those that dial it are few at any
+// moment, while it is away and when it is back.
+func TestNoStormWhenAHubIsLost(t *testing.T) {
+	for _, killed := range []bool{false, true} {
+		t.Run(map[bool]string{false: "closed", true: "killed"}[killed], func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const peers = 100
+				internet := simnet.New(3)
+				internet.SetDefaultLink(simnet.Link{Latency: 20 * time.Millisecond})
+				at := endpointAt("10.0.0.1:4000")
+				hub := &mortal{internet: internet, host: internet.Host("10.0.0.1"), cfg: crust.Config{Identity: keyOf(t, 1), Listen: []crust.Endpoint{at}}}
+				hub.revive(t)
+				var log dialLog
+				var nodes []*node
+				var hosts []*simnet.Host
+				ctx, cancel := context.WithCancel(context.Background())
+				defer cancel()
+				for i := range peers {
+					h := internet.Host(fmt.Sprintf("10.0.%d.%d", 1+i/50, 1+i%50))
+					n := newNode(t, crust.On(counting{h, &log}, crust.Config{NoListen: true}))
+					defer n.Close()
+					nodes, hosts = append(nodes, n), append(hosts, h)
+					go func() {
+						for range n.Events(ctx) {
+						}
+					}()
+					keep(t, n, crust.Group{Name: "hub", Contacts: []crust.Contact{{Endpoint: at, Peer: hub.ID()}}})
+				}
+				time.Sleep(time.Minute)
+				if n := len(hub.sessions()); n != peers {
+					t.Fatalf("%d of %d are connected at first", n, peers)
+				}
+				lost := time.Now()
+				if killed {
+					hub.kill(hosts...)
+				} else {
+					hub.Close()
+					hub.stop()
+				}
+				time.Sleep(time.Until(lost.Add(2 * time.Minute)))
+				count := func(from, to time.Duration) int { return log.since(at, lost.Add(from)) - log.since(at, lost.Add(to)) }
+				t.Logf("dials of %d peers: in the first second %d, to 5 s %d, to 30 s %d, to 60 s %d, to 120 s %d; most in any second %d, in any 100 ms %d", peers,
+					count(0, time.Second), count(time.Second, 5*time.Second), count(5*time.Second, 30*time.Second), count(30*time.Second, time.Minute), count(time.Minute, 2*time.Minute),
+					log.busiest(at, lost, time.Second), log.busiest(at, lost, 100*time.Millisecond))
+				first, later := 3*peers/2, peers/2 // in any second
+				if killed {
+					first = 5 * peers // suspended sessions hurry
+				}
+				if n := log.busiest(at, lost, time.Second); n > first {
+					t.Errorf("%d dials in one second, at most %d are no storm", n, first)
+				}
+				if n := log.busiest(at, lost.Add(10*time.Second), time.Second); n > later {
+					t.Errorf("later %d dials in one second, at most %d are no storm", n, later)
+				}
+				back := time.Now()
+				hub.revive(t)
+				for range 700 {
+					time.Sleep(100 * time.Millisecond)
+					if len(hub.sessions()) == peers {
+						break
+					}
+				}
+				took := time.Since(back)
+				t.Logf("all are back after %v; most dials in any second %d", took, log.busiest(at, back, time.Second))
+				if n := len(hub.sessions()); n != peers {
+					t.Errorf("%d of %d are back after %v", n, peers, took)
+				}
+				if n := log.busiest(at, back, time.Second); n > peers/4 {
+					t.Errorf("%d dials in one second when the hub is back, at most %d are no storm", n, peers/4)
+				}
+				for _, n := range nodes {
+					n.Close()
+				}
+				hub.Close()
+				hub.stop()
+			})
+		})
+	}
+}
