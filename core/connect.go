@@ -350,7 +350,7 @@ func (s *Service) race(a *attempt, endpoints []Endpoint) (*secure.Link, Endpoint
 	if err != nil {
 		s.log.Warn("cannot list the addresses of this machine", "error", err)
 	}
-	steps := dial.Plan(endpoints, ours)
+	steps := moderate(dial.Plan(endpoints, ours))
 	if a.pays != nil {
 		steps = s.knocks(steps, a.local)
 	}

@@ -124,6 +124,13 @@ func (c *account) pad(letter []byte) bool {
 	return true
 }
 
+// left returns how many bytes may go, 0 when more has gone than might.
+func (c *account) left() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return max(0, c.purse.Left())
+}
+
 // spend reports whether bytes may go to an address, and charges them if so.
 func (c *account) spend(to netip.Addr, bytes int) bool {
 	c.mu.Lock()
@@ -308,13 +315,14 @@ const (
 
 // payable returns those of a peer's endpoints that may be dialled for its session:
 // those that we know ourselves, those at an address from which its links have come,
-// and of those that only a letter has told, as many as it has paid for by what it
-// sent. mu is held.
+// and of those that only a letter or an info has told, as many as it has paid for by
+// what it sent; where a program has handed over an info, with infoMost on top. mu is
+// held.
 func (s *Service) payable(p *peer, eps []Endpoint) (out []Endpoint) {
-	worth := punch.Ratio * p.sess.Counters().WireReceived
+	worth := punch.Ratio*p.sess.Counters().WireReceived + p.allowed
 	for _, ep := range eps {
 		if slices.Contains(p.told, ep) && !slices.Contains(p.proven, ep.Addr.Addr()) {
-			if ep.Scope() == endpoint.Loopback { // see knocks
+			if ep.Scope() == endpoint.Loopback && p.allowed == 0 { // see knocks
 				continue
 			}
 			cost := uint64(knockTCP)
@@ -331,7 +339,7 @@ func (s *Service) payable(p *peer, eps []Endpoint) (out []Endpoint) {
 	return out
 }
 
-// hear is reach for endpoints that a letter has told. Service.mu is held.
+// hear is reach for endpoints that a letter or an info has told. Service.mu is held.
 func (p *peer) hear(eps ...Endpoint) {
 	for _, ep := range eps {
 		if !slices.Contains(p.endpoints, ep) && len(p.told) < 4*wire.MaxEndpoints {
@@ -361,9 +369,13 @@ const maxProven = 8
 // tells has a session know where its peer may be: what the program of an attempt knows,
 // or what letters have told. Service.mu is held.
 func (a *attempt) tells(p *peer) {
-	if a.pays != nil {
+	switch {
+	case a.pays != nil:
 		p.hear(a.endpoints...)
-	} else {
+	case a.info:
+		p.hear(a.endpoints...)
+		p.allowed = infoMost
+	default:
 		p.reach(a.endpoints...)
 	}
 	p.markMapped(a.mapped...)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	crust "github.com/libcrust/libcrust/core"
+	"github.com/libcrust/libcrust/core/internal/netio"
 	"github.com/libcrust/libcrust/core/internal/session"
 	"github.com/libcrust/libcrust/core/internal/simnet"
 	"github.com/libcrust/libcrust/core/internal/wire"
@@ -16,6 +17,7 @@ import (
 // beggar is a peer that has a service send probes.
 type beggar struct {
 	helper *node
+	host   *simnet.Host
 	evil   *evilRelay
 	sess   *session.Session // of the beggar with the service
 	asked  int              // bytes of frames that asked for them
@@ -28,12 +30,19 @@ type beggar struct {
 }
 
 func begging(t *testing.T, cfg crust.Config, f func(t *testing.T, b *beggar)) {
+	plain := func(h *simnet.Host, _ netip.Addr) netio.Network { return h }
+	beggingBy(t, cfg, plain, func(t *testing.T, _ *simnet.Net, b *beggar) { f(t, b) })
+}
+
+// beggingBy is begging with a network of the service that wraps that of its host.
+func beggingBy[N netio.Network](t *testing.T, cfg crust.Config, wrap func(h *simnet.Host, beggar netip.Addr) N, f func(t *testing.T, internet *simnet.Net, b *beggar)) {
 	synctest.Test(t, func(t *testing.T) {
 		internet := simnet.New(1)
 		keys := sortedKeys(t, 2)
 		b := &beggar{answers: map[wire.ReachResult]int{}, sent: map[netip.Addr]int{}}
-		b.evil = newEvilRelay(t, internet.Host("198.51.100.3"), keys[1], nil)
-		b.evil.signal = func(kind wire.FrameType, body []byte) {
+		b.host = internet.Host("198.51.100.3")
+		b.evil = newEvilRelay(t, b.host, keys[1], nil)
+		b.evil.signal = func(_ crust.PeerID, kind wire.FrameType, body []byte) {
 			if kind == wire.FrameReached {
 				said, err := wire.ParseReached(body)
 				if err != nil {
@@ -47,7 +56,7 @@ func begging(t *testing.T, cfg crust.Config, f func(t *testing.T, b *beggar)) {
 		}
 		cfg = over(cfg, "0.0.0.0", "tcp", "utp")
 		cfg.Identity = keys[0]
-		b.helper = newNode(t, crust.On(internet.Host("198.51.100.1"), cfg))
+		b.helper = newNode(t, crust.On(wrap(internet.Host("198.51.100.1"), netip.MustParseAddr("198.51.100.3")), cfg))
 		if err := b.helper.ConnectEndpoint(crust.Contact{Endpoint: endpointAt("198.51.100.3:9"), Peer: b.evil.id}, 1); err != nil {
 			t.Fatal(err)
 		}
@@ -66,7 +75,7 @@ func begging(t *testing.T, cfg crust.Config, f func(t *testing.T, b *beggar)) {
 				b.bytes += len(data)
 			}
 		})
-		f(t, b)
+		f(t, internet, b)
 		internet.Watch(nil)
 		b.evil.close()
 		b.helper.Close()

@@ -2,6 +2,7 @@ package crust_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -30,13 +31,19 @@ type evilRelay struct {
 	tamper func(n int, data []byte) [][]byte   // what to send for the n-th frame of data
 	see    func(t wire.FrameType, body []byte) // nil, or takes frames instead of carrying
 	liar   bool                                // it announces circuits as another peer's
-	signal func(t wire.FrameType, body []byte) // nil, or takes signals
+	// signal is nil, or takes signals of a peer.
+	signal func(from crust.PeerID, t wire.FrameType, body []byte)
+	// hold is nil, or says how late a frame of a peer goes on, or with a late below zero
+	// that it does not; and of data, in pieces of how many bytes, each so late after the
+	// one before, or 0 for in one.
+	hold func(from crust.PeerID, t wire.FrameType) (late time.Duration, pieces int)
 
 	mu       sync.Mutex
 	sessions map[crust.PeerID]*session.Session
 	ways     map[wayID]wayID // both directions
 	next     uint32
 	frames   int
+	due      map[*session.Session]time.Time // when the last frame that is held goes on, by where
 }
 
 // wayID is an end of a circuit.
@@ -103,11 +110,13 @@ func (e *evilRelay) Relay(sess *session.Session, _ session.Line, t wire.FrameTyp
 		e.see(t, body)
 		return nil
 	}
-	send := func(to *session.Session, frame []byte) {
-		if at, ok := to.At(); ok {
-			to.SendLow(at, frame)
+	late, pieces := time.Duration(0), 0
+	if e.hold != nil {
+		if late, pieces = e.hold(sess.Remote().Peer, t); late < 0 {
+			return nil
 		}
 	}
+	send := func(to *session.Session, frame []byte) { e.pass(to, frame, late, pieces > 0) }
 	switch t {
 	case wire.FrameRelayOpen:
 		open, err := wire.ParseRelayOpen(body)
@@ -131,7 +140,9 @@ func (e *evilRelay) Relay(sess *session.Session, _ session.Line, t wire.FrameTyp
 		e.frames++
 		if to, ok := e.ways[wayID{sess, id}]; ok {
 			for _, d := range e.tamper(e.frames, bytes.Clone(data)) {
-				send(to.sess, wire.AppendRelayData(nil, to.id, d))
+				for part := range slices.Chunk(d, cmp.Or(pieces, len(d))) {
+					send(to.sess, wire.AppendRelayData(nil, to.id, part))
+				}
 			}
 		}
 	case wire.FrameRelayCredit:
@@ -148,6 +159,39 @@ func (e *evilRelay) Relay(sess *session.Session, _ session.Line, t wire.FrameTyp
 	return nil
 }
 
+// pass sends a frame so much later, behind all that are held, or so much behind them.
+// mu is held.
+func (e *evilRelay) pass(to *session.Session, frame []byte, late time.Duration, behind bool) {
+	send := func() {
+		if at, ok := to.At(); ok {
+			to.SendLow(at, frame)
+		}
+	}
+	now := time.Now()
+	if e.due == nil {
+		e.due = map[*session.Session]time.Time{}
+	}
+	switch at := later(e.due[to], now); {
+	case late == 0 && at == now:
+		send()
+		return
+	case at.Sub(now) > 10*time.Minute: // nobody will wait for it
+		return
+	case behind:
+		e.due[to] = at.Add(late)
+	default:
+		e.due[to] = later(at.Add(1), now.Add(late))
+	}
+	time.AfterFunc(e.due[to].Sub(now), send)
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
 func (e *evilRelay) Deliver(_ *session.Session, _ []session.Message, buffers []*session.Buffer, _ bool) bool {
 	for _, b := range buffers {
 		b.Release()
@@ -158,9 +202,9 @@ func (e *evilRelay) Deliver(_ *session.Session, _ []session.Message, buffers []*
 func (e *evilRelay) Go(f func())                       { e.lives.Go(f) }
 func (e *evilRelay) Lend(*session.Turn) bool           { return false }
 func (e *evilRelay) Datagram(*session.Session, []byte) {}
-func (e *evilRelay) Control(_ *session.Session, t wire.FrameType, body []byte) error {
+func (e *evilRelay) Control(sess *session.Session, t wire.FrameType, body []byte) error {
 	if e.signal != nil {
-		e.signal(t, body)
+		e.signal(sess.Remote().Peer, t, body)
 	}
 	return nil
 }

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/netip"
+	"slices"
 	"time"
 
+	"github.com/libcrust/libcrust/core/internal/dial"
 	"github.com/libcrust/libcrust/core/internal/nat/punch"
 	"github.com/libcrust/libcrust/core/internal/wire"
 )
@@ -24,6 +27,15 @@ import (
 // find the same from the two infos: each takes the peer's, and its own as it made it
 // last. The two calls need not come together: each side punches again and again, in
 // bursts with growing pauses that are not longer than a burst.
+//
+// Whoever has made an info may have named addresses of others in it. Nobody pays for
+// what goes there, as the writer of a letter does (pay.go): one handshake is more than
+// three times an info, and it is the program that has the addresses tried. So what
+// one call sends to one address that does not answer is bounded by constants instead,
+// to 64 KiB, however long the call lasts and however many endpoints the info has there:
+// by mostDialed, and for punching by besideBytes; and for as long as there is a session
+// with who has made the info, by infoMost. A program that takes infos of
+// strangers decides how many calls it makes.
 
 const (
 	// besideHead is the head start of the endpoints of an info.
@@ -41,7 +53,34 @@ const (
 	burstPackets = 256
 	burstDials   = 128
 	burstBytes   = 6 << 10
+	// besideBytes bounds all bursts of a call together, and leastBurst is what one is
+	// worth beginning for: with 6 KiB each, the bursts of the first minute.
+	besideBytes = 30 << 10
+	leastBurst  = 1 << 10
+	// infoMost is what dials of endpoints of an info may cost while there is a session,
+	// in bytes, beside what the peer has paid for: as much as the call itself may send.
+	infoMost = 64 << 10
 )
+
+// mostDialed is how many endpoints of one address are dialled in one attempt, of those
+// that somebody has told of one peer. Peers have one port of each transport there, or
+// two while it changes.
+var mostDialed = map[Transport]int{TCP: 4, UTP: 2}
+
+// moderate leaves those steps, in their order, that are dialled.
+func moderate(steps []dial.Step) []dial.Step {
+	type place struct {
+		transport Transport
+		addr      netip.Addr
+	}
+	count := make(map[place]int)
+	return slices.DeleteFunc(steps, func(step dial.Step) bool {
+		at := place{step.Endpoint.Transport, step.Endpoint.Addr.Addr()}
+		count[at]++
+		most, bounded := mostDialed[at.transport]
+		return bounded && count[at] > most
+	})
+}
 
 // Why a way beside the endpoints of an info was not gone.
 var (
@@ -164,12 +203,18 @@ func (s *Service) punchBeside(a *attempt) error {
 		}
 	}
 	cfg := punch.Config{UDP: udp, TCP: tcp, Budget: punch.Budget{Packets: burstPackets, Dials: burstDials}}
+	left := besideBytes
 	for pause := burstPause; ; pause = min(2*pause, burstMost) {
+		if left < leastBurst {
+			<-a.ctx.Done()
+			return errNobodyCame
+		}
 		pays, err := s.newAccount(a.peer, id)
 		if err != nil {
 			return err
 		}
-		pays.earn(burstBytes)
+		most := min(left, burstBytes)
+		pays.earn(most)
 		if p := s.punchWith(a, id, ours, theirs, cfg, burstLife, pays, math.MaxInt/2, func([]byte) {}); p != nil {
 			p.start()
 			p.begin()
@@ -178,6 +223,7 @@ func (s *Service) punchBeside(a *attempt) error {
 			case <-a.ctx.Done():
 			}
 		}
+		left -= max(0, most-pays.left())
 		if !s.rest(a.ctx, pause) {
 			return errNobodyCame
 		}

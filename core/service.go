@@ -125,9 +125,10 @@ type peer struct {
 	order     uint64             // of the decider's choice of the link; 0: not known yet, or we decide
 	unsure    bool               // the session was begun at once, and the peer is not known to have it
 	elsewhere bool               // its link was refused for another one, which must show soon
-	told      []Endpoint         // of endpoints, those that only a letter has told
+	told      []Endpoint         // of endpoints, those that only a letter or an info has told
 	proven    []netip.Addr       // from which its links have come
 	knocked   uint64             // bytes that dials of the former may have cost
+	allowed   uint64             // of these, those that it need not pay for
 	says      [2]netip.Addr      // what our external address is, over TCP and UDP; guarded by watch.mu
 	known     chan struct{}      // closed when it is not unsure any more; nil when nobody waits
 	why       error              // of its loss

@@ -39,6 +39,10 @@ const (
 	// is one on which answers take long.
 	calmAfter = time.Minute
 	maxAlarms = 4
+	// wholeAfter is at least how long a record may be under way before the link is given
+	// up, whatever comes of it meanwhile: the largest takes a thousand bytes a second.
+	// Else who carries the link could let a byte pass now and then, and stall it for ever.
+	wholeAfter = time.Minute
 )
 
 // alive is what a session knows about the peer being there. It is guarded by
@@ -50,6 +54,18 @@ type alive struct {
 	alarmed int64 // when a link was given up last
 	alarms  int
 	grace   int64 // how much longer than the window the session waits for a link
+}
+
+// heard notes that the peer is there, or that this side cannot say that it is not.
+func (s *Session) heard(now int64) {
+	s.lastHeard.Store(now)
+	s.lastWhole.Store(now)
+}
+
+// silentAt returns when the link is given up unless something comes: when nothing has
+// for LostAfter, or no whole record for the longer of that and wholeAfter.
+func (s *Session) silentAt() int64 {
+	return min(s.lastHeard.Load()+int64(s.cfg.LostAfter), s.lastWhole.Load()+max(int64(s.cfg.LostAfter), int64(wholeAfter)))
 }
 
 // patience returns a bound on waiting. mu is held.

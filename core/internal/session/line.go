@@ -207,7 +207,7 @@ func (s *Session) Resume(link *secure.Link, first []byte, told, theirs uint64) (
 	s.resumed++
 	now := s.clock()
 	s.lastSent.Store(now)
-	s.lastHeard.Store(now)
+	s.heard(now)
 	s.rtt.Store(0)
 	s.trip = 0
 	s.revived()

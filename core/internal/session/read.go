@@ -48,6 +48,7 @@ type inbox struct {
 	want     int // size of the next read buffer
 	header   wire.Header
 	headed   bool   // header is opened, its body is not complete
+	whole    bool   // a record was complete since note
 	number   uint64 // of the next record of content on the line
 	has      uint64 // records that have come to the session; those before come again
 	size     uint64 // bytes of the bodies of records on the line
@@ -229,6 +230,10 @@ func (in *inbox) note() {
 	in.s.has.Store(in.has)
 	in.line.position.Store(in.number)
 	in.line.bytes.Store(in.size)
+	if in.whole {
+		in.whole = false
+		in.s.lastWhole.Store(in.s.lastHeard.Load())
+	}
 }
 
 // parse opens every complete record that is buffered.
@@ -248,6 +253,7 @@ func (in *inbox) parse() error {
 		if err := in.record(part); err != nil {
 			return err
 		}
+		in.whole = true
 	}
 	return nil
 }
@@ -441,7 +447,7 @@ func (in *inbox) deliver(wait bool) bool {
 	ok := s.owner.Deliver(s, in.messages, in.buffers, wait)
 	if wait {
 		s.paused.Store(false)
-		s.lastHeard.Store(s.clock())
+		s.heard(s.clock())
 	} else if !ok {
 		s.received.Add(-n)
 		s.receivedB.Add(-in.total)

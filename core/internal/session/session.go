@@ -179,6 +179,7 @@ type Session struct {
 	// atomic
 	link                atomic.Pointer[secure.Link] // the last one
 	lastSent, lastHeard atomic.Int64                // session clock
+	lastWhole           atomic.Int64                // when a record was complete
 	paused              atomic.Bool                 // the reader waits for the program
 	received, receivedB atomic.Uint64
 	wireIn, wireOut     atomic.Uint64
@@ -304,7 +305,7 @@ func (s *Session) clock() int64 { return int64(time.Since(s.base)) }
 func (s *Session) Start() {
 	now := s.clock()
 	s.lastSent.Store(now)
-	s.lastHeard.Store(now)
+	s.heard(now)
 	s.mu.Lock()
 	if s.started {
 		s.mu.Unlock()
@@ -492,11 +493,11 @@ func (s *Session) onTimer() { s.owner.Go(s.tick) }
 func (s *Session) tick() {
 	now := s.clock()
 	if s.paused.Load() {
-		s.lastHeard.Store(now) // we do not listen, so we cannot say that the peer is silent
+		s.heard(now) // we do not listen, so we cannot say that the peer is silent
 	}
 	s.look(now)
 	s.mu.Lock()
-	if l := s.line; s.state == live && l != nil && now-s.lastHeard.Load() >= int64(s.cfg.LostAfter) {
+	if l := s.line; s.state == live && l != nil && now >= s.silentAt() {
 		s.mu.Unlock()
 		s.unlink(l, ErrSilent)
 		s.mu.Lock()
@@ -541,7 +542,7 @@ func (s *Session) schedule(now int64) {
 	}
 	next := now + int64(s.cfg.LostAfter)
 	if s.line != nil {
-		next = min(s.lastSent.Load()+int64(s.hb), s.lastHeard.Load()+int64(s.cfg.LostAfter))
+		next = min(s.lastSent.Load()+int64(s.hb), s.silentAt())
 	}
 	next = s.dueAlive(next, now)
 	for _, q := range s.queues {
