@@ -271,7 +271,7 @@ func TestDials(t *testing.T) {
 	}
 	b.m.Shoot(b.now)
 	dials := only[Dial](b.wait(0))
-	if len(dials) != 2 || dials[0].TTL != 0 || dials[0].Hold != 0 || dials[0].Timeout != 400*time.Millisecond {
+	if len(dials) != 2 || dials[0].TTL != 0 || dials[0].Hold != 0 || dials[0].Timeout != 420*time.Millisecond {
 		t.Fatalf("at go: %+v", dials)
 	}
 	b.m.Dialled(b.now, 999, nil) // no such dial

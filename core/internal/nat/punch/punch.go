@@ -49,8 +49,26 @@ import (
 )
 
 const (
-	// OpenerTTL is the time to live of openers: enough for the NATs of a house and
-	// its provider, usually too little for those of the peer.
+	// OpenerTTL is the time to live of openers: they pass three routers and die at the
+	// fourth. A house has one or two, and the third may be its provider's; the peer's are
+	// usually farther.
+	//
+	// It is no measurement. An opener has to pass our last NAT and to end before the
+	// peer's first one. How far that one is nobody knows before the NATs are open; how
+	// far ours is would take an opener of each length and a peer that tells which of
+	// them let its answer in: a round trip for each router, before the first opener, for
+	// what most need not know. And there are cases where it is wrong:
+	//
+	//   - A carrier's NAT is farther than that. It sees no opener, so the first that it
+	//     sees is a shot of ours, while one of the peer may have come already, as that of
+	//     a stranger. NATs that drop or answer those are open by the shots that follow; one
+	//     that punishes strangers stays shut for as long as it likes, and the peers stay
+	//     on a relay. Sockets that wait for guesses (Hold) open such a NAT later: those of
+	//     UDP by openers that travel twice as far from holdMid on, those of TCP by the
+	//     kernel, which repeats a SYN with the usual time to live.
+	//   - The peer's NAT is among those three routers. Openers reach it, and are what
+	//     shots are that come too early. None are sent where that is likely: within near,
+	//     and where both have one external address.
 	OpenerTTL = 4
 	// MaxCandidates bounds the endpoints that a peer may list, over all transports, and
 	// maxPorts those of one address and transport. What it lists beyond is not tried.

@@ -110,11 +110,18 @@ func newTCP(m *Machine) *tcp {
 }
 
 // add adds an endpoint to dial, with openers unless nobody vouches for it, which
-// one try stands for.
+// one try stands for. Where the other side waits before it dials, because it hopes for
+// our SYN, a try lasts until that dial has come to something: if no SYN of ours has
+// got through, as when openers died too early, its SYN must not find a socket that is
+// just given up. NATs that follow sequence numbers would take no other one after that.
 func (t *tcp) add(now time.Time, to netip.AddrPort, tries int) {
 	try := tryUnknown
 	if rtt := t.m.cfg.RTT; rtt > 0 {
-		try = min(max(3*rtt, tryLeast), tryMost)
+		least := time.Duration(tryLeast)
+		if !t.m.cfg.Waits && t.theirs.Openers {
+			least = waits + 3*rtt
+		}
+		try = min(max(3*rtt, tryLeast, least), tryMost)
 	}
 	c := callee{to: to, timeout: try, left: tries, next: now, openers: dialFirst}
 	if tries == moreTries {
