@@ -116,7 +116,7 @@ func (p *program) greet(id crust.PeerID) {
 }
 
 // obey does what a line says: "info", "connect INFO", "reach ENDPOINT PEER", "dial PEER
-// GREETING", "send PEER TEXT".
+// GREETING", "leave PEER", "send PEER TEXT".
 func (p *program) obey(words []string) error {
 	switch words[0] {
 	case "info":
@@ -138,12 +138,15 @@ func (p *program) obey(words []string) error {
 	if err != nil {
 		return err
 	}
-	if words[0] == "dial" {
+	switch words[0] {
+	case "dial":
 		p.mu.Lock()
 		p.greeting[id] = words[2]
 		p.mu.Unlock()
 		p.say("calls", nil)
 		return p.ConnectPeer(id, 3)
+	case "leave":
+		return p.Disconnect(id)
 	}
 	return p.Send(id, []byte(words[2]), 1)
 }
