@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/bits"
 	"slices"
 	"sync"
 	"time"
@@ -79,6 +80,8 @@ func (c *config) setUint(option int32, v uint64) error {
 		return setSmall(&c.cfg.BeaconPort, v, math.MaxUint16)
 	case C.CRUST_OPT_LIVE_PORT:
 		return setSmall(&c.cfg.LivePort, v, math.MaxUint16)
+	case C.CRUST_OPT_ONLY:
+		return setWays(&c.cfg.Only, v)
 	}
 	if d := c.duration(option); d != nil {
 		if v > uint64(math.MaxInt64/time.Millisecond) {
@@ -105,6 +108,22 @@ func setSmall[T ~uint8 | ~uint16](to *T, v, greatest uint64) error {
 		return fmt.Errorf("%d is out of bounds, the greatest value is %d", v, greatest)
 	}
 	*to = T(v)
+	return nil
+}
+
+// setWays sets ways from the sum of a bit for each.
+func setWays(to *[]crust.How, v uint64) error {
+	var ways []crust.How
+	for h := crust.Dialed; h <= crust.Relayed; h++ {
+		if bit := uint64(1) << h; v&bit != 0 {
+			ways = append(ways, h)
+			v &^= bit
+		}
+	}
+	if v != 0 {
+		return fmt.Errorf("bit %d stands for no way in which links come about", bits.TrailingZeros64(v))
+	}
+	*to = ways
 	return nil
 }
 
@@ -168,7 +187,7 @@ func (c *config) size(option int32) *int {
 func wrongOption(option int32, kind string) error {
 	var c config
 	known := c.duration(option) != nil || c.size(option) != nil ||
-		option >= C.CRUST_OPT_NETWORK_NAME && option <= C.CRUST_OPT_GOSSIP
+		option >= C.CRUST_OPT_NETWORK_NAME && option <= C.CRUST_OPT_ONLY
 	if known {
 		return fmt.Errorf("option %d does not take a %s", option, kind)
 	}

@@ -222,6 +222,9 @@ enum {                                          /* what; zero or unset means */
     CRUST_OPT_BEACON_PORT           = 17, /* u64, up to 65,535: the UDP port of that, the same for all peers; 5484 */
     CRUST_OPT_GOSSIP                = 18, /* u64: CRUST_GOSSIP_*, whether peers tell each other where they and others
                                              can be dialled; CRUST_GOSSIP_ON */
+    CRUST_OPT_ONLY                  = 19, /* u64: the ways in which links may come about, the sum of 1 << CRUST_HOW_*
+                                             of each; a link in another way is not tried, or refused after
+                                             authentication with NOT_ALLOWED; all */
     CRUST_OPT_CONNECT_TIMEOUT_MS    = 20, /* u64; 60,000 */
     CRUST_OPT_BOOTSTRAP_TIMEOUT_MS  = 21, /* u64; 10,000 */
     CRUST_OPT_HANDSHAKE_TIMEOUT_MS  = 22, /* u64; 10,000 */

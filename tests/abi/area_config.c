@@ -54,6 +54,13 @@ static void numbers(void) {
     CHECK_CODE(CRUST_ERR_INVALID, crust_config_set_u64(c, CRUST_OPT_GOSSIP, CRUST_GOSSIP_OFF + 1));
     CHECK_CODE(CRUST_ERR_INVALID, crust_config_set_str(c, CRUST_OPT_GOSSIP, "off"));
     CHECK_TEXT("option 18 does not take a string");
+    CHECK_CODE(CRUST_OK, crust_config_set_u64(c, CRUST_OPT_ONLY, 1u << CRUST_HOW_DIALED | 1u << CRUST_HOW_RELAYED));
+    CHECK_CODE(CRUST_OK, crust_config_set_u64(c, CRUST_OPT_ONLY, 0));
+    CHECK_CODE(CRUST_ERR_INVALID, crust_config_set_u64(c, CRUST_OPT_ONLY, 1u << (CRUST_HOW_RELAYED + 1)));
+    CHECK_TEXT("bit 6 stands for no way");
+    CHECK_CODE(CRUST_ERR_INVALID, crust_config_set_u64(c, CRUST_OPT_ONLY, 1));
+    CHECK_CODE(CRUST_ERR_INVALID, crust_config_set_str(c, CRUST_OPT_ONLY, "dialed"));
+    CHECK_TEXT("option 19 does not take a string");
     CHECK_CODE(CRUST_OK, crust_config_set_u64(c, CRUST_OPT_NO_RESUME, 1));
     CHECK_CODE(CRUST_ERR_INVALID, crust_config_set_u64(c, CRUST_OPT_NO_RESUME, 2));
     CHECK_CODE(CRUST_OK, crust_config_set_u64(c, CRUST_OPT_RESEND_BUFFER_BYTES, 524288));

@@ -484,6 +484,17 @@ class Looking(TestCase):
             self.assertEqual([s.server for s in one.nat().servers], ["127.0.0.1:1", "127.0.0.2"])
             self.assertEqual([s.seen for s in one.nat().servers], [None, None])
 
+    def test_only(self) -> None:
+        for wrong in (["dialed"], [crust.How.UNKNOWN]):
+            with self.fails(crust.Invalid, "only must be a sequence of How"):
+                crust.Service(only=wrong)  # type: ignore[arg-type]
+        network = new_network()
+        with new_service(network, only=[crust.How.DIALED]) as shy, new_service(network) as other:
+            with self.assertRaises(crust.NotAllowed):
+                other.connect_endpoint(f"{shy.listeners()[0]}#{shy.id}").result(PATIENCE)
+            outcome = shy.connect_endpoint(f"{other.listeners()[0]}#{other.id}").result(PATIENCE)
+            self.assertEqual(outcome.peer, other.id)
+
     def test_nat_lists(self) -> None:
         raw = _ffi.NatPortStruct(code=-6, twice=1, expires_ms=1500, internal=b"tcp://192.168.1.2:5483", text=b"late")
         port = _nat.mapped_port(raw)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Optional, TypedDict, Union
 
-from ._types import Beacon, Cipher, Gossip, Relay, Role
+from ._types import Beacon, Cipher, Gossip, How, Relay, Role
 
 
 class Options(TypedDict, total=False):
@@ -28,6 +28,7 @@ class Options(TypedDict, total=False):
     beacon_port: int
     relay: Relay
     stun: Sequence[str]
+    only: Sequence[How]
     contacts: Sequence[str]
     cache: Union[str, os.PathLike[str], None]
     cache_peers: int

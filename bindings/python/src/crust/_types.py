@@ -213,6 +213,9 @@ class Config:
         relay: what is done for peers that cannot reach each other.
         stun: servers to ask as well what they see of the UDP socket, ``HOST:PORT``, or ``HOST``
             for port 3478, with an IP address or a name; at most 8. They are asked in clear.
+        only: the ways in which links may come about, for policies and tests; others are not tried,
+            or refused after authentication with `NotAllowed`. A dial counts as `How.MAPPED` when a
+            router of the peer passes it on, as `How.DIALED` otherwise. None are all.
         contacts: fallback endpoints of `Service.bootstrap`, ``ENDPOINT`` or ``ENDPOINT#PEER``.
         cache: the file in which peers are written down that the service has connected to directly,
             and from which it bootstraps beside the contacts; made when it is not there, its
@@ -261,6 +264,7 @@ class Config:
     beacon_port: int = 0
     relay: Relay = Relay.SIGNAL
     stun: Sequence[str] = ()
+    only: Sequence[How] = ()
     contacts: Sequence[str] = ()
     cache: Union[str, os.PathLike[str], None] = None
     cache_peers: int = 0
@@ -320,7 +324,7 @@ _NUMBERS = {
 }
 _NETWORK_NAME, _IDENTITY_FILE, _IDENTITY_SEED, _APP_ID = 1, 2, 3, 4
 _ROLE, _NO_LISTEN, _NO_ACCEPT, _CIPHER, _NO_RESUME, _NO_NETWORK_WATCH = 5, 6, 7, 8, 10, 11
-_RELAY, _NO_PORT_MAP, _CACHE, _BEACON, _GOSSIP = 12, 13, 15, 16, 18
+_RELAY, _NO_PORT_MAP, _CACHE, _BEACON, _GOSSIP, _ONLY = 12, 13, 15, 16, 18, 19
 _U64_MAX = (1 << 64) - 1
 
 
@@ -353,6 +357,16 @@ def _items(value: Any, what: str) -> list[str]:
     if isinstance(value, (str, bytes)):
         raise error(Code.INVALID, f"{what} must be a sequence of strings, not one string")
     return list(value)
+
+
+def _ways(value: Any) -> int:
+    """Ways as the sum of a bit for each."""
+    total = 0
+    for way in value:
+        if not isinstance(way, How) or not way:
+            raise error(Code.INVALID, f"only must be a sequence of How, without {way!r}")
+        total |= 1 << int(way)
+    return total
 
 
 def apply_config(handle: ctypes.c_void_p, config: Config) -> None:
@@ -401,6 +415,8 @@ def apply_config(handle: ctypes.c_void_p, config: Config) -> None:
         _ffi.check(_ffi.crust_config_set_u64(handle, _BEACON, _number(config.beacon, "beacon")))
     if config.gossip:
         _ffi.check(_ffi.crust_config_set_u64(handle, _GOSSIP, _number(config.gossip, "gossip")))
+    if config.only:
+        _ffi.check(_ffi.crust_config_set_u64(handle, _ONLY, _ways(config.only)))
     if config.cipher:
         _ffi.check(_ffi.crust_config_set_u64(handle, _CIPHER, _number(config.cipher, "cipher")))
     _apply_endpoints(handle, config)

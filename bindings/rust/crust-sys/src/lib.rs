@@ -227,6 +227,8 @@ pub const CRUST_OPT_BEACON: crust_option = 16;
 pub const CRUST_OPT_BEACON_PORT: crust_option = 17;
 /// u64: `CRUST_GOSSIP_*`, whether peers tell each other where they and others can be dialled.
 pub const CRUST_OPT_GOSSIP: crust_option = 18;
+/// u64: the ways in which links may come about, the sum of `1 << CRUST_HOW_*` of each; all.
+pub const CRUST_OPT_ONLY: crust_option = 19;
 /// u64; 60,000.
 pub const CRUST_OPT_CONNECT_TIMEOUT_MS: crust_option = 20;
 /// u64; 10,000.

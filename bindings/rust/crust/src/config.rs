@@ -7,6 +7,7 @@ use std::time::Duration;
 use crust_sys as sys;
 
 use crate::error::{Error, ErrorKind, Result, check};
+use crate::event::How;
 use crate::peer_id::{Seed, erase};
 
 /// What a peer is to the network.
@@ -274,6 +275,21 @@ impl Config {
             Relay::Data => sys::CRUST_RELAY_DATA,
         };
         self.number(sys::CRUST_OPT_RELAY, u64::from(relay))
+    }
+
+    /// The ways in which links may come about: for policies, and for tests. A link in
+    /// another way is not tried, or refused after authentication with
+    /// [`ErrorKind::NotAllowed`]. Dials count as [`How::Mapped`] when a router of the peer
+    /// passes them on, as [`How::Dialed`] otherwise. None are all. Default: all.
+    pub fn only(self, ways: impl IntoIterator<Item = How>) -> Self {
+        let mut sum = 0;
+        for way in ways {
+            match way.to_raw() {
+                Some(raw) => sum |= 1 << raw,
+                None => return self.with(Step::Wrong("only: an unknown way".to_owned())),
+            }
+        }
+        self.number(sys::CRUST_OPT_ONLY, sum)
     }
 
     /// Adds a contact for [`bootstrap`](crate::Handle::bootstrap): `"ENDPOINT"`,

@@ -43,6 +43,18 @@ impl How {
             _ => How::Unknown,
         }
     }
+
+    /// The library's number of it, which a way newer than this crate has none of.
+    pub(crate) fn to_raw(self) -> Option<u32> {
+        match self {
+            How::Dialed => Some(sys::CRUST_HOW_DIALED),
+            How::Accepted => Some(sys::CRUST_HOW_ACCEPTED),
+            How::Mapped => Some(sys::CRUST_HOW_MAPPED),
+            How::Punched => Some(sys::CRUST_HOW_PUNCHED),
+            How::Relayed => Some(sys::CRUST_HOW_RELAYED),
+            How::Unknown => None,
+        }
+    }
 }
 
 /// How a router was asked for a port. More may be added.

@@ -105,6 +105,20 @@ fn letters_are_not_carried_when_relaying_is_off() {
 }
 
 #[test]
+fn links_come_about_in_the_ways_that_are_allowed() {
+    let error = Node::try_new(listening().only([How::Unknown])).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    let mut shy = Node::new(listening().only([How::Dialed, How::Relayed]));
+    let mut other = Node::new(listening());
+    let at = |node: &Node| format!("{}#{}", node.service.listeners().unwrap()[0], node.id());
+    other.service.connect_endpoint(&at(&shy), 5).unwrap();
+    let (token, error) = other.connect_failed();
+    assert_eq!((token, error.kind()), (5, ErrorKind::NotAllowed), "{error}");
+    shy.service.connect_endpoint(&at(&other), 6).unwrap();
+    assert_eq!(shy.connected(), other.id());
+}
+
+#[test]
 fn a_second_connect_finds_the_session() {
     let (a, mut b) = couple();
     let contact = format!("{}#{}", a.service.listeners().unwrap()[0], a.id());
