@@ -128,7 +128,9 @@ func TestRelayTurns(t *testing.T) {
 						t.Logf("side %d went on after %v", k, took)
 					}
 					p, _ := w.a.Peer(w.b.ID())
-					if evil := p.Endpoint.Addr.Addr().String() == "10.0.0.3"; evil != (most == 0) || p.How != crust.Relayed {
+					// A relay that only keeps grants is as good as another one for a while.
+					evil := p.Endpoint.Addr.Addr().String() == "10.0.0.3"
+					if evil != (most == 0) && name != "keeps what is granted" || p.How != crust.Relayed {
 						t.Errorf("%v over %v", p.How, p.Endpoint)
 					}
 					if name == "is late" && ways == 1 && p.RTT < 800*time.Millisecond { // else there are no pings

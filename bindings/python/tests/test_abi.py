@@ -147,6 +147,7 @@ class Numbers(TestCase):
             "CACHE",
             "BEACON",
             "GOSSIP",
+            "ONLY",
         ):
             ours[name] = getattr(_types, f"_{name}")
         self.assertEqual(ours, declared)
