@@ -91,8 +91,9 @@ const (
 	EventCacheTrouble EventType = 22
 	// EventDiscovered says that there is a peer: Peer, Endpoint, where it may be, Role, and
 	// By. Nothing is proved of it until somebody connects, but that it holds its key. It
-	// comes once for each By, and again when Endpoint or Role have become others. It and
-	// EventForgotten are left out while 65,536 events wait.
+	// comes once for each By, and again when Endpoint or Role have become others; ByGossip
+	// it does not come for connected peers. It and EventForgotten are left out while 65,536
+	// events wait; Known and PeersOnLAN have all.
 	EventDiscovered EventType = 23
 	// EventForgotten says that a discovered peer has said goodbye, or that nothing was
 	// heard of it for too long: Peer, By. A session with it is not touched.

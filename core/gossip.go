@@ -51,14 +51,8 @@ func ParseGossipMode(text string) (GossipMode, error) {
 	return 0, &Error{Op: "parse", Code: CodeInvalid, Err: fmt.Errorf("gossip is on, answer or off, not %q", text)}
 }
 
-// Implementation constants of gossip.
-const (
-	// ownRest is the least time between two looks at where we can be dialled.
-	ownRest = 250 * time.Millisecond
-	// maxDiscovered bounds the events other than messages that wait when one more tells of a
-	// discovered peer. Those that tell of forgotten ones are as many at most as discovered ones.
-	maxDiscovered = 4096
-)
+// ownRest is the least time between two looks at where we can be dialled.
+const ownRest = 250 * time.Millisecond
 
 // checkGossip checks what check has not, of gossip.
 func (c *Config) checkGossip() error {
@@ -308,7 +302,8 @@ func (s *Service) gossipCame(p *peer, body []byte) error {
 }
 
 // tellFact tells the program of a peer that it is not connected to. What it was told of
-// it is told to have forgotten, connected or not.
+// it is told to have forgotten, connected or not, however many events wait: there are no
+// more of these than of the others.
 func (s *Service) tellFact(f gossip.Fact) {
 	told, id := s.gossip.told, f.Contact.Peer
 	if f.Kind == gossip.Forgotten {
@@ -322,11 +317,12 @@ func (s *Service) tellFact(f gossip.Fact) {
 		return
 	}
 	d := discovery{f.Contact.Endpoints[0], roleOf(f.Contact)}
-	if before, ok := told[id]; ok && before == d || s.find(id) != nil || s.events.others() > maxDiscovered {
+	if before, ok := told[id]; ok && before == d || s.find(id) != nil {
 		return
 	}
-	told[id] = d
-	s.events.push(Event{Type: EventDiscovered, Peer: id, detail: &detail{endpoint: d.at, role: d.role, by: ByGossip}})
+	if s.events.pushNews(Event{Type: EventDiscovered, Peer: id, detail: &detail{endpoint: d.at, role: d.role, by: ByGossip}}) {
+		told[id] = d
+	}
 	s.heardOf(id)
 }
 

@@ -129,14 +129,15 @@ func (q *eventQueue) push(e Event) { q.add(e)() }
 const maxNews = 1 << 16
 
 // pushNews is push for what others can make happen as often as they like: it is left
-// out when too many events wait.
-func (q *eventQueue) pushNews(e Event) {
+// out, and false returned, when too many events wait.
+func (q *eventQueue) pushNews(e Event) bool {
 	q.mu.Lock()
 	crowded := q.count >= maxNews
 	q.mu.Unlock()
 	if !crowded {
 		q.push(e)
 	}
+	return !crowded
 }
 
 // add is push, but leaves it to the caller to call what is to be called when
@@ -402,15 +403,11 @@ func (q *eventQueue) wait(ctx context.Context) error {
 }
 
 // crowded reports whether so many events other than messages wait that no new
-// session should come.
-func (q *eventQueue) crowded() bool { return q.others() > controlReserve }
-
-// others returns how many events other than messages wait, or less: of messages there
-// are at most what their cost allows.
-func (q *eventQueue) others() int {
+// session should come. Of messages there are at most what their cost allows.
+func (q *eventQueue) crowded() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.count - q.bytes/messageCost
+	return q.count-q.bytes/messageCost > controlReserve
 }
 
 // pending reports whether an event waits.

@@ -521,6 +521,11 @@ func TestLoopback(t *testing.T) {
 	if !allKnow(here, here) || !allKnow(here, far) || !allKnow(far, far) {
 		t.Errorf("%d, %d and %d are missing", missing(here, here), missing(here, far), missing(far, far))
 	}
+	for _, n := range far {
+		if s := n.m.Stats(); s.Astray > 0 {
+			t.Errorf("%d such records were told to node %d, elsewhere", s.Astray, n.index)
+		}
+	}
 	for i, want := range []bool{false, true, false} {
 		if got := knowing(far, here[i].id); got != 0 && got != 2 || (got > 0) != want {
 			t.Errorf("%d elsewhere know node %d", got, i)
