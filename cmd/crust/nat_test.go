@@ -29,23 +29,29 @@ func TestDial(t *testing.T) {
 	if l := b.next("connected"); l.text("peer") != a.id {
 		t.Errorf("got %s, want the peer %s", l.raw, a.id)
 	}
+	refuse := func(code string) { // both have dialled, and may have moved to the link that both keep
+		t.Helper()
+		if l := a.past("error", "resumed"); l.text("code") != code {
+			t.Errorf("got %s, want the code %s", l.raw, code)
+		}
+	}
 	a.tell("dial %s", b.id)
-	a.refuse("connected")
+	refuse("connected")
 	a.tell("disconnect %s", b.id)
-	a.next("lost")
-	b.next("lost")
+	a.past("lost", "resumed")
+	b.past("lost", "resumed")
 	a.tell("dial %s", b.id[:20]) // one that has been connected
 	if l := a.next("connected"); l.text("peer") != b.id {
 		t.Errorf("got %s, want the peer %s", l.raw, b.id)
 	}
 	a.tell("dial %s", a.id)
-	a.refuse("self")
+	refuse("self")
 	a.tell("dial %s", strings.Repeat("0", 64))
-	a.refuse("invalid")
+	refuse("invalid")
 	a.tell("dial %s", strings.Repeat("0", 20))
-	a.refuse("unknown_peer")
+	refuse("unknown_peer")
 	a.tell("dial")
-	a.refuse("invalid")
+	refuse("invalid")
 }
 
 // A peer that carries nothing of others introduces nobody.
