@@ -1,9 +1,9 @@
 package crust_test
 
 import (
-	"context"
 	"fmt"
 	"net/netip"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -12,7 +12,6 @@ import (
 	"time"
 
 	crust "github.com/libcrust/libcrust/core"
-	"github.com/libcrust/libcrust/core/internal/netio"
 	"github.com/libcrust/libcrust/core/internal/simnet"
 )
 
@@ -185,7 +184,7 @@ func TestBeaconConfig(t *testing.T) {
 		{"", crust.BeaconListen, ""}, {"off", crust.BeaconOn, ""}, {"on", crust.BeaconOn, `CRUST_BEACON is "on"`}, {"", 3, "beacon mode 3"},
 	} {
 		t.Setenv("CRUST_BEACON", c.word)
-		s, err := crust.New(crust.Config{Beacon: c.mode, Listen: []crust.Endpoint{endpointAt("127.0.0.1:0")}, BeaconPort: freePort(t)})
+		s, err := crust.New(crust.Config{Beacon: c.mode, Listen: []crust.Endpoint{endpointAt("127.0.0.1:0")}, BeaconPort: ownPort()})
 		if err == nil {
 			s.Close()
 		}
@@ -195,15 +194,9 @@ func TestBeaconConfig(t *testing.T) {
 	}
 }
 
-// freePort returns a UDP port that is free.
-func freePort(t *testing.T) uint16 {
-	c, err := netio.System.ListenPacket(context.Background(), netip.MustParseAddrPort("0.0.0.0:0"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	return c.LocalAddr().Port()
-}
+// ownPort returns a UDP port for the beacons of this process: none that sockets get at
+// random. That others share it does no harm.
+func ownPort() uint16 { return uint16(20_000 + os.Getpid()%10_000) }
 
 // TestBeaconOnLoopback: two in one process that listen at loopback addresses alone, with
 // the kernel's network.
@@ -212,7 +205,7 @@ func TestBeaconOnLoopback(t *testing.T) {
 		t.Skip("whether other systems broadcast on the loopback network has not been tried")
 	}
 	t.Setenv("CRUST_BEACON", "")
-	port := freePort(t)
+	port := ownPort()
 	at := func() crust.Config {
 		return crust.Config{NetworkName: "TestBeaconOnLoopback", BeaconPort: port, Listen: []crust.Endpoint{endpointAt("127.0.0.1:0")}}
 	}

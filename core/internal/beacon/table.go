@@ -27,12 +27,19 @@ const (
 	maxGone = 1024
 	// maxNonces bounds the hellos of nobody that are remembered, twice.
 	maxNonces = 4096
-	// rate is how many beacons of one address are taken a second, and allowance how
-	// many at once, so that so many are answered at most; maxBudgets is for how many
-	// addresses that is counted.
-	rate       = 16
-	allowance  = 256
+	// maxBudgets bounds the addresses for which it is counted what they cost.
 	maxBudgets = 1024
+)
+
+// limit is how much is done at once, and how much a second after that.
+type limit struct{ burst, rate float64 }
+
+var (
+	// taken is for the beacons of one address.
+	taken = limit{256, 16}
+	// answered is for the answers to one address, and answering for all of them: when
+	// all of a large network begin at once they have heard each other's hellos.
+	answered, answering = limit{32, 4}, limit{128, 16}
 )
 
 // peer is who was heard.
@@ -131,12 +138,15 @@ type table struct {
 	sources  map[netip.Addr]int // how many were heard there first
 	gone     map[identity.PeerID]uint64
 	now, old map[nonce]struct{} // hellos of nobody
-	budgets  map[netip.Addr]*budget
+	taken    budgets
+	answered budgets
+	answers  budget
 }
 
 func (t *table) init() {
 	t.peers, t.sources = make(map[identity.PeerID]*peer), make(map[netip.Addr]int)
-	t.gone, t.budgets = make(map[identity.PeerID]uint64), make(map[netip.Addr]*budget)
+	t.gone, t.taken, t.answered = make(map[identity.PeerID]uint64), make(budgets), make(budgets)
+	t.answers = budget{left: answering.burst}
 }
 
 // fresh reports whether a nonce is new, and remembers it.
@@ -236,39 +246,49 @@ func (t *table) depart(id identity.PeerID, last uint64) {
 	t.gone[id] = max(t.gone[id], last)
 }
 
-// budget is how much more is taken of an address.
+// budget is how much of a limit is left.
 type budget struct {
 	left float64
 	at   time.Time
 }
 
-func (b *budget) fill(now time.Time) {
-	b.left = min(b.left+rate*now.Sub(b.at).Seconds(), allowance)
+func (b *budget) fill(l limit, now time.Time) {
+	if !b.at.IsZero() {
+		b.left = min(b.left+l.rate*now.Sub(b.at).Seconds(), l.burst)
+	}
 	b.at = now
 }
 
-// spend reports whether one more beacon of an address is taken, and counts it.
-func (t *table) spend(from netip.Addr, now time.Time) bool {
-	b := t.budgets[from]
-	if b == nil {
-		if len(t.budgets) >= maxBudgets {
-			maps.DeleteFunc(t.budgets, func(_ netip.Addr, b *budget) bool {
-				b.fill(now)
-				return b.left >= allowance
-			})
-		}
-		if len(t.budgets) >= maxBudgets {
-			return false
-		}
-		b = &budget{left: allowance, at: now}
-		t.budgets[from] = b
-	}
-	b.fill(now)
+// spend reports whether one more is within the limit, and counts it.
+func (b *budget) spend(l limit, now time.Time) bool {
+	b.fill(l, now)
 	if b.left < 1 {
 		return false
 	}
 	b.left--
 	return true
+}
+
+// budgets is one for each address.
+type budgets map[netip.Addr]*budget
+
+// spend is that of an address. There is none for it while all of maxBudgets are in use.
+func (all budgets) spend(a netip.Addr, l limit, now time.Time) bool {
+	b := all[a]
+	if b == nil {
+		if len(all) >= maxBudgets {
+			maps.DeleteFunc(all, func(_ netip.Addr, b *budget) bool {
+				b.fill(l, now)
+				return b.left >= l.burst
+			})
+		}
+		if len(all) >= maxBudgets {
+			return false
+		}
+		b = &budget{left: l.burst}
+		all[a] = b
+	}
+	return b.spend(l, now)
 }
 
 // list returns the peers that the owner was told of, in the order of their ids.
