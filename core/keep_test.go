@@ -477,3 +477,38 @@ func TestAGroupOfInfos(t *testing.T) {
 		}
 	}
 }
+
+// Of a group of any the peers are found by gossip: somebody is connected who knows them.
+func TestAnyAreFoundByGossip(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		internet := simnet.New(1)
+		internet.SetDefaultLink(simnet.Link{Latency: 20 * time.Millisecond})
+		var nodes []*node
+		for i := range 5 {
+			at := fmt.Sprintf("198.51.100.%d", i+1)
+			cfg := crust.Config{Listen: []crust.Endpoint{endpointAt(at + ":4000")}}
+			if i > 0 {
+				cfg.Contacts = []crust.Contact{{Endpoint: endpointAt("198.51.100.1:4000")}}
+			}
+			n := newNode(t, crust.On(internet.Host(at), cfg))
+			defer n.Close()
+			nodes = append(nodes, n)
+			if i > 0 {
+				if err := n.Bootstrap(1); err != nil {
+					t.Fatal(err)
+				}
+				n.awaits(t, crust.EventBootstrapped)
+			}
+		}
+		time.Sleep(time.Minute)
+		keep(t, nodes[1], crust.Group{Name: "any", Any: 4})
+		began := time.Now()
+		for up := uint64(0); up < 4; {
+			e := nodes[1].group(t, crust.GroupUp)
+			up = e.Count()
+		}
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("all of them took %v", took)
+		}
+	})
+}

@@ -304,7 +304,8 @@ class Groups(TestCase):
             info = third.prepare_connection_info().result(PATIENCE)
             one.keep("friends", contacts=[f"{other.listeners()[0]}#{other.id}"], infos=[info])
             trying = wait_for(one, crust.GroupChanged)
-            self.assertEqual((trying.group, trying.state, trying.up, trying.wanted), ("friends", crust.GroupState.TRYING, 0, 2))
+            self.assertEqual((trying.group, trying.state), ("friends", crust.GroupState.TRYING))
+            self.assertEqual((trying.up, trying.wanted), (0, 2))
             up = 0
             while up < 2:
                 event = wait_for(one, crust.GroupChanged)
@@ -321,7 +322,8 @@ class Groups(TestCase):
             self.assertEqual(states, {other.id: crust.GroupState.DROPPED, third.id: crust.GroupState.UP})
             one.keep("some", any_of=1)
             some = one.groups()[1]
-            self.assertEqual((some.any_of, some.role, [p.peer for p in some.peers]), (1, crust.Role.NODE, [third.id]))
+            self.assertEqual((some.any_of, some.role), (1, crust.Role.NODE))
+            self.assertEqual([peer.peer for peer in some.peers], [third.id])
             one.release("friends")
             one.release("some")
             self.assertEqual(one.groups(), [])
