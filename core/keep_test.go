@@ -15,6 +15,7 @@ import (
 
 	crust "github.com/libcrust/libcrust/core"
 	"github.com/libcrust/libcrust/core/internal/simnet"
+	"github.com/libcrust/libcrust/tests/natsim"
 )
 
 // counting is a host that counts the dials from it.
@@ -509,6 +510,50 @@ func TestAnyAreFoundByGossip(t *testing.T) {
 		}
 		if took := time.Since(began); took > 5*time.Second {
 			t.Errorf("all of them took %v", took)
+		}
+	})
+}
+
+// Two behind NATs keep each other by id, over a peer that both keep, and come together
+// again after one of them was started anew.
+func TestGroupsBehindNATs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		internet := simnet.New(1)
+		internet.SetDefaultLink(simnet.Link{Latency: 20 * time.Millisecond, Hops: 8})
+		hub := newNode(t, crust.On(internet.Host("198.51.100.1"), crust.Config{Listen: []crust.Endpoint{endpointAt("198.51.100.1:4000")}}))
+		defer hub.Close()
+		at := crust.Contact{Endpoint: endpointAt("198.51.100.1:4000"), Peer: hub.ID()}
+		ha := internet.NAT(natsim.MustParse("home"), "203.0.113.1").Host("192.168.1.2")
+		hb := internet.NAT(natsim.MustParse("home"), "203.0.113.2").Host("192.168.1.2")
+		begin := func(h *simnet.Host, key, other byte) *node {
+			n := newNode(t, crust.On(h, over(crust.Config{Identity: keyOf(t, key)}, "0.0.0.0", "tcp", "utp")))
+			keep(t, n, crust.Group{Name: "hub", Contacts: []crust.Contact{at}})
+			keep(t, n, crust.Group{Name: "other", Peers: []crust.PeerID{keyOf(t, other).ID()}})
+			return n
+		}
+		together := func(n *node, other crust.PeerID) crust.Event {
+			for {
+				if e := n.group(t, crust.GroupUp); e.Peer == other {
+					return e
+				}
+			}
+		}
+		a := begin(ha, 1, 2)
+		defer a.Close()
+		for range 3 {
+			began := time.Now()
+			b := begin(hb, 2, 1)
+			together(b, a.ID())
+			together(a, b.ID())
+			if took := time.Since(began); took > 30*time.Second {
+				t.Errorf("together after %v", took)
+			} else {
+				t.Logf("together after %v", took)
+			}
+			time.Sleep(time.Minute)
+			b.Close()
+			a.group(t, crust.GroupDown)
+			time.Sleep(10 * time.Second)
 		}
 	})
 }
