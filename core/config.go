@@ -88,7 +88,9 @@ type Config struct {
 	NetworkName string
 	// AppID is handed to every peer, authenticated. Up to MaxAppID bytes.
 	AppID []byte
-	// Role is handed to every peer. Zero means Node.
+	// Role is handed to every peer. Zero means Node. In what gossip tells of the
+	// service, a Node that peers on the Internet see and cannot reach unasked is a
+	// Client: see NATReport.Reachable.
 	Role Role
 
 	// Listen is where to accept connections. Port 0 means a random port. nil

@@ -166,12 +166,12 @@ func (s *Service) gossips() {
 
 // tellWhere makes our own record anew when where we can be dialled has changed.
 func (s *Service) tellWhere() {
-	eps, flags := s.dialableAt(), s.recordFlags()
+	eps, flags, role := s.dialableAt(), s.recordFlags(), s.standing()
 	g := &s.gossip
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if s.letsIn() {
-		g.machine.Own(time.Now(), eps, uint8(s.cfg.Role), flags)
+		g.machine.Own(time.Now(), eps, uint8(role), flags)
 	} else {
 		g.machine.Rest()
 	}

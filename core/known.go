@@ -277,6 +277,27 @@ func (s *Service) seenAt() (eps []Endpoint) {
 	return eps
 }
 
+// standing returns our role in the contact record. Who reads that a peer is a Node may
+// rely on it that others can reach it: a Node that peers on the Internet see, of whom none
+// has reached it unasked within the last hour, is a Client there (NATReport.Reachable).
+// In a smaller network nobody is outside.
+func (s *Service) standing() Role {
+	now := time.Now()
+	s.watch.mu.Lock()
+	defer s.watch.mu.Unlock()
+	if _, reached := s.watch.machine.Reachable(now); reached {
+		return s.cfg.Role
+	}
+	for _, proto := range []observe.Proto{observe.UDP, observe.TCP} {
+		for _, six := range []bool{false, true} {
+			if v := s.watch.machine.Verdict(observe.Flow{Proto: proto, IPv6: six}, now); len(v.External) > 0 && !v.Near {
+				return Client
+			}
+		}
+	}
+	return s.cfg.Role
+}
+
 // recordFlags returns the flags of our contact record.
 func (s *Service) recordFlags() (flags uint8) {
 	if s.cfg.Relay == RelayData {
