@@ -128,7 +128,7 @@ func TestKeptThroughChurn(t *testing.T) {
 		if up*4 < total*3 {
 			t.Errorf("they are connected %.1f %% of the time that they are alive", 100*float64(up)/float64(total))
 		}
-		if len(back) < 20 || median > 10*time.Second || p99 > 62*time.Second {
+		if len(back) < 20 || median > 10*time.Second || p99 > 65*time.Second { // the longest pause, and an attempt that began too early
 			t.Errorf("%d times back, median %v, 99 %% after %v", len(back), median, p99)
 		}
 	})
@@ -178,7 +178,7 @@ func TestNoStormWhenAHubIsLost(t *testing.T) {
 				t.Logf("dials of %d peers: in the first second %d, to 5 s %d, to 30 s %d, to 60 s %d, to 120 s %d; most in any second %d, in any 100 ms %d", peers,
 					count(0, time.Second), count(time.Second, 5*time.Second), count(5*time.Second, 30*time.Second), count(30*time.Second, time.Minute), count(time.Minute, 2*time.Minute),
 					log.busiest(at, lost, time.Second), log.busiest(at, lost, 100*time.Millisecond))
-				first, later := 3*peers/2, peers/2 // in any second
+				first, later := 3*peers/2, 3*peers/4 // in any second
 				if killed {
 					first = 5 * peers // suspended sessions hurry
 				}
