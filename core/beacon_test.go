@@ -41,10 +41,10 @@ func TestBeacon(t *testing.T) {
 		net := simnet.New(1)
 		net.SetDefaultLink(simnet.Link{Latency: time.Millisecond})
 		ha, hb := net.Host("10.0.0.1"), net.Host("10.0.0.2")
-		a := newNode(t, beaconing(t, ha, crust.Config{Role: crust.Client}, "0.0.0.0:0"))
+		a := newNode(t, beaconing(t, ha, crust.Config{Role: crust.Client, Gossip: crust.GossipOff}, "0.0.0.0:0"))
 		time.Sleep(time.Minute)
 		began := time.Now()
-		b := newNode(t, beaconing(t, hb, crust.Config{}, "0.0.0.0:0", "utp://0.0.0.0:0"))
+		b := newNode(t, beaconing(t, hb, crust.Config{Gossip: crust.GossipOff}, "0.0.0.0:0", "utp://0.0.0.0:0"))
 		if len(b.PeersOnLAN()) != 0 {
 			t.Error("somebody was heard before anything was said")
 		}
@@ -207,7 +207,7 @@ func TestBeaconOnLoopback(t *testing.T) {
 	t.Setenv("CRUST_BEACON", "")
 	port := ownPort()
 	at := func() crust.Config {
-		return crust.Config{NetworkName: "TestBeaconOnLoopback", BeaconPort: port, Listen: []crust.Endpoint{endpointAt("127.0.0.1:0")}}
+		return crust.Config{NetworkName: "TestBeaconOnLoopback", BeaconPort: port, Gossip: crust.GossipOff, Listen: []crust.Endpoint{endpointAt("127.0.0.1:0")}}
 	}
 	a, b := newNode(t, at()), newNode(t, at())
 	e := a.discovered(t, b, "127.0.0.1")

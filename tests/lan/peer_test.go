@@ -68,7 +68,7 @@ func run(network string, listen []string) error {
 	var services []*crust.Service
 	var wg sync.WaitGroup
 	begin := func() error {
-		config := crust.Config{NetworkName: network, PortMap: crust.PortMapOff, CloseTimeout: time.Second}
+		config := crust.Config{NetworkName: network, PortMap: crust.PortMapOff, Gossip: crust.GossipOff, CloseTimeout: time.Second}
 		for _, text := range listen {
 			ep, err := crust.ParseEndpoint(text)
 			if err != nil {
