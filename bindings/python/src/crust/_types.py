@@ -325,6 +325,7 @@ _NUMBERS = {
 _NETWORK_NAME, _IDENTITY_FILE, _IDENTITY_SEED, _APP_ID = 1, 2, 3, 4
 _ROLE, _NO_LISTEN, _NO_ACCEPT, _CIPHER, _NO_RESUME, _NO_NETWORK_WATCH = 5, 6, 7, 8, 10, 11
 _RELAY, _NO_PORT_MAP, _CACHE, _BEACON, _GOSSIP, _ONLY = 12, 13, 15, 16, 18, 19
+_CHOICES = {"role": _ROLE, "relay": _RELAY, "beacon": _BEACON, "gossip": _GOSSIP, "cipher": _CIPHER}
 _U64_MAX = (1 << 64) - 1
 
 
@@ -399,8 +400,6 @@ def apply_config(handle: ctypes.c_void_p, config: Config) -> None:
     if config.app_id:
         app_id = _blob(config.app_id, "app_id")
         _ffi.check(_ffi.crust_config_set_bytes(handle, _APP_ID, app_id, len(app_id)))
-    if config.role:
-        _ffi.check(_ffi.crust_config_set_u64(handle, _ROLE, _number(config.role, "role")))
     for option, wanted in (
         (_NO_ACCEPT, config.accept),
         (_NO_NETWORK_WATCH, config.network_watch),
@@ -409,20 +408,16 @@ def apply_config(handle: ctypes.c_void_p, config: Config) -> None:
     ):
         if not wanted:
             _ffi.check(_ffi.crust_config_set_u64(handle, option, 1))
-    if config.relay:
-        _ffi.check(_ffi.crust_config_set_u64(handle, _RELAY, _number(config.relay, "relay")))
-    if config.beacon:
-        _ffi.check(_ffi.crust_config_set_u64(handle, _BEACON, _number(config.beacon, "beacon")))
-    if config.gossip:
-        _ffi.check(_ffi.crust_config_set_u64(handle, _GOSSIP, _number(config.gossip, "gossip")))
-    if config.only:
-        _ffi.check(_ffi.crust_config_set_u64(handle, _ONLY, _ways(config.only)))
-    if config.cipher:
-        _ffi.check(_ffi.crust_config_set_u64(handle, _CIPHER, _number(config.cipher, "cipher")))
+    for name, option in _CHOICES.items():
+        choice = _number(getattr(config, name), name)
+        if choice:
+            _ffi.check(_ffi.crust_config_set_u64(handle, option, choice))
     _apply_endpoints(handle, config)
 
 
 def _apply_endpoints(handle: ctypes.c_void_p, config: Config) -> None:
+    if config.only:
+        _ffi.check(_ffi.crust_config_set_u64(handle, _ONLY, _ways(config.only)))
     if config.listen is not None:
         endpoints = _items(config.listen, "listen")
         if not endpoints:
