@@ -403,10 +403,12 @@ func (s *Service) begunBefore(link *secure.Link, c wire.Claim) bool {
 
 // old reports whether the decider has made a choice before one by which a session
 // came about that has ended since, or chooses another link for that session, since
-// it does not know yet that it has ended. mu is held.
-func (s *Service) old(link *secure.Link, c wire.Chosen) bool {
+// it does not know yet that it has ended; or whether the link is of before the end of
+// a session that we had begun, and the decider may not have known. mu is held.
+func (s *Service) old(link *secure.Link, c wire.Chosen, a adoption) bool {
 	t, ok := s.tombs[link.Remote.Peer]
-	return ok && t.instance == link.Remote.Instance && (c.Order <= t.order || c.Session == t.session)
+	return ok && t.instance == link.Remote.Instance &&
+		(c.Order <= t.order || c.Session == t.session || t.unsure && a.linked.Before(t.at))
 }
 
 // toldError turns the peer's refusal into an error of the public kind.
@@ -503,7 +505,7 @@ func (s *Service) claimed(link *secure.Link, a adoption, claim wire.Claim, chose
 		p.unnamed(func(seq uint64) bool { return seq == claim.Seq })
 	}
 	same := p != nil && p.instance == link.Remote.Instance
-	if err == nil && s.old(link, chosen) { // it has ended meanwhile
+	if err == nil && s.old(link, chosen, a) { // it has ended meanwhile
 		err = refusal{wire.ReasonOver}
 	}
 	if err == nil && same && p.begunAfter(chosen) {

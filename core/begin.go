@@ -148,7 +148,7 @@ func (s *Service) agree(link *secure.Link, a adoption, chosen wire.Chosen) (p, r
 	claim.Session = chosen.Session
 	o := origin{session: chosen.Session, claim: claim.Seq, order: chosen.Order, first: claim.Append(nil)}
 	switch same := p != nil && p.instance == link.Remote.Instance; {
-	case s.old(link, chosen):
+	case s.old(link, chosen, a):
 		return nil, nil, call, refusal{wire.ReasonOver}
 	case p == nil:
 		if err := s.refuses(a); err != nil {

@@ -15,106 +15,175 @@ import (
 	"github.com/libcrust/libcrust/core/internal/wire"
 )
 
+// decider is a peer that decides about links with a service, by hand.
+type decider struct {
+	t    *testing.T
+	s    *crust.Service
+	host *simnet.Host
+	cfg  *secure.Config
+	got  map[crust.EventType]int // events of the service
+	text []byte                  // that all messages must have
+}
+
+const deciderAt, serviceAt = "203.0.113.2", "203.0.113.1"
+
+func newDecider(t *testing.T) *decider {
+	t.Helper()
+	world := simnet.New(1)
+	s, err := crust.New(crust.On(world.Host(serviceAt), crust.Config{
+		Listen: []crust.Endpoint{endpointAt(serviceAt + ":7")}, CloseTimeout: 500 * time.Millisecond,
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := identity.Generate()
+	for err == nil && key.ID().Compare(s.ID()) < 0 {
+		key, err = identity.Generate()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &decider{t: t, s: s, host: world.Host(deciderAt), got: map[crust.EventType]int{}, text: []byte("once"), cfg: &secure.Config{
+		Key: key, Network: secure.NewNetwork(""), Seen: new(secure.Seen), Images: new(secure.Images), Ready: func() bool { return true },
+		Hello: wire.Hello{Instance: 1, Ciphers: wire.CipherChaCha20Poly1305, LostAfter: 120_000, Resume: 1 << 20},
+	}}
+}
+
+// dial makes a link to the service.
+func (d *decider) dial() *secure.Link {
+	d.t.Helper()
+	conn, err := d.host.Dial(d.t.Context(), netip.AddrPort{}, netip.MustParseAddrPort(serviceAt+":7"))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	l, err := secure.Initiate(conn, d.cfg, d.s.ID())
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return l
+}
+
+// await reads the frame that the service says next about a link.
+func (d *decider) await(l *secure.Link, want wire.FrameType) []byte {
+	d.t.Helper()
+	got, body, err := session.Await(l)
+	if got != want || err != nil {
+		d.t.Fatalf("frame %d, %v, want frame %d", got, err, want)
+	}
+	return body
+}
+
+// choose chooses a link for a session, and sends its only message behind that.
+func (d *decider) choose(l *secure.Link, name wire.SessionID, order uint64) {
+	d.t.Helper()
+	if err := session.Tell(l, wire.Chosen{Session: name, Order: order}.Append(nil)); err != nil {
+		d.t.Fatal(err)
+	}
+	if _, err := l.Conn.Write(l.Seal.Seal(nil, wire.Header{Type: wire.TypeFrames}, wire.AppendMessage(nil, 1, d.text))); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// refusedAsOver checks that the service says that the session of a link is over.
+func (d *decider) refusedAsOver(l *secure.Link) {
+	d.t.Helper()
+	if reason, err := wire.ParseReason(d.await(l, wire.FrameRefused)); reason != wire.ReasonOver || err != nil {
+		d.t.Errorf("refused for reason %d, %v", reason, err)
+	}
+}
+
+// saw checks how often the service has told of a connection, a message and a loss
+// in all.
+func (d *decider) saw(connected, messages, lost int) {
+	d.t.Helper()
+	time.Sleep(time.Second)
+	for d.s.EventsPending() {
+		b, err := d.s.NextBatch(d.t.Context(), 0)
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		for i := range b.Events {
+			d.got[b.Events[i].Type]++
+			if e := &b.Events[i]; e.Type == crust.EventMessage && !bytes.Equal(e.Data, d.text) {
+				d.t.Errorf("the message is %q", e.Data)
+			}
+		}
+		b.Release()
+	}
+	if c, m, l := d.got[crust.EventConnected], d.got[crust.EventMessage], d.got[crust.EventLost]; c != connected || m != messages || l != lost {
+		d.t.Fatalf("connected %d times, %d messages, lost %d times; want %d, %d, %d", c, m, l, connected, messages, lost)
+	}
+}
+
 // TestEndedSessionStaysSo: the peer has begun a session, whose first link broke
 // before it learnt that the session was taken and ended there. It carries the session
 // on over a link that was claimed before all that, with every message again.
 // They must not come twice, and the peer is told.
 func TestEndedSessionStaysSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		world := simnet.New(1)
-		s, err := crust.New(crust.On(world.Host("203.0.113.1"), crust.Config{Listen: []crust.Endpoint{endpointAt("203.0.113.1:7")}}))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer s.Close()
-		key, err := identity.Generate()
-		for err == nil && key.ID().Compare(s.ID()) < 0 { // it is to decide
-			key, err = identity.Generate()
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		cfg := &secure.Config{
-			Key: key, Network: secure.NewNetwork(""), Seen: new(secure.Seen), Images: new(secure.Images),
-			Hello: wire.Hello{Instance: 1, Ciphers: wire.CipherChaCha20Poly1305, LostAfter: 120_000, Resume: 1 << 20},
-		}
-		host := world.Host("203.0.113.2")
-		link := func() *secure.Link {
-			conn, err := host.Dial(t.Context(), netip.AddrPort{}, netip.MustParseAddrPort("203.0.113.1:7"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			l, err := secure.Initiate(conn, cfg, s.ID())
-			if err != nil {
-				t.Fatal(err)
-			}
-			return l
-		}
-		first, second := link(), link()
-		defer first.Conn.Close()
+		d := newDecider(t)
+		defer d.s.Close()
+		first, second := d.dial(), d.dial()
 		defer second.Conn.Close()
-		answer := func(l *secure.Link, want wire.FrameType) []byte {
-			t.Helper()
-			got, body, err := session.Await(l)
-			if got != want || err != nil {
-				t.Fatalf("frame %d, %v, want frame %d", got, err, want)
-			}
-			return body
-		}
-		// chosen is the choice of a link, and the session's only message behind it.
-		name, text := wire.SessionID{1}, []byte("once")
-		chosen := func(l *secure.Link, order uint64) {
-			t.Helper()
-			if err := session.Tell(l, wire.Chosen{Session: name, Order: order}.Append(nil)); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := l.Conn.Write(l.Seal.Seal(nil, wire.Header{Type: wire.TypeFrames}, wire.AppendMessage(nil, 1, text))); err != nil {
-				t.Fatal(err)
-			}
-		}
 		if err := session.Ask(second); err != nil {
 			t.Fatal(err)
 		}
-		answer(second, wire.FrameClaim)
-		chosen(first, 1)
-		answer(first, wire.FrameClaim)
-		got := map[crust.EventType]int{}
-		take := func() {
-			synctest.Wait()
-			for s.EventsPending() {
-				b, err := s.NextBatch(t.Context(), 0)
-				if err != nil {
-					t.Fatal(err)
-				}
-				for i := range b.Events {
-					got[b.Events[i].Type]++
-					if e := &b.Events[i]; e.Type == crust.EventMessage && !bytes.Equal(e.Data, text) {
-						t.Errorf("the message is %q", e.Data)
-					}
-				}
-				b.Release()
-			}
-		}
-		take()
-		if err := s.Disconnect(key.ID()); err != nil {
+		d.await(second, wire.FrameClaim)
+		d.choose(first, wire.SessionID{1}, 1)
+		d.await(first, wire.FrameClaim)
+		d.saw(1, 1, 0)
+		if err := d.s.Disconnect(d.cfg.Key.ID()); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(100 * time.Millisecond)
 		first.Conn.Close()
-		time.Sleep(time.Second)
-		take()
-		if got[crust.EventLost] != 1 {
-			t.Fatal("the session has not ended")
+		d.saw(1, 1, 1)
+		d.choose(second, wire.SessionID{1}, 2)
+		d.refusedAsOver(second)
+		d.saw(1, 1, 1)
+	})
+}
+
+// TestDisconnectWhileBothBegin: both sides dial and begin a session at once, and one
+// program drops the peer before it knows which link is kept. The peer prefers its
+// own link, on which it has begun: it is told that this is over, too.
+func TestDisconnectWhileBothBegin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDecider(t)
+		defer d.s.Close()
+		l, err := d.host.Listen(t.Context(), netip.MustParseAddrPort(deciderAt+":9"))
+		if err != nil {
+			t.Fatal(err)
 		}
-		chosen(second, 2)
-		reason, err := wire.ParseReason(answer(second, wire.FrameRefused))
-		if reason != wire.ReasonOver || err != nil {
-			t.Errorf("refused for reason %d, %v", reason, err)
+		defer l.Close()
+		own := d.dial()
+		defer own.Conn.Close()
+		if err := d.s.ConnectEndpoint(crust.Contact{Endpoint: endpointAt(deciderAt + ":9"), Peer: d.cfg.Key.ID()}, 1); err != nil {
+			t.Fatal(err)
 		}
-		time.Sleep(time.Second)
-		take()
-		if got[crust.EventConnected] != 1 || got[crust.EventMessage] != 1 || got[crust.EventLost] != 1 {
-			t.Errorf("connected %d times, %d messages, lost %d times", got[crust.EventConnected], got[crust.EventMessage], got[crust.EventLost])
+		conn, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
 		}
+		theirs, err := secure.Respond(conn, d.cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if claim, err := wire.ParseClaim(d.await(theirs, wire.FrameClaim)); err != nil || !claim.Begun {
+			t.Fatalf("claim %+v, %v", claim, err)
+		}
+		d.saw(1, 0, 0)
+		if err := d.s.Disconnect(d.cfg.Key.ID()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(100 * time.Millisecond)
+		if err := session.Tell(theirs, wire.AppendReason(nil, wire.FrameRefused, wire.ReasonDuplicate)); err != nil {
+			t.Fatal(err)
+		}
+		theirs.Conn.Close()
+		d.saw(1, 0, 1) // nothing came within CloseTimeout
+		d.choose(own, wire.SessionID{1}, 1)
+		d.refusedAsOver(own)
+		d.saw(1, 0, 1)
 	})
 }
