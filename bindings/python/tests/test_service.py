@@ -496,13 +496,19 @@ class Looking(TestCase):
             self.assertEqual(outcome.peer, other.id)
 
     def test_nat_lists(self) -> None:
-        raw = _ffi.NatPortStruct(code=-6, twice=1, expires_ms=1500, internal=b"tcp://192.168.1.2:5483", text=b"late")
+        raw = _ffi.NatPortStruct(
+            code=-6, twice=1, expires_ms=1500, internal=b"tcp://192.168.1.2:5483", text=b"late"
+        )
         port = _nat.mapped_port(raw)
         self.assertIsInstance(port.error, crust.Timeout)
         self.assertEqual((port.internal, port.external, port.gateway), ("tcp://192.168.1.2:5483", None, None))
         self.assertEqual((port.expires, port.twice), (1.5, True))
-        good = _nat.mapped_port(_ffi.NatPortStruct(external=b"tcp://203.0.113.5:7", gateway=b"192.168.1.1", means=b"pcp"))
-        self.assertEqual((good.external, good.gateway, good.means), ("tcp://203.0.113.5:7", "192.168.1.1", "pcp"))
+        good = _nat.mapped_port(
+            _ffi.NatPortStruct(external=b"tcp://203.0.113.5:7", gateway=b"192.168.1.1", means=b"pcp")
+        )
+        self.assertEqual(
+            (good.external, good.gateway, good.means), ("tcp://203.0.113.5:7", "192.168.1.1", "pcp")
+        )
         self.assertEqual((good.error, good.expires), (None, None))
         said = _nat.nat_server(_ffi.NatServerStruct(server=b"x", seen=b"203.0.113.5:7", error=b"no answer"))
         self.assertEqual(said, crust.NatServer("x", "203.0.113.5:7", "no answer"))
@@ -510,7 +516,9 @@ class Looking(TestCase):
     def test_nat_structs(self) -> None:
         flow = _ffi.NatFlowStruct(mapping=3, filtering=99, ports=2, step=-2, hairpin=1, confidence=2, twice=1)
         flow.external = b"203.0.113.5:7\n[2001:db8::1]:8"
-        seen = _nat.nat(_ffi.NatStruct(reachable=1, cgnat=1, why=b"because"), flow, _ffi.NatFlowStruct(hairpin=2))
+        seen = _nat.nat(
+            _ffi.NatStruct(reachable=1, cgnat=1, why=b"because"), flow, _ffi.NatFlowStruct(hairpin=2)
+        )
         self.assertEqual((seen.reachable, seen.cgnat, seen.why), (True, True, "because"))
         self.assertEqual(seen.udp.external, ("203.0.113.5:7", "[2001:db8::1]:8"))
         self.assertIs(seen.udp.mapping, crust.NatDepends.ADDRESS_PORT_DEPENDENT)
