@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
 	"time"
 
@@ -349,66 +348,6 @@ func (s *Service) move(p *peer, link *secure.Link, a adoption, o origin, told, t
 			call()
 		}
 	}, nil
-}
-
-// knows reports whether a claim was made before the claimant could have lost the
-// session of an earlier claim.
-func knows(c wire.Claim, link *secure.Link, instance, claim uint64) bool {
-	return instance == link.Remote.Instance && (c.Seq < claim || slices.Contains(c.Held, claim))
-}
-
-// tombstone is a session that has ended. A claim that was made while it lived must
-// not revive it, nor a choice that is older: they came with a link that lost the
-// race.
-type tombstone struct {
-	session                wire.SessionID
-	instance, claim, order uint64
-	unsure                 bool
-	at                     time.Time
-}
-
-// maxTombstones bounds their table; a link is at most HandshakeTimeout old
-// before it is a session, so none needs to be kept longer.
-const maxTombstones = 4096
-
-// bury remembers a session that has ended. mu is held.
-func (s *Service) bury(p *peer) {
-	if len(s.tombs) >= maxTombstones {
-		maps.DeleteFunc(s.tombs, func(_ PeerID, t tombstone) bool { return time.Since(t.at) > s.cfg.HandshakeTimeout })
-	}
-	t, ok := s.tombs[p.id]
-	if !ok && len(s.tombs) >= maxTombstones {
-		return
-	}
-	if t.instance != p.instance {
-		t.claim, t.order = 0, 0
-	}
-	s.tombs[p.id] = tombstone{p.sess.ID(), p.instance, max(p.claim, t.claim), max(p.order, t.order), p.unsure, time.Now()}
-}
-
-// stale reports whether a claim was made while a session lived that has ended
-// since. When the link was begun after that end, the claimant has merely not
-// noticed it. mu is held.
-func (s *Service) stale(link *secure.Link, c wire.Claim, a adoption) bool {
-	t, ok := s.tombs[link.Remote.Peer]
-	return ok && a.linked.Before(t.at) && (knows(c, link, t.instance, t.claim) || t.unsure && t.instance == link.Remote.Instance)
-}
-
-// begunBefore reports whether a claim is of a session that the claimant began before
-// one that has ended since. Messages behind the claim came in that one. mu is held.
-func (s *Service) begunBefore(link *secure.Link, c wire.Claim) bool {
-	t, ok := s.tombs[link.Remote.Peer]
-	return ok && c.Begun && knows(c, link, t.instance, t.claim)
-}
-
-// old reports whether the decider has made a choice before one by which a session
-// came about that has ended since, or chooses another link for that session, since
-// it does not know yet that it has ended; or whether the link is of before the end of
-// a session that we had begun, and the decider may not have known. mu is held.
-func (s *Service) old(link *secure.Link, c wire.Chosen, a adoption) bool {
-	t, ok := s.tombs[link.Remote.Peer]
-	return ok && t.instance == link.Remote.Instance &&
-		(c.Order <= t.order || c.Session == t.session || t.unsure && a.linked.Before(t.at))
 }
 
 // toldError turns the peer's refusal into an error of the public kind.
