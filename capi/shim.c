@@ -202,15 +202,21 @@ crust_result CRUST_CALL crust_config_load_json(crust_config *config, const char 
  * struct_size from sending us through memory. */
 #define MAX_STRUCT_SIZE 4096u
 
+/* Whether the bytes of a struct from its known size on are all zero. */
+static int zero_beyond(const void *s, size_t known, size_t size) {
+    const unsigned char *bytes = s;
+    for (; known < size; known++) {
+        if (bytes[known]) return 0;
+    }
+    return 1;
+}
+
 static crust_result check_callbacks(const crust_callbacks *c) {
     static const char fn[] = "crust_service_new";
-    const unsigned char *bytes = (const unsigned char *)c;
-    size_t i;
     if (c->struct_size < sizeof *c || c->struct_size > MAX_STRUCT_SIZE)
         return fail(CRUST_ERR_ABI, fn, "callbacks->struct_size must be sizeof(crust_callbacks)");
-    for (i = sizeof *c; i < c->struct_size; i++) {
-        if (bytes[i]) return fail(CRUST_ERR_ABI, fn, "callbacks has fields that this version of libcrust does not know");
-    }
+    if (!zero_beyond(c, sizeof *c, c->struct_size))
+        return fail(CRUST_ERR_ABI, fn, "callbacks has fields that this version of libcrust does not know");
     if (c->reserved) return fail(CRUST_ERR_INVALID, fn, "callbacks->reserved must be 0");
     if (!c->on_events) return fail(CRUST_ERR_INVALID, fn, "callbacks->on_events must not be NULL");
     return CRUST_OK;
@@ -543,13 +549,11 @@ crust_result CRUST_CALL crust_service_lan_peer(crust_service service, uint32_t i
 
 static crust_result check_group(const crust_group *g) {
     static const char fn[] = "crust_service_keep";
-    const unsigned char *bytes = (const unsigned char *)g;
     size_t i;
     if (g->struct_size < sizeof *g || g->struct_size > MAX_STRUCT_SIZE)
         return fail(CRUST_ERR_ABI, fn, "group->struct_size must be sizeof(crust_group)");
-    for (i = sizeof *g; i < g->struct_size; i++) {
-        if (bytes[i]) return fail(CRUST_ERR_ABI, fn, "group has fields that this version of libcrust does not know");
-    }
+    if (!zero_beyond(g, sizeof *g, g->struct_size))
+        return fail(CRUST_ERR_ABI, fn, "group has fields that this version of libcrust does not know");
     if (g->reserved) return fail(CRUST_ERR_INVALID, fn, "group->reserved must be 0");
     if (!g->name) return fail(CRUST_ERR_INVALID, fn, "group->name must not be NULL");
     if ((!g->peers && g->n_peers) || (!g->contacts && g->n_contacts) || ((!g->infos || !g->info_lens) && g->n_infos))

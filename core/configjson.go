@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"strconv"
 	"syscall"
 	"time"
 	"unicode/utf8"
@@ -67,24 +68,24 @@ var configKeys = map[string]func(*configText, json.RawMessage) error{
 	"network":          func(t *configText, v json.RawMessage) error { return readString(v, MaxNetworkName, &t.cfg.NetworkName) },
 	"identity_file":    func(t *configText, v json.RawMessage) error { return readPath(v, &t.identityFile) },
 	"app_id":           func(t *configText, v json.RawMessage) error { return readAppID(v, &t.cfg.AppID) },
-	"role":             func(t *configText, v json.RawMessage) error { return readRole(v, &t.cfg.Role) },
-	"cipher":           func(t *configText, v json.RawMessage) error { return readCipher(v, &t.cfg.Cipher) },
+	"role":             func(t *configText, v json.RawMessage) error { return readChoice(v, roles, &t.cfg.Role) },
+	"cipher":           func(t *configText, v json.RawMessage) error { return readChoice(v, ciphers, &t.cfg.Cipher) },
 	"listen":           func(t *configText, v json.RawMessage) error { return readList(v, ParseEndpoint, &t.cfg.Listen) },
 	"contacts":         func(t *configText, v json.RawMessage) error { return readList(v, ParseContact, &t.cfg.Contacts) },
 	"stun":             func(t *configText, v json.RawMessage) error { return readList(v, ParseSTUNServer, &t.cfg.STUN) },
 	"only":             func(t *configText, v json.RawMessage) error { return readList(v, ParseHow, &t.cfg.Only) },
 	"cache":            func(t *configText, v json.RawMessage) error { return readPath(v, &t.cfg.Cache) },
 	"cache_peers":      func(t *configText, v json.RawMessage) error { return readCount(v, &t.cfg.CachePeers) },
-	"gossip":           func(t *configText, v json.RawMessage) error { return readGossip(v, &t.cfg.Gossip) },
+	"gossip":           func(t *configText, v json.RawMessage) error { return readChoice(v, gossips, &t.cfg.Gossip) },
 	"no_listen":        func(t *configText, v json.RawMessage) error { return readBool(v, &t.cfg.NoListen) },
 	"no_network_watch": func(t *configText, v json.RawMessage) error { return readBool(v, &t.cfg.NoNetworkWatch) },
 	"no_accept":        func(t *configText, v json.RawMessage) error { return readBool(v, &t.cfg.NoAccept) },
 
-	"beacon":           func(t *configText, v json.RawMessage) error { return readBeacon(v, &t.cfg.Beacon) },
+	"beacon":           func(t *configText, v json.RawMessage) error { return readChoice(v, beacons, &t.cfg.Beacon) },
 	"beacon_port":      func(t *configText, v json.RawMessage) error { return readPort(v, &t.cfg.BeaconPort) },
-	"port_map":         func(t *configText, v json.RawMessage) error { return readPortMap(v, &t.cfg.PortMap) },
+	"port_map":         func(t *configText, v json.RawMessage) error { return readChoice(v, portMaps, &t.cfg.PortMap) },
 	"external_port":    func(t *configText, v json.RawMessage) error { return readPort(v, &t.cfg.ExternalPort) },
-	"relay":            func(t *configText, v json.RawMessage) error { return readRelay(v, &t.cfg.Relay) },
+	"relay":            func(t *configText, v json.RawMessage) error { return readChoice(v, relays, &t.cfg.Relay) },
 	"live_port":        func(t *configText, v json.RawMessage) error { return readPort(v, &t.cfg.LivePort) },
 	"port_rotation_ms": func(t *configText, v json.RawMessage) error { return readMillis(v, &t.cfg.PortRotation) },
 
@@ -205,101 +206,44 @@ func readAppID(v json.RawMessage, out *[]byte) error {
 	return nil
 }
 
-func readRole(v json.RawMessage, out *Role) error {
-	var s string
-	if err := readString(v, math.MaxInt, &s); err != nil {
-		return err
-	}
-	switch s {
-	case "node":
-		*out = Node
-	case "client":
-		*out = Client
-	default:
-		return fmt.Errorf("want \"node\" or \"client\", not %s", shown(v))
-	}
-	return nil
+// choice is a word that stands for a value.
+type choice[T any] struct {
+	word  string
+	value T
 }
 
-func readRelay(v json.RawMessage, out *RelayMode) error {
-	var s string
-	if err := readString(v, math.MaxInt, &s); err != nil {
-		return err
-	}
-	switch s {
-	case "off":
-		*out = RelayOff
-	case "signal":
-		*out = RelaySignal
-	case "data":
-		*out = RelayData
-	default:
-		return fmt.Errorf("want \"off\", \"signal\" or \"data\", not %s", shown(v))
-	}
-	return nil
-}
+// The words of settings that have a few values.
+var (
+	roles    = []choice[Role]{{"node", Node}, {"client", Client}}
+	relays   = []choice[RelayMode]{{"off", RelayOff}, {"signal", RelaySignal}, {"data", RelayData}}
+	gossips  = []choice[GossipMode]{{"on", GossipOn}, {"answer", GossipAnswer}, {"off", GossipOff}}
+	portMaps = []choice[PortMapMode]{{"on", PortMapOn}, {"off", PortMapOff}}
+	beacons  = []choice[BeaconMode]{{"on", BeaconOn}, {"off", BeaconOff}, {"listen", BeaconListen}}
+	ciphers  = []choice[CipherChoice]{{"auto", CipherAuto}, {"chacha20-poly1305", CipherChaCha20Poly1305}}
+)
 
-func readGossip(v json.RawMessage, out *GossipMode) error {
+// readChoice reads one of a few words.
+func readChoice[T any](v json.RawMessage, choices []choice[T], out *T) error {
 	var s string
 	if err := readString(v, math.MaxInt, &s); err != nil {
 		return err
 	}
-	mode, err := ParseGossipMode(s)
-	if err != nil {
-		return fmt.Errorf("want \"on\", \"answer\" or \"off\", not %s", shown(v))
+	want := ""
+	for i, c := range choices {
+		if c.word == s {
+			*out = c.value
+			return nil
+		}
+		switch i {
+		case 0:
+		case len(choices) - 1:
+			want += " or "
+		default:
+			want += ", "
+		}
+		want += strconv.Quote(c.word)
 	}
-	*out = mode
-	return nil
-}
-
-func readPortMap(v json.RawMessage, out *PortMapMode) error {
-	var s string
-	if err := readString(v, math.MaxInt, &s); err != nil {
-		return err
-	}
-	switch s {
-	case "on":
-		*out = PortMapOn
-	case "off":
-		*out = PortMapOff
-	default:
-		return fmt.Errorf("want \"on\" or \"off\", not %s", shown(v))
-	}
-	return nil
-}
-
-func readBeacon(v json.RawMessage, out *BeaconMode) error {
-	var s string
-	if err := readString(v, math.MaxInt, &s); err != nil {
-		return err
-	}
-	switch s {
-	case "on":
-		*out = BeaconOn
-	case "off":
-		*out = BeaconOff
-	case "listen":
-		*out = BeaconListen
-	default:
-		return fmt.Errorf("want \"on\", \"off\" or \"listen\", not %s", shown(v))
-	}
-	return nil
-}
-
-func readCipher(v json.RawMessage, out *CipherChoice) error {
-	var s string
-	if err := readString(v, math.MaxInt, &s); err != nil {
-		return err
-	}
-	switch s {
-	case "auto":
-		*out = CipherAuto
-	case "chacha20-poly1305":
-		*out = CipherChaCha20Poly1305
-	default:
-		return fmt.Errorf("want \"auto\" or \"chacha20-poly1305\", not %s", shown(v))
-	}
-	return nil
+	return fmt.Errorf("want %s, not %s", want, shown(v))
 }
 
 // readList reads an array of strings by parse. An empty array means the

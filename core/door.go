@@ -96,22 +96,8 @@ func (d *door) accept() {
 	}
 }
 
-// ask returns how peers see the door.
-func (d *door) ask(list []*asker) map[*asker]netip.AddrPort {
-	at := make(map[*asker]netip.AddrPort, len(list))
-	d.s.watch.mu.Lock()
-	for _, a := range list {
-		at[a] = a.stream
-	}
-	d.s.watch.mu.Unlock()
-	return d.askEach(at)
-}
-
-// askAt asks one, at another port.
-func (d *door) askAt(a *asker, at netip.AddrPort) (netip.AddrPort, bool) {
-	seen, ok := d.askEach(map[*asker]netip.AddrPort{a: at})[a]
-	return seen, ok
-}
+// where returns where a peer answers.
+func (d *door) where(a *asker) netip.AddrPort { return a.stream }
 
 func (d *door) askEach(at map[*asker]netip.AddrPort) map[*asker]netip.AddrPort {
 	type answer struct {

@@ -279,14 +279,26 @@ func (s *Service) askSample(f observe.Flow) bool {
 
 // entrance is a socket that peers may try to reach.
 type entrance interface {
-	// ask returns how peers see the entrance, which it sends to; some may not answer.
-	ask(list []*asker) map[*asker]netip.AddrPort
-	// askAt is ask of one peer, at another port of its address.
-	askAt(a *asker, at netip.AddrPort) (netip.AddrPort, bool)
+	// askEach returns how peers see the entrance, which sends to each at an address;
+	// some may not answer.
+	askEach(at map[*asker]netip.AddrPort) map[*asker]netip.AddrPort
+	// where returns the address at which a peer answers. watch.mu is held.
+	where(a *asker) netip.AddrPort
 	// knows reports whether it has sent to an address.
 	knows(netip.Addr) bool
 	local() netip.AddrPort
 	close()
+}
+
+// askFrom asks peers how they see an entrance, each where it answers.
+func (s *Service) askFrom(e entrance, list []*asker) map[*asker]netip.AddrPort {
+	at := make(map[*asker]netip.AddrPort, len(list))
+	s.watch.mu.Lock()
+	for _, a := range list {
+		at[a] = e.where(a)
+	}
+	s.watch.mu.Unlock()
+	return e.askEach(at)
 }
 
 // entrance opens one.
@@ -394,7 +406,7 @@ func (s *Service) filter(f observe.Flow, contact observe.Contact, via, senders [
 		return false, 0
 	}
 	defer e.close()
-	seen := e.ask(via)
+	seen := s.askFrom(e, via)
 	t := UTP
 	if f.Proto == observe.TCP {
 		t = TCP
@@ -456,7 +468,7 @@ func (s *Service) comparePorts(f observe.Flow, e entrance, seen, ports map[*aske
 		if at.Port() == 0 {
 			continue
 		}
-		again, ok := e.askAt(a, at)
+		again, ok := e.askEach(map[*asker]netip.AddrPort{a: at})[a]
 		if !ok {
 			continue
 		}

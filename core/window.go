@@ -31,22 +31,8 @@ func (s *Service) openWindow(f observe.Flow) (*window, error) {
 func (w *window) knows(a netip.Addr) bool { return w.sent[a.Unmap()] }
 func (w *window) local() netip.AddrPort   { return w.conn.LocalAddr() }
 
-// ask returns how peers see the window.
-func (w *window) ask(list []*asker) map[*asker]netip.AddrPort {
-	at := make(map[*asker]netip.AddrPort, len(list))
-	w.s.watch.mu.Lock()
-	for _, a := range list {
-		at[a] = a.at
-	}
-	w.s.watch.mu.Unlock()
-	return w.askEach(at)
-}
-
-// askAt asks one, at another port.
-func (w *window) askAt(a *asker, at netip.AddrPort) (netip.AddrPort, bool) {
-	seen, ok := w.askEach(map[*asker]netip.AddrPort{a: at})[a]
-	return seen, ok
-}
+// where returns where a peer answers.
+func (w *window) where(a *asker) netip.AddrPort { return a.at }
 
 // askEach asks each where it answers, several times.
 func (w *window) askEach(at map[*asker]netip.AddrPort) map[*asker]netip.AddrPort {
@@ -122,7 +108,7 @@ func (s *Service) hairpin(f observe.Flow) bool {
 	}
 	defer e.close()
 	var theirs netip.AddrPort
-	for _, seen := range e.ask(list[:min(len(list), reachWidth)]) { // all see the same
+	for _, seen := range s.askFrom(e, list[:min(len(list), reachWidth)]) { // all see the same
 		theirs = seen
 	}
 	if !theirs.IsValid() {

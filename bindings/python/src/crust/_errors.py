@@ -59,6 +59,14 @@ class NamedNumber(enum.IntEnum):
         return f"{type(self).__name__}.{self.name}"
 
 
+class OpenNumber(NamedNumber):
+    """One of which newer libraries may have more: such a number is taken for 0."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> object:
+        return cls(0)
+
+
 class Code(NamedNumber):
     """What went wrong. A number that is not here comes from a newer library."""
 

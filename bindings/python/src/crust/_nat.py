@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Optional
 
 from . import _ffi
-from ._errors import CrustError, NamedNumber, error
+from ._errors import CrustError, OpenNumber, error
 
 
-class NatDepends(NamedNumber):
+class NatDepends(OpenNumber):
     """On what of the other end a NAT's mapping or filter depends (RFC 4787 sections 4.1 and 5)."""
 
     UNKNOWN = 0
@@ -22,12 +22,8 @@ class NatDepends(NamedNumber):
     ADDRESS_PORT_DEPENDENT = 3
     """On its address and port."""
 
-    @classmethod
-    def _missing_(cls, value: object) -> NatDepends:
-        return cls.UNKNOWN
 
-
-class NatPorts(NamedNumber):
+class NatPorts(OpenNumber):
     """How a NAT chooses the external port of a new mapping."""
 
     UNKNOWN = 0
@@ -41,12 +37,8 @@ class NatPorts(NamedNumber):
     RANDOM = 4
     """Any."""
 
-    @classmethod
-    def _missing_(cls, value: object) -> NatPorts:
-        return cls.UNKNOWN
 
-
-class Confidence(NamedNumber):
+class Confidence(OpenNumber):
     """How much the external address and the mapping can be relied upon."""
 
     NONE = 0
@@ -56,12 +48,10 @@ class Confidence(NamedNumber):
     CONFIRMED = 2
     """As many as three do."""
 
-    @classmethod
-    def _missing_(cls, value: object) -> Confidence:
-        return cls.NONE
-
 
 @dataclass(frozen=True)
+
+
 class NatFlow:
     """What is known of the NAT between a service and others, of one transport protocol.
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Optional, Union
 
 from . import _ffi
-from ._errors import Code, NamedNumber, error
+from ._errors import Code, NamedNumber, OpenNumber, error
 
 Buffer = Union[bytes, bytearray, memoryview]
 """What can be sent: contiguous bytes."""
@@ -52,18 +52,14 @@ class PeerId(bytes):
         return f"PeerId('{self.hex()}')"
 
 
-class Role(NamedNumber):
+class Role(OpenNumber):
     """What a peer is to the network."""
 
     NODE = 0
     CLIENT = 1
 
-    @classmethod
-    def _missing_(cls, value: object) -> Role:
-        return cls.NODE
 
-
-class How(NamedNumber):
+class How(OpenNumber):
     """By which way a session came about."""
 
     UNKNOWN = 0
@@ -74,12 +70,8 @@ class How(NamedNumber):
     PUNCHED = 4
     RELAYED = 5
 
-    @classmethod
-    def _missing_(cls, value: object) -> How:
-        return cls.UNKNOWN
 
-
-class Means(NamedNumber):
+class Means(OpenNumber):
     """How a router was asked for a port."""
 
     UNKNOWN = 0
@@ -90,12 +82,8 @@ class Means(NamedNumber):
     NAT_PMP = 4
     UPNP_IGD1 = 5
 
-    @classmethod
-    def _missing_(cls, value: object) -> Means:
-        return cls.UNKNOWN
 
-
-class By(NamedNumber):
+class By(OpenNumber):
     """How a peer was discovered."""
 
     UNKNOWN = 0
@@ -104,12 +92,8 @@ class By(NamedNumber):
     GOSSIP = 2
     """Connected peers have told of it."""
 
-    @classmethod
-    def _missing_(cls, value: object) -> By:
-        return cls.UNKNOWN
 
-
-class GroupState(NamedNumber):
+class GroupState(OpenNumber):
     """How it stands with a peer of a group."""
 
     UNKNOWN = 0
@@ -123,10 +107,6 @@ class GroupState(NamedNumber):
     """An attempt has failed; the next one is due in a while."""
     DROPPED = 5
     """The program has disconnected it: nothing is tried until it asks again."""
-
-    @classmethod
-    def _missing_(cls, value: object) -> GroupState:
-        return cls.UNKNOWN
 
 
 class Cipher(NamedNumber):
