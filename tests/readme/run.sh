@@ -79,5 +79,15 @@ else
     printf 'FAIL links to nothing: %s\n' "$missing"
 fi
 
+# Tests that the documents name must be there.
+if (cd "$root" && go test -count=1 -v ./tests/readme) >"$work/out" 2>&1; then
+    passed=$((passed + 1))
+    echo "ok   tests that are named: $(grep -o 'names [0-9]* tests' "$work/out" | paste -sd, | sed 's/,/, /g')"
+else
+    failed=$((failed + 1))
+    cat "$work/out"
+    echo "FAIL tests that are named"
+fi
+
 printf '%d passed, %d failed\n' "$passed" "$failed"
 [ "$failed" = 0 ]
