@@ -4,6 +4,8 @@ package main
 import "C"
 
 import (
+	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"unsafe"
@@ -78,6 +80,31 @@ func goCrustBootstrap(h C.uint64_t, token C.uint64_t, why *C.char) (rc C.int32_t
 	return withService("crust_bootstrap", h, why, func(s *crust.Service) error { return s.Bootstrap(uint64(token)) })
 }
 
+//export goCrustBootstrapExcept
+func goCrustBootstrapExcept(h C.uint64_t, except **C.char, n C.size_t, token C.uint64_t, why *C.char) (rc C.int32_t) {
+	defer guard(h, why, &rc)
+	return withService("crust_bootstrap_except", h, why, func(s *crust.Service) error {
+		list := make([]crust.Contact, 0, n)
+		for i, text := range unsafe.Slice(except, int(n)) {
+			c, err := readExcept(C.GoString(text))
+			if err != nil {
+				return fmt.Errorf("contact %d: %w", i+1, err)
+			}
+			list = append(list, c)
+		}
+		return s.BootstrapExcept(uint64(token), list)
+	})
+}
+
+// readExcept reads an endpoint, a peer after "#", or both.
+func readExcept(text string) (c crust.Contact, err error) {
+	if id, ok := strings.CutPrefix(text, "#"); ok {
+		c.Peer, err = crust.ParsePeerID(id)
+		return c, err
+	}
+	return crust.ParseContact(text)
+}
+
 //export goCrustStopBootstrap
 func goCrustStopBootstrap(h C.uint64_t, why *C.char) (rc C.int32_t) {
 	defer guard(h, why, &rc)
@@ -141,6 +168,14 @@ func goCrustSetAccept(h C.uint64_t, accept C.int, why *C.char) (rc C.int32_t) {
 	return withService("crust_set_accept", h, why, func(s *crust.Service) error {
 		s.SetAccept(accept == 1)
 		return nil
+	})
+}
+
+//export goCrustSetBeacon
+func goCrustSetBeacon(h C.uint64_t, mode C.uint32_t, why *C.char) (rc C.int32_t) {
+	defer guard(h, why, &rc)
+	return withService("crust_set_beacon", h, why, func(s *crust.Service) error {
+		return s.SetBeacon(crust.BeaconMode(min(mode, math.MaxUint8)))
 	})
 }
 

@@ -399,6 +399,13 @@ crust_result CRUST_CALL crust_bootstrap(crust_service service, uint64_t token) {
     return goCrustBootstrap(service, token, last_error);
 }
 
+crust_result CRUST_CALL crust_bootstrap_except(crust_service service, const char *const *except, size_t n, uint64_t token) {
+    FORK_GUARD();
+    if (n > 0) NEED(except);
+    for (size_t i = 0; i < n; i++) NEED(except[i]);
+    return goCrustBootstrapExcept(service, (char **)except, n, token, last_error);
+}
+
 crust_result CRUST_CALL crust_stop_bootstrap(crust_service service) {
     FORK_GUARD();
     return goCrustStopBootstrap(service, last_error);
@@ -430,6 +437,11 @@ crust_result CRUST_CALL crust_set_accept(crust_service service, int accept) {
     FORK_GUARD();
     if (accept != 0 && accept != 1) return fail(CRUST_ERR_INVALID, __func__, "accept must be 0 or 1");
     return goCrustSetAccept(service, accept, last_error);
+}
+
+crust_result CRUST_CALL crust_set_beacon(crust_service service, uint32_t mode) {
+    FORK_GUARD();
+    return goCrustSetBeacon(service, mode, last_error);
 }
 
 crust_result CRUST_CALL crust_service_network_changed(crust_service service) {

@@ -2,6 +2,7 @@ package crust
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -59,7 +60,7 @@ func (c *Config) checkBeacon() error {
 	switch word := os.Getenv(beaconVariable); word {
 	case "":
 	case "off":
-		c.Beacon = BeaconOff
+		c.Beacon, c.beaconBarred = BeaconOff, true
 	default:
 		return bad("the environment variable %s is %q, want \"off\" or nothing", beaconVariable, word)
 	}
@@ -82,42 +83,75 @@ type LANPeer struct {
 
 // lan is the beacon of a service.
 type lan struct {
-	beacon *beacon.Beacon // nil: there is none; constant after New
+	key    *secure.BeaconKey             // constant after New
+	beacon atomic.Pointer[beacon.Beacon] // nil: there is none
+
+	setting sync.Mutex // held by who changes it
+	mode    BeaconMode
+	stop    context.CancelFunc // ends the one that runs
 
 	mu   sync.Mutex
 	news chan struct{} // closed when one more peer was heard; nil when nobody waits
 }
 
-// makeBeacon makes the beacon, which begins with the goroutine that runs it.
-func (s *Service) makeBeacon() error {
-	caster, ok := s.network.(netio.Caster)
-	if !ok || s.cfg.Beacon == BeaconOff {
-		return nil
+// SetBeacon changes Config.Beacon of a service that runs. A beacon that is turned off
+// says goodbye; who was heard is not in PeersOnLAN any more, without an EventForgotten.
+// One that is turned on begins anew, and tells of everybody whom it hears. Where the
+// environment has turned beacons off, nothing is sent or heard whatever mode says. It
+// returns CodeInvalid for an unknown mode, and CodeClosed.
+func (s *Service) SetBeacon(mode BeaconMode) error {
+	if mode > BeaconListen {
+		return &Error{Op: "set beacon", Code: CodeInvalid, Err: fmt.Errorf("beacon mode %d is unknown", mode)}
 	}
-	key, err := s.secure.NewBeaconKey()
-	if err != nil {
-		return err
+	if !s.enter() {
+		return &Error{Op: "set beacon", Code: CodeClosed}
 	}
-	s.lan.beacon = beacon.New(beacon.Config{
-		Self: s.ID(), Sign: s.key.Sign, Seal: key.Seal, Open: key.Open,
-		LAN: casting{s, caster}, Port: s.cfg.BeaconPort, Quiet: s.cfg.Beacon == BeaconListen,
-		Own: s.beaconOwn, Tell: s.beaconTold, Log: s.log,
-	})
+	defer s.leave()
+	if !s.cfg.beaconBarred {
+		s.setBeacon(mode)
+	}
 	return nil
 }
 
-// runBeacon begins to say hello, and to hear.
-func (s *Service) runBeacon() {
-	if s.lan.beacon != nil {
-		s.spawn(func() { s.lan.beacon.Run(s.ctx) })
+// setBeacon has the beacon be of a mode.
+func (s *Service) setBeacon(mode BeaconMode) {
+	l, key := &s.lan, s.lan.key
+	l.setting.Lock()
+	defer l.setting.Unlock()
+	caster, ok := s.network.(netio.Caster)
+	if !ok || l.mode == mode {
+		return
+	}
+	var next *beacon.Beacon
+	if mode != BeaconOff {
+		next = beacon.New(beacon.Config{
+			Self: s.ID(), Sign: s.key.Sign, Seal: key.Seal, Open: key.Open,
+			LAN: casting{s, caster}, Port: s.cfg.BeaconPort, Quiet: mode == BeaconListen,
+			Own: s.beaconOwn, Tell: func(f beacon.Fact) {
+				if l.beacon.Load() == next {
+					s.beaconTold(f)
+				}
+			}, Log: s.log,
+		})
+	}
+	if l.stop != nil {
+		l.stop()
+		l.stop = nil
+	}
+	l.mode = mode
+	l.beacon.Store(next)
+	if next != nil {
+		var ctx context.Context
+		ctx, l.stop = context.WithCancel(s.ctx)
+		s.spawn(func() { next.Run(ctx) })
 	}
 }
 
 // beaconChanged has the beacon look again at the listeners and the networks of this
 // machine. It may be called with any lock held.
 func (s *Service) beaconChanged() {
-	if s.lan.beacon != nil {
-		s.lan.beacon.Changed()
+	if b := s.lan.beacon.Load(); b != nil {
+		b.Changed()
 	}
 }
 
@@ -171,10 +205,11 @@ func (s *Service) beaconTold(f beacon.Fact) {
 // in the order of their ids, at once: it asks nobody. See Config.Beacon. A service that
 // has just begun has heard those that answer within a moment, mostly less than 0.2 s.
 func (s *Service) PeersOnLAN() []LANPeer {
-	if s.lan.beacon == nil {
+	b := s.lan.beacon.Load()
+	if b == nil {
 		return nil
 	}
-	peers := s.lan.beacon.Peers()
+	peers := b.Peers()
 	list := make([]LANPeer, 0, len(peers))
 	for _, p := range peers {
 		list = append(list, LANPeer{Peer: p.ID, Role: Role(p.Role), Endpoints: p.Endpoints, Heard: p.Heard})
@@ -186,7 +221,7 @@ func (s *Service) PeersOnLAN() []LANPeer {
 // each first, and then the second of each, and so on. more is closed when one more was
 // heard, or has changed; nil when there is no beacon.
 func (s *Service) heardContacts() (list []Contact, more <-chan struct{}) {
-	if s.lan.beacon == nil {
+	if s.lan.beacon.Load() == nil {
 		return nil, nil
 	}
 	s.lan.mu.Lock()

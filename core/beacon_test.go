@@ -1,6 +1,7 @@
 package crust_test
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -148,6 +149,49 @@ func TestBeaconModes(t *testing.T) {
 			n.Close()
 		}
 		last.Close()
+	})
+}
+
+// TestSetBeacon: a service that turns its beacon off says goodbye and hears nobody; on
+// again it is discovered, and discovers; one that only listens is not discovered.
+func TestSetBeacon(t *testing.T) {
+	t.Setenv("CRUST_BEACON", "")
+	synctest.Test(t, func(t *testing.T) {
+		net := simnet.New(1)
+		net.SetDefaultLink(simnet.Link{Latency: time.Millisecond})
+		a := newNode(t, beaconing(t, net.Host("10.0.0.1"), crust.Config{Beacon: crust.BeaconOff, Gossip: crust.GossipOff}, "0.0.0.0:0"))
+		defer a.Close()
+		b := newNode(t, beaconing(t, net.Host("10.0.0.2"), crust.Config{Gossip: crust.GossipOff}, "0.0.0.0:0"))
+		set := func(mode crust.BeaconMode) {
+			t.Helper()
+			if err := a.SetBeacon(mode); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(5 * time.Second)
+		}
+		for range 3 {
+			set(crust.BeaconOn)
+			a.discovered(t, b, "10.0.0.2")
+			b.discovered(t, a, "10.0.0.1")
+			set(crust.BeaconOn) // nothing changes
+			set(crust.BeaconOff)
+			if e := b.next(crust.EventForgotten); e.Peer != a.ID() || len(a.PeersOnLAN()) != 0 {
+				t.Fatalf("forgotten: %s; the other one hears %v", e.Peer.Short(), a.PeersOnLAN())
+			}
+		}
+		set(crust.BeaconListen)
+		time.Sleep(10 * time.Minute)
+		a.discovered(t, b, "10.0.0.2")
+		if len(b.PeersOnLAN()) != 0 {
+			t.Error("who only listens was discovered")
+		}
+		if err := a.SetBeacon(3); !errors.Is(err, crust.CodeInvalid) {
+			t.Error(err)
+		}
+		b.Close()
+		if err := b.SetBeacon(crust.BeaconOn); !errors.Is(err, crust.CodeClosed) {
+			t.Error(err)
+		}
 	})
 }
 

@@ -331,9 +331,15 @@ func (s *Service) raceLeads(ctx context.Context, v *venture, leads []lead) reach
 	return reached{contactLink: won, rest: leads}
 }
 
-// startBootstrap begins a bootstrap.
-func (s *Service) startBootstrap(token uint64) error {
-	a := &attempt{token: token, contacts: []Contact{}}
+// startBootstrap begins a bootstrap that leaves some contacts out.
+func (s *Service) startBootstrap(token uint64, except []Contact) error {
+	a := &attempt{token: token, bootstrap: true, except: make(map[Contact]bool, len(except))}
+	for _, c := range except {
+		if c == (Contact{}) {
+			return &Error{Op: "bootstrap", Code: CodeInvalid, Err: errors.New("a contact that is left out has neither an endpoint nor a peer")}
+		}
+		a.except[c] = true
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.bootstrap != nil {
@@ -350,6 +356,17 @@ func (s *Service) startBootstrap(token uint64) error {
 // asked.
 func (s *Service) runBootstrap(a *attempt) {
 	v := &venture{op: "bootstrap", began: a.began, patience: newsPatience}
+	if len(a.except) > 0 {
+		v.skip = func(c Contact) bool {
+			return a.except[c] || a.except[Contact{Endpoint: c.Endpoint}] || a.except[Contact{Peer: c.Peer}] && c.Peer != PeerID{}
+		}
+		v.fits = func(l *secure.Link) error {
+			if a.except[Contact{Peer: l.Remote.Peer}] {
+				return &Error{Op: "bootstrap", Peer: l.Remote.Peer, Code: CodeNotAllowed, Err: errors.New("this bootstrap leaves the peer out")}
+			}
+			return nil
+		}
+	}
 	s.look(v)
 	if f, ok := s.venture(a.ctx, v); ok {
 		s.finish(a, Event{Type: EventBootstrapped, Peer: f.p.id, detail: &detail{endpoint: f.contact.Endpoint}})

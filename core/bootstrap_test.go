@@ -2,6 +2,7 @@ package crust_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -150,6 +151,52 @@ func TestBlacklistedAddressesGetNoPacket(t *testing.T) {
 		time.Sleep(5 * time.Minute) // the cache is tested, too
 		if len(a.Peers()) != 0 {
 			t.Error("there is a session")
+		}
+	})
+}
+
+// A bootstrap leaves out whom it is told to: nothing is sent to such an endpoint, and
+// such a peer is not kept, wherever it answers.
+func TestBootstrapExcept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		internet := simnet.New(1)
+		internet.SetDefaultLink(simnet.Link{Latency: 40 * time.Millisecond})
+		never := netip.MustParseAddr("10.0.0.2")
+		var nodes []*node
+		var contacts []crust.Contact
+		for i := 2; i <= 4; i++ {
+			at := endpointAt(fmt.Sprintf("10.0.0.%d:4000", i))
+			n := newNode(t, crust.On(internet.Host(at.Addr.Addr().String()), crust.Config{Listen: []crust.Endpoint{at}}))
+			defer n.Close()
+			nodes, contacts = append(nodes, n), append(contacts, crust.Contact{Endpoint: at})
+		}
+		cfg := over(crust.Config{Contacts: contacts}, "0.0.0.0", "tcp")
+		a := newNode(t, crust.On(watchful{internet.Host("10.0.0.1"), t, never}, cfg))
+		defer a.Close()
+		peer := func(i int) crust.Contact { return crust.Contact{Peer: nodes[i].ID()} }
+		for i, want := range []*node{nil, nodes[2], nodes[1]} {
+			except := [][]crust.Contact{
+				{contacts[0], peer(1), peer(2)},
+				{contacts[0], {Endpoint: contacts[1].Endpoint}, {Endpoint: contacts[2].Endpoint, Peer: nodes[0].ID()}},
+				{contacts[0], peer(2)},
+			}[i]
+			if err := a.BootstrapExcept(uint64(i), except); err != nil {
+				t.Fatal(err)
+			}
+			if want == nil {
+				if e := a.past(t, crust.EventBootstrapFailed); e.Code() != crust.CodeNotAllowed {
+					t.Error(e.Err())
+				}
+				continue
+			}
+			if e := a.past(t, crust.EventBootstrapped); e.Peer != want.ID() {
+				t.Errorf("%d: %s answered at %s", i, e.Peer.Short(), e.Endpoint())
+			}
+			a.Disconnect(want.ID())
+			time.Sleep(time.Second)
+		}
+		if err := a.BootstrapExcept(9, []crust.Contact{{}}); !errors.Is(err, crust.CodeInvalid) {
+			t.Error(err)
 		}
 	})
 }

@@ -252,10 +252,12 @@ type Config struct {
 	// Logger receives what is worth knowing but is no event. nil means silence.
 	Logger *slog.Logger
 
-	network netio.Network               // nil means the kernel's
-	barred  func(Contact) bool          // who is blacklisted; nil means nobody
-	mapper  func(portmap.Config) mapper // nil means that of the kernel's network; after check: that no router is asked
-	ownKey  bool                        // New made the identity
+	network netio.Network      // nil means the kernel's
+	barred  func(Contact) bool // who is blacklisted; nil means nobody
+
+	beaconBarred bool                        // by the environment
+	mapper       func(portmap.Config) mapper // nil means that of the kernel's network; after check: that no router is asked
+	ownKey       bool                        // New made the identity
 }
 
 // Implementation constants: what zero fields of Config mean.

@@ -23,8 +23,9 @@ type attempt struct {
 	// attempt's goroutine under Service.mu
 	token     uint64
 	endpoints []Endpoint
-	mapped    []Endpoint // which of these a router passes on
-	contacts  []Contact  // of a bootstrap
+	mapped    []Endpoint       // which of these a router passes on
+	bootstrap bool             // with whoever answers
+	except    map[Contact]bool // but these
 	began     time.Time
 	within    time.Duration // of it
 	order     uint64
@@ -149,7 +150,7 @@ func (s *Service) already(a *attempt, p *peer) bool {
 // mu is held.
 func (s *Service) joined(id PeerID, own *attempt) (list []*attempt) {
 	for a := range s.attempts {
-		if a.contacts == nil && (a == own || a.peer == id) {
+		if !a.bootstrap && (a == own || a.peer == id) {
 			list = append(list, a)
 		}
 	}

@@ -393,7 +393,7 @@ func (s *Service) answering(writer PeerID, mine, theirs wire.Letter, pays *accou
 		if a.quiet {
 			quiet++
 		}
-		if a.peer == writer && a.contacts == nil && !a.meets && !a.info { // it dials already
+		if a.peer == writer && !a.bootstrap && !a.meets && !a.info { // it dials already
 			return nil
 		}
 	}

@@ -157,7 +157,7 @@ func (s *Service) clearTables() {
 	}
 	for _, a := range attempts {
 		e := Event{Type: EventConnectFailed, Peer: a.peer, detail: &detail{err: &Error{Op: "connect", Peer: a.peer, Code: CodeCanceled}}}
-		if a.contacts != nil {
+		if a.bootstrap {
 			e = Event{Type: EventBootstrapFailed, detail: &detail{err: &Error{Op: "bootstrap", Code: CodeCanceled}}}
 		}
 		s.finish(a, e)

@@ -180,7 +180,8 @@ func New(cfg Config) (*Service, error) {
 	if s.stack, err = utp.New(utp.Config{Go: s.spawnBelow, Linger: cfg.CloseTimeout}); err != nil {
 		return nil, &Error{Op: "new", Code: CodeInternal, Err: err}
 	}
-	if err := s.makeBeacon(); err != nil {
+	s.lan.mode = BeaconOff
+	if s.lan.key, err = s.secure.NewBeaconKey(); err != nil {
 		return nil, &Error{Op: "new", Code: CodeInternal, Err: err}
 	}
 	s.openBook()
@@ -194,7 +195,7 @@ func New(cfg Config) (*Service, error) {
 	if cfg.PortRotation > 0 {
 		s.spawn(s.rotate)
 	}
-	s.runBeacon()
+	s.setBeacon(cfg.Beacon)
 	s.watchNetwork()
 	s.surveySoon(false)
 	s.startGossip()
@@ -302,7 +303,15 @@ func (s *Service) ConnectEndpoint(c Contact, token uint64) error {
 // endpoints are left out. The
 // final event is EventBootstrapped or EventBootstrapFailed with the token. It
 // returns CodeState when a bootstrap is running.
-func (s *Service) Bootstrap(token uint64) error { return s.startBootstrap(token) }
+func (s *Service) Bootstrap(token uint64) error { return s.startBootstrap(token, nil) }
+
+// BootstrapExcept is Bootstrap that leaves some contacts out, for instance those that
+// have refused the program: nothing is sent to an endpoint of except, and a peer of it
+// is not the one that is kept; a contact of both stands for that peer there. It is
+// for this one bootstrap. CodeInvalid, too, for one with neither.
+func (s *Service) BootstrapExcept(token uint64, except []Contact) error {
+	return s.startBootstrap(token, except)
+}
 
 // StopBootstrap gives up a running bootstrap, whose final event is then
 // EventBootstrapFailed with CodeCanceled. Without one it does nothing.

@@ -472,6 +472,10 @@ CRUST_API crust_result CRUST_CALL crust_connection_info_peer(const void *info, s
 CRUST_API crust_result CRUST_CALL crust_disconnect(crust_service service, const crust_peer_id *peer);
 /* Tries all contacts, the cache and peers on the LAN, keeps the first. Final event: BOOTSTRAPPED or BOOTSTRAP_FAILED. STATE when running. */
 CRUST_API crust_result CRUST_CALL crust_bootstrap(crust_service service, uint64_t token);
+/* The same without n contacts of except: nothing is sent to an "ENDPOINT", whoever has a "#PEER" is not kept, and
+ * "ENDPOINT#PEER" is that peer there. INVALID, too. */
+CRUST_API crust_result CRUST_CALL crust_bootstrap_except(crust_service service, const char *const *except, size_t n,
+                                                         uint64_t token);
 CRUST_API crust_result CRUST_CALL crust_stop_bootstrap(crust_service service);
 
 /* ---- groups that are kept connected --------------------------------------------------- */
@@ -554,6 +558,9 @@ CRUST_API crust_result CRUST_CALL crust_stop_listening(crust_service service, co
 CRUST_API crust_result CRUST_CALL crust_listeners(crust_service service, char *buf, size_t *len);
 /* Accepts (1) or refuses (0) sessions that peers begin. */
 CRUST_API crust_result CRUST_CALL crust_set_accept(crust_service service, int accept);
+/* Changes CRUST_OPT_BEACON of a service that runs, to CRUST_BEACON_*. One that is turned off says goodbye; one that is
+ * turned on begins anew. INVALID. */
+CRUST_API crust_result CRUST_CALL crust_set_beacon(crust_service service, uint32_t mode);
 /* Says that this machine's network has changed, or that it has slept: for programs
  * that know before the system tells, or where it does not. Every session proves
  * its link, and those without one are dialled at once. NETWORK_CHANGED follows;

@@ -48,6 +48,7 @@ static void null_pointers(void) {
     crust_service s = loopback_service(NULL);
     crust_peer_id peer;
     crust_message m;
+    const char *except[] = {"nowhere", NULL};
     crust_result why = 5;
     size_t n = 99;
     uint8_t byte = 0;
@@ -97,6 +98,10 @@ static void null_pointers(void) {
     CHECK_CODE(CRUST_ERR_INVALID, crust_stop_listening(s, "tcp://127.0.0.1:1"));
     CHECK_CODE(CRUST_ERR_INVALID, crust_listeners(s, NULL, NULL));
     CHECK_CODE(CRUST_ERR_INVALID, crust_set_accept(s, 2));
+    CHECK_CODE(CRUST_ERR_INVALID, crust_set_beacon(s, 3));
+    CHECK_CODE(CRUST_ERR_INVALID, crust_bootstrap_except(s, NULL, 1, 1));
+    CHECK_CODE(CRUST_ERR_INVALID, crust_bootstrap_except(s, except, 2, 1));
+    CHECK_CODE(CRUST_ERR_INVALID, crust_bootstrap_except(s, except, 1, 1));
     CHECK_CODE(CRUST_ERR_INVALID, crust_peers(s, &peer, NULL));
     CHECK_CODE(CRUST_ERR_INVALID, crust_peer(s, &peer, NULL));
     CHECK_CODE(CRUST_ERR_INVALID, crust_service_stats(s, NULL));

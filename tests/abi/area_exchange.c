@@ -470,6 +470,7 @@ static void bootstrapping(void) {
     inbox a, b;
     crust_config *config;
     char port[64];
+    const char *except;
     size_t len = sizeof port;
     const crust_event *e;
     memset(&a, 0, sizeof a);
@@ -479,10 +480,14 @@ static void bootstrapping(void) {
     REQUIRE(a.service != 0 && config != NULL);
     CHECK(inbox_await(&a, CRUST_EVENT_LISTENER_STARTED) != NULL);
     CHECK_CODE(CRUST_OK, crust_listeners(a.service, port, &len));
+    except = port;
     CHECK_CODE(CRUST_OK, crust_config_add_contact(config, "tcp://127.0.0.1:1"));
     CHECK_CODE(CRUST_OK, crust_config_add_contact(config, port));
     REQUIRE_CODE(CRUST_OK, crust_service_new(config, NULL, &b.service));
     crust_config_free(config);
+    CHECK_CODE(CRUST_OK, crust_bootstrap_except(b.service, &except, 1, 7));
+    e = inbox_await(&b, CRUST_EVENT_BOOTSTRAP_FAILED);
+    if (e) CHECK(e->token == 7 && e->code == CRUST_ERR_REFUSED);
     CHECK_CODE(CRUST_OK, crust_bootstrap(b.service, 8));
     e = inbox_await(&b, CRUST_EVENT_BOOTSTRAPPED);
     if (e) CHECK(e->token == 8 && e->peer && e->endpoint && strcmp(e->endpoint, port) == 0);

@@ -41,6 +41,7 @@ void check_calls(crust_service s, crust_result want, crust_result poll_want) {
     CHECK_CODE(want, crust_service_connect_peer(s, &peer, 1));
     CHECK_CODE(want, crust_disconnect(s, &peer));
     CHECK_CODE(want, crust_bootstrap(s, 1));
+    CHECK_CODE(want, crust_bootstrap_except(s, NULL, 0, 1));
     CHECK_CODE(want, crust_stop_bootstrap(s));
     CHECK_CODE(want, crust_service_keep(s, &group));
     CHECK_CODE(want, crust_service_release(s, "g"));
@@ -50,6 +51,7 @@ void check_calls(crust_service s, crust_result want, crust_result poll_want) {
     CHECK_CODE(want, crust_stop_listening(s, "127.0.0.1:1"));
     CHECK_CODE(want, crust_listeners(s, text, &len));
     CHECK_CODE(want, crust_set_accept(s, 1));
+    CHECK_CODE(want, crust_set_beacon(s, CRUST_BEACON_OFF));
     CHECK_CODE(want, crust_service_network_changed(s));
     CHECK_CODE(want, crust_peers(s, ids, &n));
     CHECK_CODE(want, crust_peer(s, &peer, &info));

@@ -230,6 +230,17 @@ class Bootstrapping(TestCase):
                     one.bootstrap().result(PATIENCE)
                 self.assertIn(endpoint, wait_for(one, crust.BootstrapFailed).text)
 
+    def test_who_is_excluded_is_left_out(self) -> None:
+        network = new_network()
+        with new_service(network) as one, new_service(network) as two:
+            contacts = [one.listeners()[0], two.listeners()[0]]
+            with new_service(network, contacts=contacts) as node:
+                with self.fails(crust.NotAllowed):
+                    node.bootstrap(excluding=[contacts[0], f"#{two.id}"]).result(PATIENCE)
+                self.assertEqual(node.bootstrap(excluding=[contacts[0]]).result(PATIENCE).peer, two.id)
+                with self.fails(crust.Invalid, "contact 1"):
+                    node.bootstrap(excluding=["nowhere"])
+
     def test_no_contacts(self) -> None:
         with new_service(new_network()) as one, self.fails(crust.NoEndpoint):
             one.bootstrap().result(PATIENCE)

@@ -373,6 +373,7 @@ crust_service_connect_peer = _bind("crust_service_connect_peer", c_int32, _servi
 crust_connection_info_peer = _bind("crust_connection_info_peer", c_int32, c_char_p, c_size_t, c_void_p)
 crust_disconnect = _bind("crust_disconnect", c_int32, _service, c_char_p)
 crust_bootstrap = _bind("crust_bootstrap", c_int32, _service, c_uint64)
+crust_bootstrap_except = _bind("crust_bootstrap_except", c_int32, _service, POINTER(c_char_p), c_size_t, c_uint64)
 crust_stop_bootstrap = _bind("crust_stop_bootstrap", c_int32, _service)
 
 crust_service_keep = _bind("crust_service_keep", c_int32, _service, POINTER(GroupStruct))
@@ -386,6 +387,7 @@ crust_listen = _bind("crust_listen", c_int32, _service, c_char_p)
 crust_stop_listening = _bind("crust_stop_listening", c_int32, _service, c_char_p)
 crust_listeners = _bind("crust_listeners", c_int32, _service, c_void_p, _out_size)
 crust_set_accept = _bind("crust_set_accept", c_int32, _service, c_int)
+crust_set_beacon = _bind("crust_set_beacon", c_int32, _service, c_uint32)
 crust_service_network_changed = _bind("crust_service_network_changed", c_int32, _service)
 
 crust_peers = _bind("crust_peers", c_int32, _service, c_void_p, _out_size)

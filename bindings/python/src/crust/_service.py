@@ -26,6 +26,7 @@ from ._inbox import Call, Inbox, deadline_of
 from ._nat import Nat, mapped_port, nat, nat_server
 from ._sending import Sending
 from ._types import (
+    Beacon,
     Buffer,
     Config,
     LanPeer,
@@ -411,8 +412,13 @@ class Service(Sending):
         check_peer(peer)
         return self._call("connect", _ffi.crust_service_connect_peer, peer)
 
-    def bootstrap(self) -> Call[Bootstrapped]:
+    def bootstrap(self, *, excluding: Sequence[str] = ()) -> Call[Bootstrapped]:
         """Try all `Config.contacts` at once and keep the first that answers.
+
+        Args:
+            excluding: contacts that are left out this once, for instance those that have refused
+                the program. Nothing is sent to an ``ENDPOINT``, whoever has a ``#PEER`` is not the
+                one that is kept, and ``ENDPOINT#PEER`` is that peer there.
 
         Returns:
             A call whose outcome is the `Bootstrapped` event; it raises the error of
@@ -420,9 +426,13 @@ class Service(Sending):
 
         Raises:
             StateError: a bootstrap is running.
+            Invalid: a contact of `excluding` is malformed.
             Closed: the service is closed.
         """
-        return self._call("bootstrap", _ffi.crust_bootstrap)
+        if not excluding:
+            return self._call("bootstrap", _ffi.crust_bootstrap)
+        texts = (ctypes.c_char_p * len(excluding))(*(_ffi.c_string(text, "contact") for text in excluding))
+        return self._call("bootstrap", _ffi.crust_bootstrap_except, texts, len(excluding))
 
     def stop_bootstrap(self) -> None:
         """Give up a running bootstrap, which then fails with `Canceled`. Without one, do nothing."""
@@ -538,6 +548,14 @@ class Service(Sending):
     def set_accept(self, accept: bool) -> None:
         """Accept or refuse sessions that peers begin."""
         self._check(_ffi.crust_set_accept(self._handle, 1 if accept else 0), "set_accept")
+
+    def set_beacon(self, beacon: Beacon) -> None:
+        """Change `Config.beacon` of a service that runs.
+
+        A beacon that is turned off says goodbye, and `peers_on_lan` knows nobody any more; one that
+        is turned on begins anew.
+        """
+        self._check(_ffi.crust_set_beacon(self._handle, int(beacon)), "set_beacon")
 
     def network_changed(self) -> None:
         """Say that this machine's network has changed, or that it has slept.

@@ -912,6 +912,14 @@ unsafe extern "C" {
     ) -> crust_result;
     pub fn crust_disconnect(service: crust_service, peer: *const crust_peer_id) -> crust_result;
     pub fn crust_bootstrap(service: crust_service, token: u64) -> crust_result;
+    /// The same without n contacts of except: nothing is sent to an "ENDPOINT", whoever
+    /// has a "#PEER" is not kept, and "ENDPOINT#PEER" is that peer there. INVALID, too.
+    pub fn crust_bootstrap_except(
+        service: crust_service,
+        except: *const *const c_char,
+        n: usize,
+        token: u64,
+    ) -> crust_result;
     pub fn crust_stop_bootstrap(service: crust_service) -> crust_result;
 
     // Groups that are kept connected.
@@ -938,6 +946,9 @@ unsafe extern "C" {
         len: *mut usize,
     ) -> crust_result;
     pub fn crust_set_accept(service: crust_service, accept: c_int) -> crust_result;
+    /// Changes CRUST_OPT_BEACON of a service that runs, to CRUST_BEACON_*. One that is
+    /// turned off says goodbye; one that is turned on begins anew. INVALID.
+    pub fn crust_set_beacon(service: crust_service, mode: u32) -> crust_result;
     pub fn crust_service_network_changed(service: crust_service) -> crust_result;
 
     // Looking.

@@ -26,8 +26,8 @@ fn linked() -> Vec<(&'static str, usize)> {
         crust_batch_free
         crust_send crust_send_wait crust_send_batch crust_send_receipt crust_send_datagram crust_max_datagram
         crust_prepare_connection_info crust_connect crust_connect_endpoint
-        crust_connection_info_peer crust_disconnect crust_bootstrap crust_stop_bootstrap
-        crust_listen crust_stop_listening crust_listeners crust_set_accept
+        crust_connection_info_peer crust_disconnect crust_bootstrap crust_bootstrap_except crust_stop_bootstrap
+        crust_listen crust_stop_listening crust_listeners crust_set_accept crust_set_beacon
         crust_service_network_changed crust_service_connect_peer
         crust_peers crust_peer crust_service_stats crust_service_nat
         crust_service_nat_server crust_service_nat_port crust_config_add_stun

@@ -36,6 +36,16 @@ pub enum Beacon {
     Listen,
 }
 
+impl Beacon {
+    pub(crate) fn raw(self) -> u32 {
+        match self {
+            Beacon::On => sys::CRUST_BEACON_ON,
+            Beacon::Off => sys::CRUST_BEACON_OFF,
+            Beacon::Listen => sys::CRUST_BEACON_LISTEN,
+        }
+    }
+}
+
 /// What a service does for peers that cannot reach each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -221,12 +231,7 @@ impl Config {
     /// [`peers_on_lan`](crate::Handle::peers_on_lan). It connects to nobody by itself.
     /// Default: [`Beacon::On`], unless the environment variable `CRUST_BEACON` is `off`.
     pub fn beacon(self, beacon: Beacon) -> Self {
-        let beacon = match beacon {
-            Beacon::On => sys::CRUST_BEACON_ON,
-            Beacon::Off => sys::CRUST_BEACON_OFF,
-            Beacon::Listen => sys::CRUST_BEACON_LISTEN,
-        };
-        self.number(sys::CRUST_OPT_BEACON, u64::from(beacon))
+        self.number(sys::CRUST_OPT_BEACON, u64::from(beacon.raw()))
     }
 
     /// The UDP port of [`beacon`](Self::beacon), the same for all peers. Default: 5484.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crust_sys as sys;
 
-use crate::config::c_string;
+use crate::config::{Beacon, c_string};
 use crate::error::{Error, Result, check};
 use crate::group::{Group, GroupInfo, GroupPeer};
 use crate::info::{LanPeer, PeerInfo, Stats};
@@ -339,6 +339,28 @@ impl Handle {
         check(unsafe { sys::crust_bootstrap(self.service, token) }).map(drop)
     }
 
+    /// [`bootstrap`](Self::bootstrap) without some contacts, for instance those that have
+    /// refused the program. Nothing is sent to an `ENDPOINT`, whoever has a `#PEER` is not
+    /// the one that is kept, and `ENDPOINT#PEER` is that peer there.
+    ///
+    /// Errors: [`Invalid`](crate::ErrorKind::Invalid), too, for a malformed one.
+    pub fn bootstrap_except<S: AsRef<str>>(
+        &self,
+        except: impl IntoIterator<Item = S>,
+        token: u64,
+    ) -> Result<()> {
+        let except = except
+            .into_iter()
+            .map(|contact| c_string("contact", contact.as_ref()))
+            .collect::<Result<Vec<_>>>()?;
+        let raw: Vec<_> = except.iter().map(|contact| contact.as_ptr()).collect();
+        // SAFETY: an array of NUL-terminated strings with its length.
+        check(unsafe {
+            sys::crust_bootstrap_except(self.service, raw.as_ptr(), raw.len(), token)
+        })
+        .map(drop)
+    }
+
     /// Connects to the peers of a group, and again whenever one is lost, until
     /// [`release`](Self::release): at where it was last, at what the group, the cache
     /// and other peers tell, over either transport, and by peers that are connected to
@@ -456,6 +478,14 @@ impl Handle {
     pub fn set_accept(&self, accept: bool) -> Result<()> {
         // SAFETY: see Handle::of.
         check(unsafe { sys::crust_set_accept(self.service, c_int::from(accept)) }).map(drop)
+    }
+
+    /// Changes [`Config::beacon`](crate::Config::beacon) of a service that runs. A beacon
+    /// that is turned off says goodbye, and [`peers_on_lan`](Self::peers_on_lan) knows
+    /// nobody any more; one that is turned on begins anew.
+    pub fn set_beacon(&self, beacon: Beacon) -> Result<()> {
+        // SAFETY: see Handle::of.
+        check(unsafe { sys::crust_set_beacon(self.service, beacon.raw()) }).map(drop)
     }
 
     /// Says that this machine's network has changed, or that it has slept, for

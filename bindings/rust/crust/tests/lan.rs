@@ -63,6 +63,12 @@ fn two_on_one_machine_discover_each_other() {
         [one.id(), other.id(), third.id()].contains(&found.0),
         "{found:?}"
     );
+    one.service.set_beacon(Beacon::Off).unwrap();
+    assert!(one.service.peers_on_lan().unwrap().is_empty());
+    one.service.set_beacon(Beacon::Listen).unwrap();
+    one.service.set_beacon(Beacon::On).unwrap();
+    discovered(&mut one);
+    discovered(&mut one);
     let gone = other.id();
     drop(other);
     let forgotten = one.wait("a goodbye", |event| match event {
