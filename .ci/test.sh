@@ -77,7 +77,7 @@ run_fuzz() {
 
 # libutp and the engine around it are C++ and C, where Go looks at no bound: the
 # same tests and hostile packets again, with AddressSanitizer in all of C, and
-# with every pointer watched that goes there from Go.
+# with every pointer watched that goes there from Go. So for the record ciphers in C.
 run_sanitizer() {
     local runs=${CRUST_FUZZ_RUNS:-3000} package=./core/internal/transport/utp target
     export GOEXPERIMENT=cgocheck2 ASAN_OPTIONS=detect_leaks=0
@@ -85,6 +85,7 @@ run_sanitizer() {
         go test -asan -run '^$' -fuzz "^$target\$" -fuzztime "${runs}x" -parallel 2 $package
     done
     gotest -asan $package
+    gotest -asan -run 'Wide' ./core/internal/secure
 }
 
 # The benchmarks are modules of their own, because of what they compare with. Here

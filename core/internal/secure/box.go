@@ -75,6 +75,12 @@ func (k *HeaderKey) Bind(random io.Reader) (Binding, error) {
 // epochKey is the key of one epoch of one direction.
 type epochKey struct{ aead cipher.AEAD }
 
+// drop erases a key that nothing is sealed or opened with any more.
+func (k *epochKey) drop() {
+	erase(k.aead)
+	k.aead = nil
+}
+
 // ratchet derives the keys of a direction's epochs, one after another. What it
 // has gone past cannot be derived again.
 type ratchet struct {
@@ -179,6 +185,7 @@ func (b *Box) Seal(dst, plain []byte) ([]byte, uint64) {
 		if s.end == 0 || n > wire.MaxNumber {
 			return dst, n
 		}
+		s.key.drop()
 		s.key = s.ratchet.next()
 		s.end += wire.EpochDatagrams
 	}
@@ -235,10 +242,11 @@ func (b *Box) Open(datagram []byte, number uint64) ([]byte, error) {
 	}
 	o.window.add(number)
 	if epoch > o.epoch {
+		o.last.drop()
 		o.last, o.key, o.next = o.key, o.next, o.ratchet.next()
 		o.epoch = epoch
 	} else if o.last.aead != nil && number%wire.EpochDatagrams >= wire.ReplayWindow && epoch == o.epoch {
-		o.last = epochKey{} // the window has left its epoch
+		o.last.drop() // the window has left its epoch
 	}
 	return plain, nil
 }
@@ -251,13 +259,17 @@ func (b *Box) Highest() (number uint64, ok bool) {
 // ZeroSeal erases the secrets of the sealing half, whose rules it obeys. Nothing
 // is sealed afterwards.
 func (b *Box) ZeroSeal() {
-	b.seal.key, b.seal.end = epochKey{}, 0
+	b.seal.key.drop()
+	b.seal.end = 0
 	clear(b.seal.ratchet.chain[:])
 }
 
 // ZeroOpen erases the secrets of the opening half, whose rules it obeys. Nothing
 // is opened afterwards.
 func (b *Box) ZeroOpen() {
-	b.open.last, b.open.key, b.open.next, b.open.over = epochKey{}, epochKey{}, epochKey{}, true
+	b.open.last.drop()
+	b.open.key.drop()
+	b.open.next.drop()
+	b.open.over = true
 	clear(b.open.ratchet.chain[:])
 }
