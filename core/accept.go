@@ -108,8 +108,12 @@ func (s *Service) acceptLoop(l *listener) {
 			}
 			return
 		}
+		if !s.mayEnter(conn) {
+			refuse(conn)
+			continue
+		}
 		s.meets(endpointOf(endpoint.TCP, conn.RemoteAddr()).Addr.Addr())
-		g := s.halls.enter(conn)
+		g := s.halls.enter(conn, s.isHot(conn))
 		if g == nil {
 			conn.Close() //nolint:errcheck // the service stops
 			return
@@ -144,17 +148,19 @@ func (s *Service) respond(g *guest, t endpoint.Transport) {
 			return
 		}
 		if err == nil {
-			link, err = secure.Respond(&begun{Conn: g.conn, first: first}, s.secure)
+			link, err = secure.Respond(&begun{Conn: g.conn, first: first}, s.accepting)
 		}
 		if err == nil {
 			link.Conn = g.conn
 		}
+		s.shaken(g, err)
 	}
 	if err == nil {
 		admit := func() bool { return s.halls.admit(g) }
 		_, err = s.adopt(link, adoption{how: how, began: began, linked: began, endpoint: endpointOf(t, g.conn.RemoteAddr()), attempt: own, admit: admit})
 	} else {
 		if errors.Is(err, secure.ErrFirstFlight) {
+			s.halls.demote(g)
 			swallow(g.conn)
 		}
 		g.conn.Close() //nolint:errcheck // it carries nothing
@@ -181,17 +187,20 @@ type guest struct {
 	conn     net.Conn
 	from     netip.Prefix
 	at       *list.Element // nil when it has left
+	hot      bool          // it is among the first to give way
 	evicted  bool
 	admitted bool
 }
 
 // waitingRoom bounds the guests. When it is full the one who has waited longest
-// leaves: honest peers need a moment, those who never speak have all the time.
+// leaves: honest peers need a moment, those who never speak have all the time. Before
+// others leave those who come from where much has failed, or have failed themselves.
 type waitingRoom struct {
 	limit, perAddress int
 
 	mu      sync.Mutex
 	guests  list.List // of *guest, the oldest first
+	hot     list.List // likewise, of those that give way first
 	from    map[netip.Prefix]int
 	closed  bool
 	failed  uint64
@@ -214,8 +223,8 @@ func prefixOf(addr net.Addr) netip.Prefix {
 
 // enter takes a guest in, and shows others out to make room. It returns nil
 // when the room is closed.
-func (w *waitingRoom) enter(conn net.Conn) *guest {
-	g := &guest{conn: conn, from: prefixOf(conn.RemoteAddr())}
+func (w *waitingRoom) enter(conn net.Conn, hot bool) *guest {
+	g := &guest{conn: conn, from: prefixOf(conn.RemoteAddr()), hot: hot}
 	var out []*guest
 	w.mu.Lock()
 	if w.closed {
@@ -226,21 +235,22 @@ func (w *waitingRoom) enter(conn net.Conn) *guest {
 		w.from = make(map[netip.Prefix]int)
 	}
 	if w.from[g.from] >= w.perAddress {
-		for e := w.guests.Front(); e != nil; e = e.Next() {
-			if old := e.Value.(*guest); old.from == g.from {
-				out = append(out, old)
-				break
-			}
+		if old := w.oldestFrom(g.from); old != nil {
+			out = append(out, old)
 		}
-	} else if w.guests.Len() >= w.limit {
-		out = append(out, w.guests.Front().Value.(*guest))
+	} else if w.guests.Len()+w.hot.Len() >= w.limit {
+		l := &w.hot
+		if l.Len() == 0 {
+			l = &w.guests
+		}
+		out = append(out, l.Front().Value.(*guest))
 	}
 	for _, old := range out {
 		w.drop(old)
 		old.evicted = true
 		w.evicted++
 	}
-	g.at = w.guests.PushBack(g)
+	g.at = w.list(g).PushBack(g)
 	w.from[g.from]++
 	w.mu.Unlock()
 	for _, old := range out {
@@ -249,12 +259,51 @@ func (w *waitingRoom) enter(conn net.Conn) *guest {
 	return g
 }
 
+// list returns where a guest is. mu is held.
+func (w *waitingRoom) list(g *guest) *list.List {
+	if g.hot {
+		return &w.hot
+	}
+	return &w.guests
+}
+
+// oldestFrom returns who is to give way to another one from the same address. mu is
+// held.
+func (w *waitingRoom) oldestFrom(from netip.Prefix) *guest {
+	for _, l := range []*list.List{&w.hot, &w.guests} {
+		for e := l.Front(); e != nil; e = e.Next() {
+			if g := e.Value.(*guest); g.from == from {
+				return g
+			}
+		}
+	}
+	return nil
+}
+
+// demote has a guest who has failed give way first.
+func (w *waitingRoom) demote(g *guest) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if g.at != nil && !g.hot {
+		w.guests.Remove(g.at)
+		g.hot = true
+		g.at = w.hot.PushBack(g)
+	}
+}
+
+// gone reports whether a guest was shown out.
+func (w *waitingRoom) gone(g *guest) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return g.evicted || w.closed
+}
+
 // drop takes a guest out of the lists. mu is held.
 func (w *waitingRoom) drop(g *guest) {
 	if g.at == nil {
 		return
 	}
-	w.guests.Remove(g.at)
+	w.list(g).Remove(g.at)
 	g.at = nil
 	if w.from[g.from]--; w.from[g.from] == 0 {
 		delete(w.from, g.from)
@@ -296,8 +345,10 @@ func (w *waitingRoom) close() {
 	w.mu.Lock()
 	w.closed = true
 	var out []*guest
-	for e := w.guests.Front(); e != nil; e = e.Next() {
-		out = append(out, e.Value.(*guest))
+	for _, l := range []*list.List{&w.guests, &w.hot} {
+		for e := l.Front(); e != nil; e = e.Next() {
+			out = append(out, e.Value.(*guest))
+		}
 	}
 	w.mu.Unlock()
 	for _, g := range out {
@@ -309,5 +360,5 @@ func (w *waitingRoom) close() {
 func (w *waitingRoom) counts() (now int, failed, evicted uint64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.guests.Len(), w.failed, w.evicted
+	return w.guests.Len() + w.hot.Len(), w.failed, w.evicted
 }

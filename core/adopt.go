@@ -150,6 +150,7 @@ func (s *Service) adopt(link *secure.Link, a adoption) (*peer, error) {
 	var r refusal
 	if errors.As(err, &r) {
 		unhurry() // who is refused is not waited for longer than that
+		s.refusedSession(link, &a, r.reason)
 		s.farewell(link, r.reason)
 		if r.reason == wire.ReasonDuplicate && p != nil {
 			return p, nil
@@ -562,7 +563,7 @@ func (s *Service) refuses(a adoption) error {
 func (s *Service) insert(link *secure.Link, a adoption, o origin) (*peer, func()) {
 	p := &peer{
 		id: link.Remote.Peer, instance: link.Remote.Instance, claim: o.claim, order: o.order, unsure: o.begun,
-		how: a.way(nil), endpoint: a.endpoint, since: time.Now(),
+		how: a.way(nil), endpoint: a.endpoint, since: time.Now(), inbound: a.uninvited(),
 	}
 	begin := session.New
 	if o.begun {
@@ -604,6 +605,7 @@ func (s *Service) insert(link *secure.Link, a adoption, o origin) (*peer, func()
 		for _, call := range calls {
 			call()
 		}
+		s.sessionBegan(p)
 	}
 }
 

@@ -243,6 +243,23 @@ type Config struct {
 	MaxHandshakesPerAddress int
 	// MaxConnects bounds Connect calls in flight. Zero means 1024.
 	MaxConnects int
+	// MaxAcceptsPerSecond bounds accepted TCP connections; four seconds' worth may come
+	// at once. When they become scarce, those get in that have come least before, and
+	// known peers; the others are closed unread. Zero means 2048.
+	MaxAcceptsPerSecond int
+	// MaxAcceptsPerAddress bounds them per IPv4 address or IPv6 /64 and second; eight
+	// seconds' worth may come at once: a crowd behind one NAT comes back together. Zero
+	// means 256.
+	MaxAcceptsPerAddress int
+	// HandshakePercent bounds what answering strangers over TCP takes, in hundredths of
+	// one processor, up to 800; four seconds' worth may be spent at once. An estimate of
+	// 0.3 ms is counted for a whole handshake. Beyond it the rule of MaxAcceptsPerSecond
+	// holds. Zero means 50.
+	HandshakePercent int
+	// ReservedFiles is how many of the process's file descriptors accepted connections
+	// leave to the rest of the program, but never more than a quarter of the system's
+	// limit. Zero means 64.
+	ReservedFiles int
 
 	// OnEvents, when not nil, is called each time the event queue goes from
 	// empty to not empty, from a goroutine of the library. It must not block
@@ -359,7 +376,7 @@ func (c Config) check() (Config, error) {
 	if err := c.checkRelay(); err != nil {
 		return Config{}, err
 	}
-	if err := errors.Join(c.checkPortMap(), c.checkSTUN(), c.checkOnly(), c.checkCache(), c.checkBeacon(), c.checkGossip()); err != nil {
+	if err := errors.Join(c.checkPortMap(), c.checkSTUN(), c.checkOnly(), c.checkCache(), c.checkBeacon(), c.checkGossip(), c.checkGuard()); err != nil {
 		return Config{}, err
 	}
 	for _, contact := range c.Contacts {

@@ -112,6 +112,10 @@ var configKeys = map[string]func(*configText, json.RawMessage) error{
 	"max_peers":                  func(t *configText, v json.RawMessage) error { return readCount(v, &t.cfg.MaxPeers) },
 	"max_handshakes":             func(t *configText, v json.RawMessage) error { return readCount(v, &t.cfg.MaxHandshakes) },
 	"max_handshakes_per_address": func(t *configText, v json.RawMessage) error { return readCount(v, &t.cfg.MaxHandshakesPerAddress) },
+	"max_accepts_per_second":     func(t *configText, v json.RawMessage) error { return readCount(v, &t.cfg.MaxAcceptsPerSecond) },
+	"max_accepts_per_address":    func(t *configText, v json.RawMessage) error { return readCount(v, &t.cfg.MaxAcceptsPerAddress) },
+	"handshake_percent":          func(t *configText, v json.RawMessage) error { return readCount(v, &t.cfg.HandshakePercent) },
+	"reserved_files":             func(t *configText, v json.RawMessage) error { return readCount(v, &t.cfg.ReservedFiles) },
 	"max_connects":               func(t *configText, v json.RawMessage) error { return readCount(v, &t.cfg.MaxConnects) },
 }
 

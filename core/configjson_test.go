@@ -59,7 +59,11 @@ const everyKey = `{
 	"max_connects": 13,
 	"resume_window_ms": 14,
 	"no_resume": true,
-	"resend_buffer_bytes": 15
+	"resend_buffer_bytes": 15,
+	"max_accepts_per_second": 23,
+	"max_accepts_per_address": 24,
+	"handshake_percent": 25,
+	"reserved_files": 26
 }`
 
 func TestParseConfigJSONReadsEveryKey(t *testing.T) {
@@ -85,6 +89,7 @@ func TestParseConfigJSONReadsEveryKey(t *testing.T) {
 		Relay: RelayData, RelayCircuits: 16, RelayPerPeer: 17, RelayBytesPerSecond: 18, RelayBytesPerCircuit: 19,
 		RelayLifetime: 20 * time.Millisecond, Only: []How{Dialed, Relayed}, STUN: []string{"stun.example.org:3478", "203.0.113.9"}, PortMap: PortMapOff, ExternalPort: 21, Beacon: BeaconListen, BeaconPort: 22,
 		Cache: "/tmp/cache", CachePeers: 22, Gossip: GossipAnswer,
+		MaxAcceptsPerSecond: 23, MaxAcceptsPerAddress: 24, HandshakePercent: 25, ReservedFiles: 26,
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got\n%+v, want\n%+v", got, want)

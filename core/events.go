@@ -105,6 +105,10 @@ const (
 	// search for more peers and have no Peer. It comes after the peer's EventConnected
 	// or EventLost.
 	EventGroup EventType = 25
+	// EventAlert says that somebody makes this service work for nothing: Alert, and Peer
+	// when it has proved who it is. Of one offender and kind one comes in 10 s at most, with
+	// what has happened since the last one. It is left out while 65,536 events wait.
+	EventAlert EventType = 26
 )
 
 var eventNames = [...]string{
@@ -116,7 +120,7 @@ var eventNames = [...]string{
 	EventDatagram: "datagram", EventListenerStopped: "listener_stopped",
 	EventNetworkChanged: "network_changed", EventPortMapped: "port_mapped", EventPortUnmapped: "port_unmapped",
 	EventCacheTrouble: "cache_trouble", EventDiscovered: "discovered", EventForgotten: "forgotten",
-	EventGroup: "group",
+	EventGroup: "group", EventAlert: "alert",
 }
 
 // String returns the name in snake_case.
@@ -221,6 +225,7 @@ type detail struct {
 	role     Role
 	by       By
 	state    GroupState
+	alert    *Alert
 }
 
 var noDetail detail
@@ -283,6 +288,15 @@ func (e *Event) State() GroupState { return e.more().state }
 
 // Wanted returns how many peers of a group should be connected.
 func (e *Event) Wanted() uint64 { return e.more().wanted }
+
+// Alert returns who makes this service work for nothing, the zero Alert for other
+// events.
+func (e *Event) Alert() Alert {
+	if a := e.more().alert; a != nil {
+		return *a
+	}
+	return Alert{}
+}
 
 // Next returns until the next attempt for a group; 0 means that none is due.
 func (e *Event) Next() time.Duration { return e.more().next }

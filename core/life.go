@@ -235,6 +235,7 @@ func (s *Service) lose(p *peer, why *Error) {
 	call()
 	tell()
 	s.leaveGossip(p)
+	s.sessionEnded(p, why, c)
 }
 
 // The methods that session.Owner asks for are on owner, so that they are not

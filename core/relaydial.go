@@ -128,7 +128,7 @@ func (s *Service) takeCircuit(p *peer, at session.Line, open wire.RelayOpen) wir
 // respondRelay is the goroutine of one accepted circuit, until it is a session or
 // closed.
 func (s *Service) respondRelay(conn *relayConn, from PeerID) {
-	g := s.halls.enter(conn)
+	g := s.halls.enter(conn, false)
 	if g == nil {
 		conn.Close() //nolint:errcheck // the service stops
 		return

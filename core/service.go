@@ -35,16 +35,17 @@ import (
 // called out with one of them held.
 type Service struct {
 	// constant after New
-	cfg     Config
-	key     *identity.Key
-	network netio.Network
-	secure  *secure.Config
-	session session.Config
-	log     *slog.Logger
-	ctx     context.Context // ends when the service begins to stop
-	cancel  context.CancelFunc
-	events  eventQueue
-	halls   waitingRoom // accepted, not yet authenticated
+	cfg       Config
+	key       *identity.Key
+	network   netio.Network
+	secure    *secure.Config
+	accepting *secure.Config // secure, for accepted connections
+	session   session.Config
+	log       *slog.Logger
+	ctx       context.Context // ends when the service begins to stop
+	cancel    context.CancelFunc
+	events    eventQueue
+	halls     waitingRoom // accepted, not yet authenticated
 
 	accept   atomic.Bool
 	claimSeq atomic.Uint64
@@ -68,6 +69,8 @@ type Service struct {
 	lan  lan  // of peers that were heard
 
 	gossip gossiping // of peers that others have told of
+
+	guard guarding // accounts of the work that others make
 
 	groups keeping // that are kept connected; guarded by mu
 
@@ -132,6 +135,11 @@ type peer struct {
 	says      [2]netip.Addr      // what our external address is, over TCP and UDP; guarded by watch.mu
 	known     chan struct{}      // closed when it is not unsure any more; nil when nobody waits
 	why       error              // of its loss
+
+	// constant after insert
+	inbound bool // the peer has begun the session
+
+	unwanted atomic.Bool // the program has ended the session, or we have for want of room
 }
 
 // New makes a service and starts its listeners. It returns an *Error with
@@ -184,6 +192,7 @@ func New(cfg Config) (*Service, error) {
 	if s.lan.key, err = s.secure.NewBeaconKey(); err != nil {
 		return nil, &Error{Op: "new", Code: CodeInternal, Err: err}
 	}
+	s.startGuard()
 	s.openBook()
 	s.addServers()
 	s.lookAround()
@@ -409,6 +418,9 @@ func (s *Service) SendBatch(messages []Message) (int, error) {
 // is left alone from then on, session or not: see Keep.
 func (s *Service) Disconnect(peer PeerID) error {
 	p := s.find(peer)
+	if p != nil {
+		p.unwanted.Store(true)
+	}
 	s.groupsDrop(peer, p != nil)
 	if p == nil || !p.sess.Disconnect(wire.ReasonDisconnect, session.ErrDisconnected) {
 		return s.notConnected("disconnect", peer)
@@ -499,6 +511,11 @@ type Stats struct {
 	CarriedBytes       uint64 // of those, ever
 	BackpressurePauses uint64 // times that reading stopped because the event queue was full
 	Known              int    // peers of which gossip has told, now: see Known
+	RefusedConnections uint64 // closed unread: over MaxAcceptsPerSecond or MaxAcceptsPerAddress
+	RefusedHandshakes  uint64 // not answered: over HandshakePercent
+	RefusedFiles       uint64 // closed unread: over ReservedFiles
+	Alerts             uint64 // raised: see EventAlert
+	SuppressedAlerts   uint64 // that came too fast, to be raised with the next offence
 }
 
 // Stats returns the counters.
@@ -519,6 +536,7 @@ func (s *Service) Stats() Stats {
 	st.SentDatagrams, st.ReceivedDatagrams, st.LostDatagrams = s.datagramsSent.Load(), s.datagramsReceived.Load(), s.datagramsLost.Load()
 	st.Circuits, st.CarriedBytes = s.circuits.counts()
 	st.Known = s.countKnown()
+	s.guardStats(&st)
 	q := &s.events
 	q.mu.Lock()
 	st.EventsQueued, st.EventBytesQueued, st.EventsTotal, st.BackpressurePauses = q.count, q.bytes, q.total, q.pauses

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/libcrust/libcrust/core/internal/endpoint"
+	"github.com/libcrust/libcrust/core/internal/guard"
 	"github.com/libcrust/libcrust/core/internal/netio"
 	"github.com/libcrust/libcrust/core/internal/secure"
 	"github.com/libcrust/libcrust/core/internal/transport/utp"
@@ -139,7 +140,7 @@ func (s *Service) closeUDP() {
 // accepted takes an association that a peer has begun. It must not block.
 func (u *udpSocket) accepted(a *udpmux.Assoc) {
 	c := u.s.newUTP(a)
-	g := u.s.halls.enter(c)
+	g := u.s.halls.enter(c, u.s.isHot(c))
 	if g == nil {
 		c.Close() //nolint:errcheck // the service stops
 		return
@@ -161,6 +162,9 @@ func (s *Service) respondUDP(g *guest, c *utpConn) {
 		}
 		_, err = s.adopt(c.link(), adoption{how: how, began: began, linked: began, endpoint: from, admit: admit})
 	} else {
+		if !s.halls.gone(g) { // it has answered what we sent there
+			s.charge(guard.Who{Addr: c.assoc.RemoteAddr().Addr()}, AlertHandshakes, 1, 0, answerCost+finishCost)
+		}
 		c.Close() //nolint:errcheck // it carries nothing
 	}
 	s.halls.leave(g)

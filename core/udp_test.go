@@ -128,7 +128,7 @@ func TestDefaultListeners(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer s.Close()
-		n := &node{s, t}
+		n := &node{Service: s, t: t}
 		listeners := s.Listeners()
 		if len(listeners) != 2 || listeners[0].Transport == listeners[1].Transport {
 			t.Fatalf("it listens at %v", listeners)
@@ -185,6 +185,7 @@ func TestUDPCrossedConnects(t *testing.T) {
 // on either side. Each begins the session by the link that it has dialled; then both
 // keep the same link.
 func crossed(t *testing.T, a, b *node, toB, toA crust.Contact, rounds int) map[crust.Transport]int {
+	a.rush, b.rush = true, true
 	won := map[crust.Transport]int{}
 	for i := range rounds {
 		var both sync.WaitGroup

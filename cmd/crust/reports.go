@@ -59,6 +59,14 @@ type (
 		Code   string  `json:"code"`
 		Error  string  `json:"error"` // "" when up or trying
 	}
+	alertReport struct {
+		header
+		Kind    string       `json:"kind"`
+		Peer    string       `json:"peer"`    // "" when it is the address that is accused
+		Address string       `json:"address"` // or a prefix; "" when it is not known
+		Figures alertFigures `json:"figures"`
+		Suggest *alertBan    `json:"suggest"` // null for nothing
+	}
 	networkChangedReport struct {
 		header
 		Count uint64 `json:"count"`
@@ -222,6 +230,11 @@ type statsReport struct {
 	Circuits           int    `json:"circuits"`
 	CarriedBytes       uint64 `json:"carried_bytes"`
 	Known              int    `json:"known"`
+	RefusedConnections uint64 `json:"refused_connections"`
+	RefusedHandshakes  uint64 `json:"refused_handshakes"`
+	RefusedFiles       uint64 `json:"refused_files"`
+	Alerts             uint64 `json:"alerts"`
+	SuppressedAlerts   uint64 `json:"suppressed_alerts"`
 }
 
 func (*startedReport) name() string         { return "started" }
@@ -232,6 +245,7 @@ func (*cacheTroubleReport) name() string    { return "cache_trouble" }
 func (*discoveredReport) name() string      { return "discovered" }
 func (*forgottenReport) name() string       { return "forgotten" }
 func (*groupReport) name() string           { return "group" }
+func (*alertReport) name() string           { return "alert" }
 func (*networkChangedReport) name() string  { return "network_changed" }
 func (*mappedReport) name() string          { return "mapped" }
 func (*unmappedReport) name() string        { return "unmapped" }
@@ -281,6 +295,18 @@ func (r *groupReport) text() string {
 	}
 	if r.Next > 0 {
 		text += fmt.Sprintf("; next attempt in %.1f s", r.Next/1000)
+	}
+	return text
+}
+func (r *alertReport) text() string {
+	who := r.Address
+	if r.Peer != "" {
+		who = "peer " + r.Peer[:8]
+	}
+	f := r.Figures
+	text := fmt.Sprintf("alert: %s by %s, %d times; %d of all kinds, %.0f ms of processor time, %d messages delivered", r.Kind, who, f.Count, f.Total, f.CPU, f.Messages)
+	if r.Suggest != nil {
+		text += fmt.Sprintf("; suggested: ban %s %d", r.Suggest.Ban, r.Suggest.Seconds)
 	}
 	return text
 }
@@ -425,6 +451,8 @@ func reportOf(e *crust.Event) report {
 			g.Peer = e.Peer.String()
 		}
 		return g
+	case crust.EventAlert:
+		return alertOf(e.Alert())
 	case crust.EventNetworkChanged:
 		return &networkChangedReport{Count: e.Count()}
 	case crust.EventPortMapped:
@@ -496,6 +524,8 @@ func statsOf(s crust.Stats) report {
 		EventBytesQueued: s.EventBytesQueued, EventsTotal: s.EventsTotal, BackpressurePauses: s.BackpressurePauses,
 		SentDatagrams: s.SentDatagrams, ReceivedDatagrams: s.ReceivedDatagrams, LostDatagrams: s.LostDatagrams,
 		Circuits: s.Circuits, CarriedBytes: s.CarriedBytes, Known: s.Known,
+		RefusedConnections: s.RefusedConnections, RefusedHandshakes: s.RefusedHandshakes, RefusedFiles: s.RefusedFiles,
+		Alerts: s.Alerts, SuppressedAlerts: s.SuppressedAlerts,
 	}
 }
 

@@ -38,6 +38,8 @@ var (
 	// ErrFirstFlight means that a first flight did not authenticate, or had
 	// been seen before. The responder must stay silent.
 	ErrFirstFlight = errors.New("the first flight does not authenticate")
+	// ErrBusy means that Config.Admit did not let a first flight be answered.
+	ErrBusy = errors.New("there is no time to answer the first flight")
 	// ErrWrongPeer means that somebody else than expected answered.
 	ErrWrongPeer = errors.New("somebody else answered")
 	// ErrHandshake means that a later flight is malformed or forged.
@@ -70,6 +72,9 @@ type Config struct {
 	// Ready reports whether a new session would be taken now, for the hello of a
 	// responder. nil means that nobody is told.
 	Ready func() bool
+	// Admit reports whether a first flight that is genuine is answered, for Respond:
+	// an answer is what costs. nil means always.
+	Admit func(conn net.Conn) bool
 	// Random is the source of randomness; nil means crypto/rand.
 	Random io.Reader
 }
@@ -291,6 +296,9 @@ func Respond(conn net.Conn, cfg *Config) (*Link, error) {
 	}
 	if _, err := wire.ParseOffer(payload); err != nil {
 		return nil, ErrFirstFlight
+	}
+	if cfg.Admit != nil && !cfg.Admit(conn) {
+		return nil, ErrBusy
 	}
 	if message, _, _, err = h.state.WriteMessage(nil, h.hello().Append(nil)); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrHandshake, err)

@@ -418,7 +418,7 @@ func (in *inbox) control(t wire.FrameType, body []byte) error {
 			in.closed = ErrOver
 		}
 		if r == wire.ReasonProtocol {
-			in.closed = fmt.Errorf("the peer says that we broke the protocol: %w", ErrProtocol)
+			in.closed = ErrAccused
 		}
 	case wire.FrameClaim, wire.FrameChosen:
 		return protocol(fmt.Errorf("frame %d inside a session", t))

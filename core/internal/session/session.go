@@ -47,6 +47,8 @@ var (
 	ErrOver         = errors.New("the peer has ended the session")
 	ErrExpired      = errors.New("the message grew too old in the queue")
 	ErrFault        = errors.New("a fault inside the library")
+	// ErrAccused is ErrProtocol of a peer that says that we broke it.
+	ErrAccused = fmt.Errorf("the peer says that we broke the protocol: %w", ErrProtocol)
 	// ErrElsewhere is ErrBroken of a link that the peer has refused for another one,
 	// over which Close, too, is still to go.
 	ErrElsewhere = fmt.Errorf("%w: the peer has chosen another link", ErrBroken)

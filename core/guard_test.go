@@ -1,0 +1,212 @@
+package crust_test
+
+import (
+	"context"
+	"crypto/rand"
+	"io"
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	crust "github.com/libcrust/libcrust/core"
+	"github.com/libcrust/libcrust/core/identity"
+	"github.com/libcrust/libcrust/core/internal/secure"
+	"github.com/libcrust/libcrust/core/internal/simnet"
+	"github.com/libcrust/libcrust/core/internal/wire"
+)
+
+const (
+	guardedAt  = "203.0.113.1"
+	offenderAt = "198.51.100.66"
+	innocentAt = "198.51.100.7"
+)
+
+// siege is a service that others make work for.
+type siege struct {
+	net  *simnet.Net
+	node *node
+	at   crust.Endpoint
+}
+
+func besiege(t *testing.T, cfg crust.Config, f func(t *testing.T, s *siege)) {
+	synctest.Test(t, func(t *testing.T) {
+		net := simnet.New(1)
+		cfg.Listen = []crust.Endpoint{endpointAt(guardedAt + ":7")}
+		n := newNode(t, crust.On(net.Host(guardedAt), cfg))
+		defer n.Close()
+		f(t, &siege{net, n, endpointAt(guardedAt + ":7")})
+	})
+}
+
+// dial opens a connection to the service and lets f use it.
+func (s *siege) dial(t *testing.T, from *simnet.Host, f func(conn io.ReadWriter)) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	conn, err := from.Dial(ctx, netip.AddrPort{}, s.at.Addr)
+	if err != nil {
+		return // it is refused
+	}
+	f(conn)
+	conn.Close()
+}
+
+// alerts returns the alerts that come within a time.
+func (s *siege) alerts(d time.Duration) (list []crust.Alert) {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	defer cancel()
+	for e := range s.node.Events(ctx) {
+		if e.Type == crust.EventAlert {
+			a := e.Alert()
+			if a.Peer != e.Peer {
+				s.node.t.Errorf("the event is about %s, its alert about %s", e.Peer.Short(), a.Peer.Short())
+			}
+			list = append(list, a)
+		}
+	}
+	return list
+}
+
+// stranger is a peer that shakes hands as it likes.
+func stranger(t *testing.T) *secure.Config {
+	t.Helper()
+	key, err := identity.Generate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &secure.Config{Key: key, Network: secure.NewNetwork(""), Hello: wire.Hello{Ciphers: wire.CipherChaCha20Poly1305, LostAfter: 120_000}}
+}
+
+func TestAlertsNameTheOffender(t *testing.T) {
+	for name, c := range map[string]struct {
+		kind crust.AlertKind
+		make func(t *testing.T, s *siege, from *simnet.Host)
+	}{
+		"garbage": {crust.AlertGarbage, func(t *testing.T, s *siege, from *simnet.Host) {
+			junk := make([]byte, 300)
+			s.dial(t, from, func(conn io.ReadWriter) {
+				rand.Read(junk)  //nolint:errcheck // it never fails
+				conn.Write(junk) //nolint:errcheck // it may be refused
+			})
+		}},
+		"silence": {crust.AlertGarbage, func(t *testing.T, s *siege, from *simnet.Host) {
+			s.dial(t, from, func(io.ReadWriter) {})
+		}},
+		"handshakes": {crust.AlertHandshakes, func(t *testing.T, s *siege, from *simnet.Host) {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			defer cancel()
+			conn, err := from.Dial(ctx, netip.AddrPort{}, s.at.Addr)
+			if err != nil {
+				return
+			}
+			if _, err := secure.Initiate(conn, stranger(t), identity.PeerID{}); err != nil {
+				t.Errorf("no answer to a genuine first flight: %v", err)
+			}
+			conn.Close() // it has had its answer
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			besiege(t, crust.Config{}, func(t *testing.T, s *siege) {
+				from := s.net.Host(offenderAt)
+				good := newNode(t, crust.On(s.net.Host(innocentAt), crust.Config{NoListen: true}))
+				defer good.Close()
+				for range 100 {
+					c.make(t, s, from)
+				}
+				if err := good.ConnectEndpoint(crust.Contact{Endpoint: s.at}, 1); err != nil {
+					t.Fatal(err)
+				}
+				good.next(crust.EventConnected)
+				got := s.alerts(15 * time.Second)
+				if len(got) != 1 {
+					t.Fatalf("alerts %+v, want one", got)
+				}
+				a := got[0]
+				if a.Kind != c.kind || !a.Peer.IsZero() || a.Address.String() != offenderAt+"/32" || a.Suggest.String() != offenderAt || a.For != 10*time.Minute {
+					t.Errorf("alert %+v", a)
+				}
+				if a.Figures.Count < 64 || a.Figures.Count > 100 {
+					t.Errorf("%d of 100 were counted", a.Figures.Count)
+				}
+				st := s.node.Stats()
+				if st.Peers != 1 || st.Alerts != 1 {
+					t.Errorf("%d peers, %d alerts were counted", st.Peers, st.Alerts)
+				}
+			})
+		})
+	}
+}
+
+// A peer that breaks the protocol is named by its key.
+func TestAlertAboutAPeer(t *testing.T) {
+	besiege(t, crust.Config{NoAccept: false}, func(t *testing.T, s *siege) {
+		bad := newNode(t, crust.On(s.net.Host(offenderAt), crust.Config{NoListen: true}))
+		defer bad.Close()
+		if err := bad.ConnectEndpoint(crust.Contact{Endpoint: s.at}, 1); err != nil {
+			t.Fatal(err)
+		}
+		bad.next(crust.EventConnected)
+		s.node.next(crust.EventConnected)
+		if !crust.Control(bad.Service, s.node.ID(), wire.RelayOpen{ID: 0xffffff}.Append(nil)) || !crust.Control(bad.Service, s.node.ID(), []byte{0xff, 0xff, 0xff}) {
+			t.Fatal("the frame was not sent")
+		}
+		got := s.alerts(15 * time.Second)
+		if len(got) != 1 || got[0].Kind != crust.AlertProtocol || got[0].Peer != bad.ID() || got[0].Suggest.Peer != bad.ID() || got[0].Address.String() != offenderAt+"/32" {
+			t.Fatalf("alerts %+v", got)
+		}
+		if got := bad.Stats(); got.Alerts != 0 {
+			t.Error("who is accused of breaking the protocol has accused the other")
+		}
+	})
+}
+
+// Floods from everywhere do not keep a newcomer out.
+func TestNewcomerConnectsThroughAFlood(t *testing.T) {
+	besiege(t, crust.Config{MaxAcceptsPerSecond: 50, MaxAcceptsPerAddress: 20}, func(t *testing.T, s *siege) {
+		stop := make(chan struct{})
+		done := make(chan struct{}, 20)
+		for i := range 20 {
+			from := s.net.Host(netip.AddrFrom4([4]byte{100, 1, byte(i), 1}).String())
+			go func() {
+				defer func() { done <- struct{}{} }()
+				for tick := time.NewTicker(20 * time.Millisecond); ; <-tick.C {
+					select {
+					case <-stop:
+						tick.Stop()
+						return
+					default:
+						s.dial(t, from, func(conn io.ReadWriter) { conn.Write(make([]byte, 100)) }) //nolint:errcheck // it may be refused
+					}
+				}
+			}()
+		}
+		time.Sleep(20 * time.Second)
+		for i := range 10 {
+			n := newNode(t, crust.On(s.net.Host(netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)}).String()), crust.Config{NoListen: true}))
+			began := time.Now()
+			if err := n.ConnectEndpoint(crust.Contact{Endpoint: s.at}, 1); err != nil {
+				t.Fatal(err)
+			}
+			if e := n.next(crust.EventConnected, crust.EventConnectFailed); e.Err() != nil {
+				t.Errorf("newcomer %d: %v", i, e.Err())
+			}
+			if took := time.Since(began); took > time.Second {
+				t.Errorf("newcomer %d connected after %v", i, took)
+			}
+			n.Close()
+		}
+		close(stop)
+		for range 20 {
+			<-done
+		}
+		if st := s.node.Stats(); st.RefusedConnections < 10_000 {
+			t.Errorf("%d connections were refused, of some 20,000", st.RefusedConnections)
+		}
+		for _, a := range s.alerts(time.Second) {
+			if !netip.MustParsePrefix("100.1.0.0/16").Contains(a.Address.Addr()) {
+				t.Errorf("an innocent is accused: %+v", a)
+			}
+		}
+	})
+}

@@ -1,0 +1,86 @@
+package crust
+
+import (
+	"errors"
+	"net"
+	"time"
+
+	"github.com/libcrust/libcrust/core/internal/endpoint"
+	"github.com/libcrust/libcrust/core/internal/guard"
+	"github.com/libcrust/libcrust/core/internal/secure"
+)
+
+// mayEnter reports whether an accepted connection is looked at. One that is not is
+// closed before anything was read from it.
+func (s *Service) mayEnter(conn net.Conn) bool {
+	if fewFiles(conn, s.cfg.ReservedFiles) {
+		s.guard.mu.Lock()
+		s.guard.noFiles++
+		s.guard.mu.Unlock()
+		return false
+	}
+	from := endpointOf(endpoint.TCP, conn.RemoteAddr()).Addr.Addr()
+	now := time.Now()
+	s.guard.mu.Lock()
+	g := s.guard.machine
+	ok := g.MayConnect(now, from) && g.Admit(now, from, guard.Accept, 1)
+	s.guard.mu.Unlock()
+	if !ok {
+		s.charge(guard.Who{Addr: from}, AlertConnections, 1, 0, 0)
+	}
+	return ok
+}
+
+// refuse closes a connection that was not looked at. The other side sees a reset, and
+// the system keeps nothing of it.
+func refuse(conn net.Conn) {
+	if c, ok := conn.(interface{ SetLinger(sec int) error }); ok {
+		c.SetLinger(0) //nolint:errcheck // it is closed next
+	}
+	conn.Close() //nolint:errcheck // it carries nothing
+}
+
+// mayAnswer reports whether there is time to answer a first flight that knows the
+// network's name.
+func (s *Service) mayAnswer(conn net.Conn) bool {
+	s.guard.mu.Lock()
+	defer s.guard.mu.Unlock()
+	from := endpointOf(endpoint.TCP, conn.RemoteAddr()).Addr.Addr()
+	return s.guard.machine.Admit(time.Now(), from, guard.Answer, float64(answerCost))
+}
+
+// shaken notes what became of an accepted connection: a handshake that was finished, or
+// why not, and charges its sender.
+func (s *Service) shaken(g *guest, err error) {
+	from := endpointOf(endpoint.TCP, g.conn.RemoteAddr()).Addr.Addr()
+	who := guard.Who{Addr: from}
+	switch {
+	case err == nil:
+		s.guard.mu.Lock()
+		s.guard.machine.Spend(time.Now(), guard.Answer, float64(finishCost))
+		s.guard.mu.Unlock()
+	case s.halls.gone(g): // we have closed it
+	case errors.Is(err, secure.ErrBusy):
+		s.charge(who, AlertConnections, 1, 0, 0)
+	case errors.Is(err, secure.ErrHandshake):
+		s.charge(who, AlertHandshakes, 1, 0, answerCost)
+	default:
+		s.charge(who, AlertGarbage, 1, 0, 0)
+	}
+}
+
+// isHot reports whether a connection gives way to others where there is no room.
+func (s *Service) isHot(conn net.Conn) bool {
+	s.guard.mu.Lock()
+	defer s.guard.mu.Unlock()
+	return s.guard.machine.Hot(time.Now(), endpointOf(endpoint.TCP, conn.RemoteAddr()).Addr.Addr())
+}
+
+// guardStats adds what the guard has counted.
+func (s *Service) guardStats(st *Stats) {
+	s.guard.mu.Lock()
+	defer s.guard.mu.Unlock()
+	c := s.guard.machine.Stats()
+	st.RefusedConnections, st.RefusedHandshakes, st.RefusedFiles = c.Refused[guard.Accept], c.Refused[guard.Answer], s.guard.noFiles
+	st.Alerts, st.SuppressedAlerts = s.guard.alerts, c.Suppressed
+}

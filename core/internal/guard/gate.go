@@ -1,0 +1,141 @@
+package guard
+
+import (
+	"math"
+	"net/netip"
+	"time"
+)
+
+// Gate is a budget that strangers share.
+type Gate uint8
+
+const (
+	// Accept is of accepted connections. What is asked for is 1 for each.
+	Accept Gate = 0
+	// Answer is of the processor's time for answers to first flights that know the
+	// network's name. What is asked for is nanoseconds.
+	Answer Gate = 1
+	gates       = 2
+)
+
+const (
+	// useFade is within how long what an address has asked for counts e times less.
+	useFade = 10 * time.Second
+	// answerBurst is how many seconds' worth of Answer may be spent at once.
+	answerBurst = 4
+	// plenty is the part of a budget that anybody may use.
+	plenty = 0.5
+	// mostUse is what an address may have asked for lately when the budget begins to be
+	// short; the least of strangers gets through until there is leastLeft of it.
+	mostUse = 512
+	// areaShare is how many addresses of one prefix count as one.
+	areaShare = 16
+)
+
+// gate is a token bucket.
+type gate struct {
+	rate, burst, left float64
+	at                time.Time
+	refused           uint64
+}
+
+func (g *gate) fill(now time.Time) {
+	g.left = min(g.left+g.rate*max(now.Sub(g.at), 0).Seconds(), g.burst)
+	g.at = now
+}
+
+// fade forgets what was asked for long ago.
+func (a *account) fade(d float64) { a.use *= math.Exp(-d / useFade.Seconds()) }
+
+// MayConnect reports whether one more connection of an address is within what one
+// address may make.
+func (g *Guard) MayConnect(now time.Time, addr netip.Addr) bool {
+	place := PlaceOf(addr)
+	if !place.IsValid() {
+		return true
+	}
+	a := g.addresses.get(place, now)
+	a.open = max(a.open-max(now.Sub(a.openAt), 0).Seconds()*g.cfg.AddressAccepts, 0)
+	a.openAt = now
+	if a.open+1 > g.cfg.AddressBurst {
+		g.gates[Accept].refused++
+		return false
+	}
+	a.open++
+	return true
+}
+
+// Admit reports whether work for a stranger fits in a budget now, and takes it out of
+// it. The emptier the budget is, the less an address may have asked for lately: so who
+// comes for the first time gets in through a flood of others, be they as many as they
+// like, as long as each of them or their prefix has come before. Who is trusted may use
+// what strangers are not let near.
+func (g *Guard) Admit(now time.Time, addr netip.Addr, which Gate, cost float64) bool {
+	b := &g.gates[which]
+	b.fill(now)
+	use, known := 0.0, false
+	if place := PlaceOf(addr); place.IsValid() {
+		a, c := g.addresses.get(place, now), g.prefixes.get(AreaOf(addr), now)
+		a.settle(now)
+		c.settle(now)
+		use, known = max(a.use, c.use/areaShare), a.trusts(now)
+		a.use++
+		c.use++
+	}
+	ok := false
+	switch part := b.left / b.burst; {
+	case known:
+		ok = part > -plenty
+	case part >= plenty:
+		ok = true
+	case part > 0:
+		part /= plenty
+		ok = use <= mostUse*part*part*part
+	}
+	if !ok {
+		b.refused++
+		return false
+	}
+	b.left -= cost
+	return true
+}
+
+// Spend takes more out of a budget: for what has been admitted and cost more.
+func (g *Guard) Spend(now time.Time, which Gate, cost float64) {
+	b := &g.gates[which]
+	b.fill(now)
+	b.left = max(b.left-cost, -b.burst)
+}
+
+// Trust says that an address is that of a known peer, for a time: its account stays
+// where strangers' go. An alert about the address ends it.
+func (g *Guard) Trust(now time.Time, addr netip.Addr, d time.Duration) {
+	if place := PlaceOf(addr); place.IsValid() {
+		a := g.addresses.get(place, now)
+		if until := now.Add(d); until.After(a.trusted) {
+			a.trusted = until
+		}
+	}
+}
+
+// trusts reports whether an account is trusted.
+func (a *account) trusts(now time.Time) bool { return now.Before(a.trusted) }
+
+// Hot reports whether an address has asked for so much lately that it gives way to
+// others where there is no room for all.
+func (g *Guard) Hot(now time.Time, addr netip.Addr) bool {
+	place := PlaceOf(addr)
+	if !place.IsValid() {
+		return false
+	}
+	a := g.addresses.get(place, now)
+	a.settle(now)
+	return !a.trusts(now) && (a.use > hotUse || a.buckets[Garbage].level+a.buckets[Handshakes].level > hotFailures)
+}
+
+// What makes an address hot: as much as some hundred peers behind a NAT that come
+// back at once do not reach by failures.
+const (
+	hotUse      = 256
+	hotFailures = 16
+)
