@@ -12,9 +12,16 @@ import (
 // TestLentAllocations: a round trip between two programs that read by themselves
 // costs less than one allocation, whatever else the machine does.
 func TestLentAllocations(t *testing.T) {
+	for _, transport := range []crust.Transport{crust.TCP, crust.UTP} {
+		t.Run(transport.String(), func(t *testing.T) { lentAllocations(t, transport) })
+	}
+}
+
+func lentAllocations(t *testing.T, transport crust.Transport) {
 	const warm, count = 2000, 20_000
-	a, b := newNode(t, crust.Config{}), newNode(t, crust.Config{})
-	link(t, a, b)
+	cfg := over(crust.Config{}, "127.0.0.1", transport.String())
+	a, b := newNode(t, cfg), newNode(t, cfg)
+	linkOver(t, a, b, transport)
 	go echo(t.Context(), b)
 	trip := func(n int) {
 		for range n {

@@ -14,6 +14,7 @@ import (
 	"github.com/libcrust/libcrust/core/internal/guard"
 	"github.com/libcrust/libcrust/core/internal/netio"
 	"github.com/libcrust/libcrust/core/internal/secure"
+	"github.com/libcrust/libcrust/core/internal/session"
 	"github.com/libcrust/libcrust/core/internal/transport/utp"
 	"github.com/libcrust/libcrust/core/internal/udpmux"
 	"github.com/libcrust/libcrust/core/internal/wire"
@@ -202,6 +203,7 @@ type utpConn struct {
 	s         *Service
 	assoc     *udpmux.Assoc
 	port      *utp.Port
+	borrower  *udpmux.Borrower // who reads; nil until it is up
 
 	err error // why it did not come up; set before rising is closed
 
@@ -266,6 +268,7 @@ func (c *utpConn) up(conn *utp.Conn, err error) {
 	c.Conn, c.err = conn, err
 	if err == nil {
 		c.risen = true
+		c.borrower = c.assoc.Borrower(conn.Ready)
 		conn.SetDeadline(c.deadline) //nolint:errcheck // a closed connection shows in the next read
 	}
 }
@@ -302,7 +305,29 @@ func (c *utpConn) Read(p []byte) (int, error) {
 	if err := c.dial(); err != nil {
 		return 0, err
 	}
+	c.borrower.Rest()
 	return c.Conn.Read(p)
+}
+
+// ReadLazy is for a connection that is up.
+func (c *utpConn) ReadLazy(get func() []byte) (int, error) {
+	c.borrower.Rest()
+	return c.Conn.ReadLazy(get)
+}
+
+// ReadSoon is for a connection that is up, on which a Read has returned: it reads
+// what has come, or from the service's socket for as long as patience, without
+// sleeping. It returns 0 and no error when nothing has come, and session.ErrLater when
+// somebody else reads from the socket.
+func (c *utpConn) ReadSoon(p []byte, patience time.Duration) (int, error) {
+	n, err := c.Conn.ReadNow(p)
+	if n > 0 || err != nil {
+		return n, err
+	}
+	if !c.borrower.Read(patience) {
+		return 0, session.ErrLater
+	}
+	return c.Conn.ReadNow(p)
 }
 
 // SetDeadline bounds also the coming up.

@@ -167,6 +167,10 @@ const (
 	soonSpell    = 256 // of so many tries one is left out; a multiple of soonYield
 )
 
+// ErrLater means that a connection cannot be read without sleeping this time: others
+// share what is below it, and somebody else reads there.
+var ErrLater = errors.New("not this time")
+
 // readSoon tries to read without sleeping, while that pays: answers that come
 // sooner than a sleeping thread is woken. When none has come for some times it
 // is left alone for a while.
@@ -190,6 +194,8 @@ func (in *inbox) readSoon() (int, error) {
 	n, err := in.soon.ReadSoon(in.get(), soonPatience)
 	in.got(n)
 	switch {
+	case err == ErrLater: //nolint:errorlint // it is returned bare
+		return 0, nil
 	case n > 0:
 		in.hope, in.despair = min(in.hope+1, soonHope), soonDespair
 	case in.hope > 0:

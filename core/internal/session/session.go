@@ -139,7 +139,8 @@ type lazyReader interface {
 
 // soonReader is a connection that can be read without sleeping: it tries for as
 // long as patience, and returns 0 and no error when nothing has come; see
-// tcp.Conn.ReadSoon.
+// tcp.Conn.ReadSoon. It returns ErrLater, at once, when it can not try now and can
+// after a read that sleeps.
 type soonReader interface {
 	ReadSoon(p []byte, patience time.Duration) (int, error)
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/libcrust/libcrust/core/internal/netio"
 )
@@ -31,7 +32,10 @@ type packetConn struct {
 	changed  *sync.Cond
 }
 
-var _ netio.PacketConn = (*packetConn)(nil)
+var (
+	_ netio.PacketConn = (*packetConn)(nil)
+	_ netio.SoonReader = (*packetConn)(nil)
+)
 
 // ListenPacket implements netio.Network.
 func (h *Host) ListenPacket(ctx context.Context, addr netip.AddrPort) (netio.PacketConn, error) {
@@ -112,20 +116,32 @@ func (c *packetConn) ReadBatch(ps []netio.Packets) (int, error) {
 	c.host.net.mu.Lock()
 	defer c.host.net.mu.Unlock()
 	for {
-		n := 0
-		for n < len(ps) && len(c.received) > 0 {
-			if c.readRun(&ps[n]) {
-				n++
-			}
-		}
-		switch {
-		case n > 0:
-			return n, nil
-		case c.closed:
-			return 0, opError("read", "udp", c.addr, netip.AddrPort{}, net.ErrClosed)
+		if n, err := c.readRuns(ps); n > 0 || err != nil {
+			return n, err
 		}
 		c.changed.Wait()
 	}
+}
+
+// ReadSoon implements netio.SoonReader: it takes what is there, since no time passes
+// while it runs.
+func (c *packetConn) ReadSoon(ps []netio.Packets, _ time.Duration) (int, error) {
+	c.host.net.mu.Lock()
+	defer c.host.net.mu.Unlock()
+	return c.readRuns(ps)
+}
+
+// readRuns takes what is there. Called with the lock held.
+func (c *packetConn) readRuns(ps []netio.Packets) (n int, err error) {
+	for n < len(ps) && len(c.received) > 0 {
+		if c.readRun(&ps[n]) {
+			n++
+		}
+	}
+	if n == 0 && c.closed {
+		return 0, opError("read", "udp", c.addr, netip.AddrPort{}, net.ErrClosed)
+	}
+	return n, nil
 }
 
 // readRun takes what fits of the datagrams in front. It drops one that is too

@@ -59,8 +59,8 @@ type CloseError struct{ Reason arq.Reason }
 func (e *CloseError) Error() string { return fmt.Sprintf("the peer closed: reason %d", e.Reason) }
 
 // Handlers take what comes from a peer. A nil one drops it. They must not block,
-// since one goroutine reads for all peers; they may call any method of any
-// Assoc. Slices are valid during the call only. Packet and
+// since one goroutine reads for all peers, the Mux's own or that of a Borrower; they
+// may call any method of any Assoc. Slices are valid during the call only. Packet and
 // Datagram are called by one goroutine at a time, in the order of arrival.
 type Handlers struct {
 	// Packet is a packet of the peer's SendPacket.
@@ -82,7 +82,7 @@ type Assoc struct {
 	mux  *Mux
 	link *secure.Associated
 
-	touched bool // the reader's: to be flushed after the batch
+	touched bool // of who has the turn to read: to be flushed after the batch
 
 	// opening guards the opening half of link.Box. It is taken before mu or
 	// without it.

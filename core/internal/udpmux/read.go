@@ -23,10 +23,12 @@ type group struct {
 	numbers [groupSize]uint64
 }
 
-// reader is the state of the goroutine that reads.
+// reader is what who reads needs: the Mux's goroutine, or who has its turn.
 type reader struct {
 	group
 	mux      *Mux
+	packets  []netio.Packets
+	last     *Assoc // whom the last datagram of a batch was for, if somebody
 	now      time.Duration
 	touched  []*Assoc // to be flushed after the batch
 	bucket   bucket   // flights of anybody
@@ -50,35 +52,55 @@ func (b *bucket) fill(now time.Duration) bool {
 	return b.left >= 1
 }
 
+// newReader returns a reader with memory for readRuns runs.
+func (m *Mux) newReader() *reader {
+	full := bucket{left: flightBurst, at: m.now()}
+	r := &reader{mux: m, packets: make([]netio.Packets, readRuns), bucket: full, expected: full}
+	memory := make([]byte, readRuns*netio.ReadSize)
+	for i := range r.packets {
+		r.packets[i].Buf = memory[i*netio.ReadSize:][:netio.ReadSize:netio.ReadSize]
+	}
+	return r
+}
+
 // read is the goroutine that reads.
 func (m *Mux) read() {
-	ps := make([]netio.Packets, readRuns)
-	memory := make([]byte, readRuns*netio.ReadSize)
-	for i := range ps {
-		ps[i].Buf = memory[i*netio.ReadSize:][:netio.ReadSize:netio.ReadSize]
-	}
-	full := bucket{left: flightBurst, at: m.now()}
-	r := &reader{mux: m, bucket: full, expected: full}
+	r := m.turn.reader
 	for {
-		n, err := m.conn.ReadBatch(ps)
+		n, err := m.conn.ReadBatch(r.packets)
 		if err != nil {
 			m.fail(err)
 			return
 		}
-		r.now = m.now()
-		for i := range ps[:n] {
-			r.run(&ps[i])
+		naps := m.turn.naps.Load()
+		if lone := r.batch(n); lone != nil {
+			m.lend(lone, naps)
 		}
-		m.stats.received.Add(r.received)
-		m.stats.receivedBytes.Add(r.receivedBytes)
-		r.received, r.receivedBytes = 0, 0
-		for i, a := range r.touched {
-			a.touched = false
-			r.touched[i] = nil
-			a.flush()
-		}
-		r.touched = r.touched[:0]
 	}
+}
+
+// batch takes the first n runs of packets. It returns whom the batch was for when it
+// was a single datagram for an association.
+func (r *reader) batch(n int) (lone *Assoc) {
+	m := r.mux
+	r.now, r.last = m.now(), nil
+	for i := range r.packets[:n] {
+		r.run(&r.packets[i])
+	}
+	if r.received == 1 {
+		lone = r.last
+	}
+	r.last = nil
+	m.stats.received.Add(r.received)
+	m.stats.receivedBytes.Add(r.receivedBytes)
+	r.received, r.receivedBytes = 0, 0
+	for i, a := range r.touched {
+		a.touched = false
+		r.touched[i] = nil
+		a.flush()
+	}
+	r.touched = r.touched[:0]
+	return lone
 }
 
 // run takes a run of datagrams.
@@ -123,6 +145,7 @@ func (r *reader) add(a *Assoc, d []byte, number uint64) {
 		r.flushGroup()
 		r.assoc = a
 	}
+	r.last = a
 	r.data[r.n], r.numbers[r.n] = d, number
 	if r.n++; r.n == groupSize {
 		r.flushGroup()

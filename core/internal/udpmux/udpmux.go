@@ -8,7 +8,8 @@
 //	                       ├──flights──▶ Dial, or the goroutine that answers
 //	                       └──the rest──▶ Config.Stray
 //
-// One goroutine reads. Whoever has something to send seals and writes it: a
+// One goroutine reads; it lends its turn to who waits for small packets that come
+// one by one. Whoever has something to send seals and writes it: a
 // caller of SendPacket when the association was quiet, else a goroutine that
 // lives as long as there is something to send; the reader, after each batch, what
 // its acknowledgements allow; a timer for the rest. No two do so at once for
@@ -122,9 +123,10 @@ type Mux struct {
 	cfg      Config
 	conn     netio.PacketConn
 	origin   time.Time
-	header   *secure.HeaderKey // the reader's
-	done     chan struct{}     // closed by Close
-	running  sync.WaitGroup    // goroutines; none is added after closed
+	header   *secure.HeaderKey // of who has the turn to read
+	turn     turn
+	done     chan struct{}  // closed by Close
+	running  sync.WaitGroup // goroutines; none is added after closed
 	stats    counters
 	offers   chan flight // to the goroutine that answers
 	finishes chan flight
@@ -178,6 +180,7 @@ func New(conn netio.PacketConn, cfg Config) (*Mux, error) {
 	responder := secure.NewResponder(secure.ResponderConfig{
 		Config: cfg.Secure, HeaderKey: keys[2], Limit: cfg.HalfOpen, PerAddress: cfg.HalfOpenPerAddress, Timeout: cfg.HandshakeTimeout,
 	})
+	m.turn.init(m)
 	m.spawn(m.read)
 	m.spawn(func() { m.answer(responder) })
 	return m, nil

@@ -5,6 +5,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -38,6 +39,7 @@ type batch struct {
 func (b *batch) init(c *Conn) (err error) {
 	b.c, b.send = c, sendmmsg
 	b.reader.from, b.reader.call = recvmmsg, b.reader.receive
+	b.reader.soon = recvmmsgSoon
 	if failed := c.raw.Control(func(fd uintptr) { err = b.setUp(int(fd)) }); failed != nil {
 		return failed
 	}
@@ -118,6 +120,11 @@ type reader struct {
 	errno unix.Errno
 	from  func(fd uintptr, ms []mmsghdr) (int, unix.Errno) // recvmmsg; tests put trouble before it
 	call  func(fd uintptr) bool                            // receive, made once so that no call allocates
+
+	// of ReadSoon
+	patience time.Duration
+	soon     func(fd uintptr, ms []mmsghdr) (int, unix.Errno) // recvmmsgSoon; tests put trouble before it
+	poll     func(fd uintptr)                                 // receiveSoon, made once; nil before the first call
 }
 
 func (b *batch) read(ps []Packets) (int, error) {
@@ -125,14 +132,7 @@ func (b *batch) read(ps []Packets) (int, error) {
 		return b.c.readOne(ps)
 	}
 	r := &b.reader
-	r.count = min(len(ps), maxMessages)
-	if len(r.messages) < r.count {
-		r.vector = newVector(r.count)
-	}
-	for i := range r.count {
-		r.set(i, ps[i].Buf)
-		r.expect(i)
-	}
+	r.ready(ps)
 	err := b.c.raw.Read(r.call)
 	r.forget(r.count)
 	switch {
@@ -141,11 +141,28 @@ func (b *batch) read(ps []Packets) (int, error) {
 	case r.errno != 0:
 		return 0, b.c.fault("read", os.NewSyscallError("recvmmsg", r.errno))
 	}
+	return r.take(ps), nil
+}
+
+// ready prepares a call that fills ps.
+func (r *reader) ready(ps []Packets) {
+	r.count = min(len(ps), maxMessages)
+	if len(r.messages) < r.count {
+		r.vector = newVector(r.count)
+	}
+	for i := range r.count {
+		r.set(i, ps[i].Buf)
+		r.expect(i)
+	}
+}
+
+// take says in ps what has come, and returns how many runs.
+func (r *reader) take(ps []Packets) int {
 	for i := range r.n {
 		p := &ps[i]
 		p.N, p.Segment, p.Addr = int(r.messages[i].len), r.segment(i), r.sender(i)
 	}
-	return r.n, nil
+	return r.n
 }
 
 // receive reads what there is; false: nothing, wait.

@@ -47,6 +47,33 @@ func (c *Conn) ReadLazy(get func() []byte) (int, error) {
 	return c.read(nil, get)
 }
 
+// ReadNow is Read without waiting: it returns 0 and no error when nothing has come,
+// and does not look at the deadline. b must not be empty.
+func (c *Conn) ReadNow(b []byte) (int, error) {
+	p := c.port
+	select {
+	case p.readTurn <- struct{}{}:
+	default:
+		return 0, nil // another reader will have it
+	}
+	defer func() { <-p.readTurn }()
+	n, _, err := p.readNow(b, nil)
+	if err != nil && err != io.EOF { //nolint:errorlint // it is ours, bare
+		err = p.fault("read", err)
+	}
+	return n, err
+}
+
+// Ready reports whether Read would return at once.
+func (c *Conn) Ready() bool {
+	p := c.port
+	p.mu.Lock()
+	e := p.engine
+	ready := p.closed || e == nil || p.doomed || e.unread > 0 || e.eof != 0 || e.error != C.CRUST_UTP_FINE
+	p.mu.Unlock()
+	return ready || p.readDeadline.passed()
+}
+
 func (c *Conn) read(b []byte, get func() []byte) (int, error) {
 	p := c.port
 	if err := p.readDeadline.take(p.readTurn); err != nil {
