@@ -208,3 +208,26 @@ func TestSpare(t *testing.T) {
 		t.Error("a frame was taken without a link")
 	}
 }
+
+// TestAcknowledgedBesideLow: what has arrived is acknowledged within three heartbeats
+// although frames of the low class go both ways all the time, so that no heartbeat is
+// due: as between a relay and a peer whose link it carries.
+func TestAcknowledgedBesideLow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b, _, _ := pair(t, resuming, 40_000, nil)
+		for i := range 60 {
+			if i == 10 {
+				if err := a.Send(numbered(1000, 0), 1); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if !a.SendLow(at(t, a), lowFrame(i, 100)) || !b.SendLow(at(t, b), lowFrame(i, 100)) {
+				t.Fatal("a frame was dropped")
+			}
+			time.Sleep(resuming.Heartbeat / 2)
+			if n := a.Counters().Unacked; i > 10+6 && n > 0 {
+				t.Fatalf("%d bytes are not acknowledged after %v", n, time.Duration(i-10)*resuming.Heartbeat/2)
+			}
+		}
+	})
+}

@@ -213,6 +213,7 @@ type Session struct {
 	pongDue   bool
 	pong      uint64
 	ackDue    bool
+	owing     int64  // session clock when all was acknowledged last, as far as ticks see
 	withheld  bool   // nothing is acknowledged until Settle
 	overdrawn int    // bytes delivered since then
 	pingSent  uint64 // value of the outstanding ping, 0 when there is none
@@ -527,6 +528,7 @@ func (s *Session) tick() {
 		s.kept.trim(s.writing)
 		s.wake()
 	}
+	s.owe(now)
 	s.schedule(now)
 	s.mu.Unlock()
 	for _, d := range drops {
@@ -535,6 +537,19 @@ func (s *Session) tick() {
 	}
 	if writable {
 		s.owner.Writable(s)
+	}
+}
+
+// owe has what came acknowledged that was not for two heartbeats: frames of the low class
+// put off the heartbeats with which acknowledgements go. mu is held.
+func (s *Session) owe(now int64) {
+	l := s.line
+	switch {
+	case l == nil || l.position.Load() == l.acked.Load():
+		s.owing = now
+	case now-s.owing >= 2*int64(s.hb) && !s.withheld:
+		s.ackDue = true
+		s.wake()
 	}
 }
 

@@ -562,6 +562,7 @@ func (s *Session) controls(l *line) []byte {
 	}
 	if !s.withheld && (s.pongDue || l.position.Load() != l.acked.Load()) {
 		frames = wire.AppendAck(frames, l.counts.ack())
+		s.owing = s.clock()
 	}
 	s.control, s.pongDue, s.ackDue = nil, false, false
 	return frames
