@@ -101,6 +101,7 @@ func (s *Service) react(moved bool, count uint64) {
 	}
 	s.udpMu.Unlock()
 	s.mu.Lock()
+	s.moved = time.Now()
 	peers := make([]*peer, 0, len(s.peers))
 	for _, p := range s.peers {
 		peers = append(peers, p)
@@ -123,7 +124,7 @@ func (s *Service) react(moved bool, count uint64) {
 // goes on. mu is held.
 func (s *Service) hasten(p *peer, moved bool) {
 	if p.redialing {
-		p.hurried = true
+		p.loss.ours, p.fresh = true, true
 		if p.giveUp != nil && (moved || p.resting) {
 			p.giveUp()
 		}

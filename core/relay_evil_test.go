@@ -214,7 +214,7 @@ func (e *evilRelay) Answered(*session.Session, session.Line, wire.FrameType, []b
 func (e *evilRelay) Writable(*session.Session)                       {}
 func (e *evilRelay) Dropped(*session.Session, uint8, uint64, uint64) {}
 func (e *evilRelay) Receipts(*session.Session, []uint64, error)      {}
-func (e *evilRelay) Unlinked(*session.Session)                       {}
+func (e *evilRelay) Unlinked(*session.Session, error)                {}
 func (e *evilRelay) Moving(*session.Session) bool                    { return false }
 func (e *evilRelay) Suspended(*session.Session, error)               {}
 func (e *evilRelay) Resumed(*session.Session)                        {}

@@ -3,7 +3,6 @@ package crust
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -12,18 +11,8 @@ import (
 )
 
 // A session that has lost its link waits for another one, which either side may
-// dial. Who knows where the other is does so at once, and again and again until
-// the session has a link or has ended.
-
-const (
-	// redialSoon is the longest pause before the first try: the loss is seldom
-	// noticed at the same time on both sides, but when it is, one link is enough.
-	redialSoon = 50 * time.Millisecond
-	// redialFirst and redialMost are the pauses between tries, doubled each time;
-	// each pause is a random part, of half at least.
-	redialFirst = 200 * time.Millisecond
-	redialMost  = 5 * time.Second
-)
+// dial. Who knows where the other is does so soon, and again and again until the
+// session has a link or has ended: redial.go says when.
 
 // reach notes where the peer may be dialled, the newest last. Service.mu is held.
 func (p *peer) reach(eps ...Endpoint) {
@@ -40,11 +29,14 @@ func (p *peer) reach(eps ...Endpoint) {
 }
 
 // Unlinked begins to dial the peer anew.
-func (o *owner) Unlinked(sess *session.Session) {
+func (o *owner) Unlinked(sess *session.Session, why error) {
 	s, p := (*Service)(o), sess.Tag.(*peer)
 	s.cutCircuits(sess)
+	trip := sess.Counters().RTT
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	ours := isOurs(why) || !s.moved.IsZero() && time.Since(s.moved) < changeFresh
+	p.loss, p.fresh = loss{ours: ours, dialled: p.how == Accepted, trip: trip}, true
 	if p.redialing || len(p.endpoints) == 0 && len(s.relaysFor(p.id)) == 0 || s.peers[p.id] != p {
 		return
 	}
@@ -108,12 +100,12 @@ func (s *Service) redial(p *peer) {
 			s.mu.Unlock()
 			return
 		}
-		if p.hurried {
-			p.hurried, tries = false, 0
+		if p.fresh {
+			p.fresh, tries = false, 0
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), window+time.Millisecond)
 		p.giveUp, p.resting = cancel, true
-		pause := redialPause(tries)
+		pause := p.loss.pause(tries)
 		if p.elsewhere {
 			pause = duplicateRetry
 		}
@@ -125,19 +117,13 @@ func (s *Service) redial(p *peer) {
 		p.resting, p.elsewhere = false, false
 		s.mu.Unlock()
 		if rested {
-			s.redialOnce(ctx, p, eps)
+			err := s.redialOnce(ctx, p, eps)
+			s.mu.Lock()
+			p.loss.refused = isRefused(err)
+			s.mu.Unlock()
 		}
 		cancel()
 	}
-}
-
-// redialPause returns how long to wait before a try.
-func redialPause(tries int) time.Duration {
-	if tries == 0 {
-		return rand.N(redialSoon)
-	}
-	most := min(redialFirst<<min(tries-1, 16), redialMost)
-	return most/2 + rand.N(most/2)
 }
 
 // rest waits, and reports whether ctx goes on.
@@ -154,7 +140,7 @@ func (s *Service) rest(ctx context.Context, d time.Duration) bool {
 
 // redialOnce dials a peer whose session is suspended at all its endpoints and over
 // relays, and lets the session go on over the first link.
-func (s *Service) redialOnce(ctx context.Context, p *peer, eps []Endpoint) {
+func (s *Service) redialOnce(ctx context.Context, p *peer, eps []Endpoint) error {
 	began := time.Now()
 	won := s.raceAll(&attempt{peer: p.id, ctx: ctx}, eps)
 	err := won.err
@@ -167,4 +153,5 @@ func (s *Service) redialOnce(ctx context.Context, p *peer, eps []Endpoint) {
 	case err != nil:
 		s.log.Debug("a suspended session got no new link", "peer", p.id, "error", err)
 	}
+	return err
 }

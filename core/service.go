@@ -92,7 +92,8 @@ type Service struct {
 	made       infoFacts // of the last connection info that we made
 	attemptSeq uint64
 	listenSeq  uint64
-	upgrading  int // tries to get better links, now
+	upgrading  int       // tries to get better links, now
+	moved      time.Time // when this machine's network changed last
 	stopped    chan struct{}
 
 	// guarded by mu and lookup for writing, by either for reading
@@ -121,7 +122,8 @@ type peer struct {
 	redialing bool               // a goroutine dials it
 	giveUp    context.CancelFunc // ends a try of that
 	resting   bool               // which waits for its time
-	hurried   bool               // the next try is due at once
+	loss      loss               // of its link
+	fresh     bool               // it was lost, or this machine's network has changed, since the last try began
 	upgrade   upgrade            // the search for a better link
 	echo      *asker             // guarded by watch.mu
 	naming    []uint64           // seqs of our claims that name the session, and may have been granted without us knowing

@@ -89,7 +89,7 @@ func (s *Session) unlink(l *line, why error) {
 	s.cause, s.since = why, s.clock()
 	s.mu.Unlock()
 	l.link.Conn.Close()
-	s.owner.Unlinked(s)
+	s.owner.Unlinked(s, why)
 }
 
 // await returns the line to read from after old, which is nil at first. While

@@ -205,7 +205,7 @@ func (o *owner) Receipts(_ *Session, tokens []uint64, why error) {
 	}
 }
 
-func (o *owner) Unlinked(*Session) {
+func (o *owner) Unlinked(*Session, error) {
 	select {
 	case o.unlinked <- struct{}{}:
 	default:

@@ -95,9 +95,9 @@ type Owner interface {
 	// Receipts is the last word on messages of SendReceipt: the peer's session has
 	// them when why is nil.
 	Receipts(s *Session, tokens []uint64, why error)
-	// Unlinked says that the link is gone and another one wanted. It comes at once,
+	// Unlinked says that the link is gone, why, and another one wanted. It comes at once,
 	// from any goroutine.
-	Unlinked(s *Session)
+	Unlinked(s *Session, why error)
 	// Moving reports whether another link is about to come, so that the loss of
 	// one is not worth telling yet.
 	Moving(s *Session) bool
