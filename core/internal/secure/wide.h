@@ -33,4 +33,15 @@ void crust_gcm_seal(const struct crust_gcm *key, const uint8_t *start, uint8_t *
 int crust_gcm_open(const struct crust_gcm *key, const uint8_t *start, uint8_t *dst,
 	const uint8_t *src, size_t n, const uint8_t *extra, size_t extra_len);
 
+// crust_chacha_seal encrypts n bytes from src to dst by ChaCha20-Poly1305 under a
+// secret of 32 bytes and a nonce of 12, and puts the tag, 16 bytes, behind them. src
+// is dst, or lies apart.
+void crust_chacha_seal(const uint8_t *secret, const uint8_t *nonce, uint8_t *dst,
+	const uint8_t *src, size_t n, const uint8_t *extra, size_t extra_len);
+
+// crust_chacha_open decrypts n bytes, which the tag follows, from src to dst. When
+// the tag is wrong it returns 0, with n zeros in dst.
+int crust_chacha_open(const uint8_t *secret, const uint8_t *nonce, uint8_t *dst,
+	const uint8_t *src, size_t n, const uint8_t *extra, size_t extra_len);
+
 #endif

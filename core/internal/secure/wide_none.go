@@ -4,3 +4,6 @@ package secure
 
 // wideGCM has no kernel here.
 func wideGCM() *kernel { return nil }
+
+// wideChaCha has no kernel here.
+func wideChaCha() *kernel { return nil }

@@ -19,7 +19,7 @@ func kernelOf(c Cipher) *kernel {
 	if c == AES256GCM {
 		return wideGCM()
 	}
-	return nil
+	return wideChaCha()
 }
 
 // eachKernel runs a test for each kernel of the machine, beside Go's own cipher
@@ -355,7 +355,7 @@ func TestWideSelfCheck(t *testing.T) {
 }
 
 // wideVectors are published: AES-256-GCM's by its authors ("The Galois/Counter Mode
-// of Operation", test cases 13 to 16).
+// of Operation", test cases 13 to 16), ChaCha20-Poly1305's in RFC 8439, section 2.8.2.
 var wideVectors = []struct {
 	cipher                               Cipher
 	key, nonce, text, extra, sealed, tag string
@@ -378,6 +378,15 @@ var wideVectors = []struct {
 			"1c3c0c95956809532fcf0e2449a6b525b16aedf5aa0de657ba637b39", "feedfacedeadbeeffeedfacedeadbeefabaddad2",
 		"522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa" +
 			"8cb08e48590dbb3da7b08b1056828838c5f61e6393ba7a0abcc9f662", "76fc6ece0f4e1768cddf8853bb2d551b",
+	},
+	{
+		ChaCha20Poly1305, "808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9f", "070000004041424344454647",
+		hex.EncodeToString([]byte("Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the future, sunscreen would be it.")),
+		"50515253c0c1c2c3c4c5c6c7",
+		"d31a8d34648e60db7b86afbc53ef7ec2a4aded51296e08fea9e2b5a736ee62d6" +
+			"3dbea45e8ca9671282fafb69da92728b1a71de0a9e060b2905d6a5b67ecd3b36" +
+			"92ddbd7f2d778b8c9803aee328091b58fab324e4fad675945585808b4831d7bc" +
+			"3ff4def08e4b7a9de576d26586cec64b6116", "1ae10b594f09e26a7e902ecbd0600691",
 	},
 }
 
