@@ -441,7 +441,7 @@ func (s *Service) claimed(link *secure.Link, a adoption, claim wire.Claim, chose
 	id, nothing := link.Remote.Peer, func() {}
 	s.mu.Lock()
 	p := s.peers[id]
-	if p != nil && p.sess.ID() == claim.Session && errors.As(err, new(told)) {
+	if p != nil && errors.As(err, new(told)) {
 		p.unnamed(func(seq uint64) bool { return seq == claim.Seq })
 	}
 	same := p != nil && p.instance == link.Remote.Instance
@@ -488,8 +488,8 @@ func (s *Service) claimed(link *secure.Link, a adoption, claim wire.Claim, chose
 	return nil, nothing, nil
 }
 
-// named notes a claim that names the session. Until its answer is known the peer
-// may have left the session's link. mu is held.
+// named notes a claim that names the session, or may be granted for it. Until its
+// answer is known the peer may have left the session's link. mu is held.
 func (p *peer) named(seq uint64) {
 	if len(p.naming) > wire.MaxHeld { // of those that were never answered the last says enough
 		p.naming = slices.Delete(p.naming, 0, 1)

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/libcrust/libcrust/core/internal/secure"
 	"github.com/libcrust/libcrust/core/internal/session"
@@ -78,8 +79,29 @@ func (s *Service) mayBegin(link *secure.Link, a adoption) bool {
 		return false
 	case buried && a.linked.Before(t.at): // it may be left over from the race for that one
 		return false
+	case s.expects(link.Remote.Peer, a):
+		return false
 	}
 	return s.refuses(a) == nil
+}
+
+// expects reports whether a peer that has called over a relay is about to begin a
+// session there, with messages right behind: sooner than it could send them over a
+// direct link that we have dialled meanwhile. A session that began on that one would
+// refuse those messages, and the peer had to send them again, a round trip later. So
+// the link waits, and the peer is asked as for any better link of a session that
+// lives. Where nothing comes over the relay after all, that costs one round trip of the
+// direct link. mu is held.
+func (s *Service) expects(id PeerID, a adoption) bool {
+	if a.how == Relayed || !s.ready() {
+		return false
+	}
+	s.circuits.mu.Lock()
+	defer s.circuits.mu.Unlock()
+	c, ok := s.circuits.callers[id]
+	now := time.Now()
+	trip := now.Sub(a.linked) / 2 // one of two at least: the connection, and the handshake
+	return ok && c.due.Before(now.Add(trip))
 }
 
 // decideUnsure is decide when we have begun a session and the peer, in its claim,
@@ -155,6 +177,9 @@ func (s *Service) agree(link *secure.Link, a adoption, chosen wire.Chosen) (p, r
 			return nil, nil, call, err
 		}
 		p, call = s.insert(link, a, o)
+		for _, seq := range s.pending[id] { // the decider may choose one of those for the session, since it is not sure of it yet
+			p.named(seq)
+		}
 		return p, nil, call, nil
 	case same && p.order >= chosen.Order: // it has chosen another link since, or this session's
 		return p, nil, call, refusal{wire.ReasonDuplicate}

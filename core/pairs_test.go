@@ -190,6 +190,9 @@ func (w *pairWorld) connect(row string, seed uint64) pairs.Run {
 		w.t.Error(err)
 	}
 	run.How, run.Transport = e.How().String(), e.Endpoint().Transport.String()
+	if run.Relay {
+		run.Connected = run.Took
+	}
 	run.First = pairs.Milliseconds(<-first)
 	if run.Relay {
 		w.upgrade(&run, began)
@@ -242,6 +245,10 @@ func pairsOf(t *testing.T, row pairs.Row, seeds int, out *pairs.Recorder) (runs 
 			run := w.connect(row.Name, seed)
 			if run.How == "" {
 				t.Logf("%s, seed %d: %s", c.Name, seed, run.Error)
+			}
+			if relay && (run.First == 0 || run.First > pairs.Milliseconds(pairs.FirstMost) || run.Connected > pairs.Milliseconds(pairs.ConnectedMost)) {
+				t.Errorf("%s, seed %d: connected after %v ms, and the first message was there after %v; at most %v and %v are allowed",
+					c.Name, seed, run.Connected, run.First, pairs.ConnectedMost, pairs.FirstMost)
 			}
 			mu.Lock()
 			defer mu.Unlock()

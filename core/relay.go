@@ -72,12 +72,19 @@ type circuit struct {
 	until time.Time
 }
 
+// caller is who has circuits to us that are neither sessions nor closed yet.
+type caller struct {
+	circuits int
+	due      time.Time // when its session may begin at the earliest
+}
+
 // circuits is what a service knows of circuits. Its lock comes after Service.mu,
 // and before those of sessions and connections.
 type circuits struct {
 	mu      sync.Mutex
 	ports   map[session.Line]map[uint32]*port
-	last    uint32 // the last id that was chosen
+	last    uint32            // the last id that was chosen
+	callers map[PeerID]caller // who has circuits to us that are no sessions yet, as relays say
 	carried map[*circuit]struct{}
 	perPeer map[PeerID]int
 	budgets map[PeerID]*budget

@@ -68,6 +68,126 @@ func TestFirstMessageAtOnce(t *testing.T) {
 	}
 }
 
+// besideDirect makes worlds of two nodes that are as far from each other as from the
+// relay, or farther or nearer, of which the second one can dial the first. It runs f in
+// each of them.
+func besideDirect(t *testing.T, f func(t *testing.T, w *relayed, way time.Duration)) {
+	for _, hop := range []int{12, 16, 20, 21, 25, 30, 40, 60} { // of the relay, in milliseconds, where the direct one takes 20
+		for seed := range uint64(4) {
+			t.Run(fmt.Sprint(hop, "ms ", seed), func(t *testing.T) {
+				way := time.Duration(hop) * time.Millisecond
+				relayWorld(t, seed%2, 1, []string{"tcp", "utp"}[seed/2], crust.Config{}, crust.Config{}, func(t *testing.T, w *relayed) {
+					w.Heal(w.ha, w.hb)
+					w.SetLink(w.ha, w.hosts[0], simnet.Link{Latency: way})
+					w.SetLink(w.hb, w.hosts[0], simnet.Link{Latency: way})
+					time.Sleep(2 * time.Second) // the round trips to the relay are known
+					f(t, w, way)
+				})
+			})
+		}
+	}
+}
+
+// TestFirstMessageBesideDirect: where the peer can dial the seeker, a direct link comes
+// about while the session begins over the relay. Whichever is there first, the first
+// message takes no longer than over the relay alone; the session then is on the direct
+// link, and nothing is lost, doubled or in another order.
+func TestFirstMessageBesideDirect(t *testing.T) {
+	const messages = 20
+	besideDirect(t, func(t *testing.T, w *relayed, way time.Duration) {
+		began := time.Now()
+		if err := w.a.ConnectPeer(w.b.ID(), 7); err != nil {
+			t.Fatal(err)
+		}
+		w.a.next(crust.EventConnected)
+		if took := time.Since(began); took > 4*way {
+			t.Errorf("connected after %v; over the relay alone it takes %v", took, 4*way)
+		}
+		for k := range uint64(messages) {
+			if err := w.a.Send(w.b.ID(), filled(50, k), 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.b.next(crust.EventConnected)
+		for k := range uint64(messages) {
+			if e := w.b.pastMoves(crust.EventMessage); string(e.Data) != string(filled(50, k)) {
+				t.Fatalf("message %d is wrong", k)
+			}
+			if took := time.Since(began); took > 6*way {
+				t.Fatalf("message %d was there after %v; over the relay alone it takes %v", k, took, 6*way)
+			}
+			if err := w.b.Send(w.a.ID(), filled(50, k), 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for k := range uint64(messages) {
+			if e := w.a.pastMoves(crust.EventMessage); string(e.Data) != string(filled(50, k)) {
+				t.Fatalf("answer %d is wrong", k)
+			}
+		}
+		w.await(false, time.Second)
+		time.Sleep(time.Minute)
+		for _, n := range []*node{w.a, w.b} {
+			if st := n.Stats(); st.SessionsTotal != 2 {
+				t.Errorf("%d sessions, the one with the relay and another one are due", st.SessionsTotal)
+			}
+			for _, e := range n.waiting() {
+				if e.Type == crust.EventMessage || e.Type == crust.EventLost {
+					t.Errorf("%v in the end", e.Type)
+				}
+			}
+		}
+	})
+}
+
+// TestLastMessageBesideDirect: as above, but a side that is connected says one thing and
+// closes the session at once, while that moves: the other side has it nevertheless, also
+// when the relay tells sooner than the direct link that the session has left it.
+func TestLastMessageBesideDirect(t *testing.T) {
+	for _, late := range []time.Duration{0, 5 * time.Millisecond, 15 * time.Millisecond, 25 * time.Millisecond} {
+		for _, caller := range []bool{true, false} {
+			for _, slow := range []bool{false, true} {
+				t.Run(fmt.Sprint(late, caller, slow), func(t *testing.T) {
+					besideDirect(t, func(t *testing.T, w *relayed, way time.Duration) {
+						if err := w.a.ConnectPeer(w.b.ID(), 7); err != nil {
+							t.Fatal(err)
+						}
+						if slow { // from when what the peer has dialled is on its way to the caller
+							time.AfterFunc(2*way+95*time.Millisecond, func() { w.SetLink(w.ha, w.hb, simnet.Link{Latency: 300 * time.Millisecond}) })
+						}
+						lastMessage(t, w, caller, late)
+					})
+				})
+			}
+		}
+	}
+}
+
+// lastMessage has one of two say something and close, and looks whether it comes.
+func lastMessage(t *testing.T, w *relayed, caller bool, late time.Duration) {
+	t.Helper()
+	speaker, other := w.b, w.a
+	if caller {
+		speaker, other = w.a, w.b
+	}
+	speaker.next(crust.EventConnected)
+	time.Sleep(late)
+	if err := speaker.Send(other.ID(), []byte("good bye"), 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := speaker.Disconnect(other.ID()); err != nil {
+		t.Fatal(err)
+	}
+	other.next(crust.EventConnected)
+	e := other.next(crust.EventMessage, crust.EventLost, crust.EventResumed)
+	for e.Type == crust.EventResumed {
+		e = other.next(crust.EventMessage, crust.EventLost, crust.EventResumed)
+	}
+	if e.Type != crust.EventMessage || string(e.Data) != "good bye" {
+		t.Errorf("%v %q, %v", e.Type, e.Data, e.Err())
+	}
+}
+
 // firstMessages makes two nodes that are 20 ms from each other, or from a relay.
 func firstMessages(t *testing.T, seed uint64, by string, relay bool, f func(t *testing.T, a, b *node, connect func(uint64) error)) {
 	if relay {

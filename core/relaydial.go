@@ -121,8 +121,37 @@ func (s *Service) takeCircuit(p *peer, at session.Line, open wire.RelayOpen) wir
 	t := &port{p: p, at: at, id: open.ID}
 	t.conn = newRelayConn(s, t, ep)
 	c.add(t)
-	s.spawn(func() { s.respondRelay(t.conn, open.Peer) })
+	c.calls(open.Peer, p)
+	s.spawn(func() {
+		defer c.called(open.Peer) // also when it panics
+		s.respondRelay(t.conn, open.Peer)
+	})
 	return wire.RelayDone
+}
+
+// calls counts a circuit that a peer opens to us over a relay. What the peer says
+// after its first flight takes a round trip to it: about two to the relay. mu is held.
+func (c *circuits) calls(by PeerID, relay *peer) {
+	if c.callers == nil {
+		c.callers = make(map[PeerID]caller)
+	}
+	k, due := c.callers[by], time.Now().Add(2*relay.sess.Counters().RTT)
+	if k.circuits++; k.circuits == 1 || due.Before(k.due) {
+		k.due = due
+	}
+	c.callers[by] = k
+}
+
+// called takes a circuit out of the count that is a session now, or closed.
+func (c *circuits) called(by PeerID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k := c.callers[by]
+	if k.circuits--; k.circuits > 0 {
+		c.callers[by] = k
+	} else {
+		delete(c.callers, by)
+	}
 }
 
 // respondRelay is the goroutine of one accepted circuit, until it is a session or

@@ -181,6 +181,9 @@ func (p *pair) call() (run pairs.Run) {
 		}
 	}
 	run.Took = e.Number("at_ms") - began
+	if p.relay && !p.c.Relay {
+		run.Connected = run.Took
+	}
 	if m, err := p.b.Await("message", 2*patience, "peer", p.a.ID, "text", "hello"); err != nil {
 		p.t.Error("the first message did not come:", err)
 	} else {

@@ -13,17 +13,19 @@ type Summary struct {
 	Runs, Succeeded int
 	Ways            map[string]int // T, U and R
 	P50, P99        time.Duration  // of those that succeeded
-	// First are the times of first messages over relays, of First.Runs runs.
+	// First are the times of first messages over relays, of First.Runs runs, and of the
+	// connections that they were sent over, of First.Known runs.
 	First struct {
-		Runs, Came int
-		P50, P99   time.Duration
+		Runs, Came, Known       int
+		P50, P99                time.Duration
+		Connected, ConnectedP99 time.Duration
 	}
 }
 
 // Summarise sums up the runs of a row; without a case, of all its cases.
 func Summarise(row Row, only string, runs []Run) (s Summary) {
 	s.Ways = map[string]int{}
-	var took, first []float64
+	var took, first, connected []float64
 	for _, r := range runs {
 		if r.Row != row.Name || only != "" && r.Case != only {
 			continue
@@ -33,6 +35,9 @@ func Summarise(row Row, only string, runs []Run) (s Summary) {
 			if r.First > 0 {
 				s.First.Came++
 				first = append(first, r.First)
+			}
+			if r.Connected > 0 {
+				connected = append(connected, r.Connected)
 			}
 			continue
 		}
@@ -48,6 +53,8 @@ func Summarise(row Row, only string, runs []Run) (s Summary) {
 	}
 	s.P50, s.P99 = quantile(took, 0.5), quantile(took, 0.99)
 	s.First.P50, s.First.P99 = quantile(first, 0.5), quantile(first, 0.99)
+	s.First.Known = len(connected)
+	s.First.Connected, s.First.ConnectedP99 = quantile(connected, 0.5), quantile(connected, 0.99)
 	return s
 }
 

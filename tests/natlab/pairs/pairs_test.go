@@ -76,12 +76,12 @@ func TestSummarise(t *testing.T) {
 	runs := of("random", 1, 3, -1, 2)
 	runs = append(runs, of("block", 9)...)
 	runs = append(runs, Run{Row: "random", Case: row.Cases[0].Name, How: "relayed", Transport: "tcp", Took: 100}) // not what it must be
-	runs = append(runs, Run{Row: "random", Case: row.Cases[0].Name, Relay: true, First: 70}, Run{Row: "random", Case: row.Cases[0].Name, Relay: true})
+	runs = append(runs, Run{Row: "random", Case: row.Cases[0].Name, Relay: true, First: 70, Connected: 50}, Run{Row: "random", Case: row.Cases[0].Name, Relay: true})
 	s := Summarise(row, "", runs)
 	if s.Runs != 5 || s.Succeeded != 3 || s.P50 != 2*time.Second || s.P99 != 3*time.Second || s.Ways["U"] != 3 || s.Ways["R"] != 1 {
 		t.Errorf("%+v", s)
 	}
-	if s.First.Runs != 2 || s.First.Came != 1 || s.First.P99 != 70*time.Millisecond {
+	if s.First.Runs != 2 || s.First.Came != 1 || s.First.P99 != 70*time.Millisecond || s.First.Known != 1 || s.First.ConnectedP99 != 50*time.Millisecond {
 		t.Errorf("%+v", s)
 	}
 	if Summarise(row, row.Cases[1].Name, runs).Runs != 0 {

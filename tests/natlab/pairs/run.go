@@ -30,6 +30,9 @@ type Run struct {
 	// First is in milliseconds from the call until the other side had the first
 	// message, 0 when none came.
 	First float64 `json:"first_message_ms"`
+	// Connected is, with Relay, in milliseconds from the call to the first connection; 0
+	// when it was not recorded.
+	Connected float64 `json:"connected_ms,omitempty"`
 	// Relay: the public peers relay, and the message may have come over them. How and
 	// Transport are then of the link that was there in the end, and Took until that.
 	Relay bool   `json:"relay,omitempty"`
