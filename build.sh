@@ -140,7 +140,8 @@ command_bench() {
 
 command_clean() {
     [ $# = 0 ] || usage_error "clean takes no arguments"
-    rm -rf "$BUILD" "$ROOT/bindings/rust/target" "$ROOT/tests/bench/build"
+    rm -rf "$BUILD" "$ROOT/bindings/rust/target" "$ROOT/bindings/rust/crust-compat/target" "$ROOT/tests/bench/build" \
+        "$ROOT/tests/compat/target"
     find "$ROOT/bindings" "$ROOT/tests" -depth \( -name __pycache__ -o -name .pytest_cache -o -name .mypy_cache \
         -o -name .ruff_cache -o -name '*.egg-info' \) -exec rm -rf {} +
     printf 'Removed build/ and the caches of the bindings\n'

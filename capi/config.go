@@ -75,7 +75,7 @@ func (c *config) setUint(option int32, v uint64) error {
 	case C.CRUST_OPT_EXTERNAL_PORT:
 		return setSmall(&c.cfg.ExternalPort, v, math.MaxUint16)
 	case C.CRUST_OPT_BEACON:
-		return setSmall(&c.cfg.Beacon, v, uint64(crust.BeaconListen))
+		return setSmall(&c.cfg.Beacon, v, uint64(crust.BeaconAsk))
 	case C.CRUST_OPT_BEACON_PORT:
 		return setSmall(&c.cfg.BeaconPort, v, math.MaxUint16)
 	case C.CRUST_OPT_LIVE_PORT:

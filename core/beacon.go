@@ -40,6 +40,8 @@ const (
 	// BeaconListen hears others and sends nothing. They say hello each five minutes or
 	// so, and when they begin.
 	BeaconListen BeaconMode = 2
+	// BeaconAsk hears others, who answer at once, and tells nothing of itself.
+	BeaconAsk BeaconMode = 3
 )
 
 // DefaultBeaconPort is the UDP port of beacons that Config.BeaconPort stands for when it
@@ -54,7 +56,7 @@ func (c *Config) checkBeacon() error {
 	bad := func(format string, args ...any) error {
 		return &Error{Op: "new", Code: CodeInvalid, Err: fmt.Errorf(format, args...)}
 	}
-	if c.Beacon > BeaconListen {
+	if c.Beacon > BeaconAsk {
 		return bad("beacon mode %d is unknown", c.Beacon)
 	}
 	switch word := os.Getenv(beaconVariable); word {
@@ -100,7 +102,7 @@ type lan struct {
 // environment has turned beacons off, nothing is sent or heard whatever mode says. It
 // returns CodeInvalid for an unknown mode, and CodeClosed.
 func (s *Service) SetBeacon(mode BeaconMode) error {
-	if mode > BeaconListen {
+	if mode > BeaconAsk {
 		return &Error{Op: "set beacon", Code: CodeInvalid, Err: fmt.Errorf("beacon mode %d is unknown", mode)}
 	}
 	if !s.enter() {
@@ -127,7 +129,13 @@ func (s *Service) setBeacon(mode BeaconMode) {
 		next = beacon.New(beacon.Config{
 			Self: s.ID(), Sign: s.key.Sign, Seal: key.Seal, Open: key.Open,
 			LAN: casting{s, caster}, Port: s.cfg.BeaconPort, Quiet: mode == BeaconListen,
-			Own: s.beaconOwn, Tell: func(f beacon.Fact) {
+			Own: func() beacon.Own {
+				own := s.beaconOwn()
+				if mode == BeaconAsk {
+					own.Endpoints = nil
+				}
+				return own
+			}, Tell: func(f beacon.Fact) {
 				if l.beacon.Load() == next {
 					s.beaconTold(f)
 				}

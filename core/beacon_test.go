@@ -179,13 +179,17 @@ func TestSetBeacon(t *testing.T) {
 				t.Fatalf("forgotten: %s; the other one hears %v", e.Peer.Short(), a.PeersOnLAN())
 			}
 		}
+		set(crust.BeaconAsk)
+		if a.discovered(t, b, "10.0.0.2"); len(b.PeersOnLAN()) != 0 {
+			t.Error("who only asks was discovered")
+		}
 		set(crust.BeaconListen)
 		time.Sleep(10 * time.Minute)
 		a.discovered(t, b, "10.0.0.2")
 		if len(b.PeersOnLAN()) != 0 {
 			t.Error("who only listens was discovered")
 		}
-		if err := a.SetBeacon(3); !errors.Is(err, crust.CodeInvalid) {
+		if err := a.SetBeacon(4); !errors.Is(err, crust.CodeInvalid) {
 			t.Error(err)
 		}
 		b.Close()
@@ -225,7 +229,7 @@ func TestBeaconConfig(t *testing.T) {
 		mode crust.BeaconMode
 		says string
 	}{
-		{"", crust.BeaconListen, ""}, {"off", crust.BeaconOn, ""}, {"on", crust.BeaconOn, `CRUST_BEACON is "on"`}, {"", 3, "beacon mode 3"},
+		{"", crust.BeaconListen, ""}, {"off", crust.BeaconOn, ""}, {"on", crust.BeaconOn, `CRUST_BEACON is "on"`}, {"", 4, "beacon mode 4"},
 	} {
 		t.Setenv("CRUST_BEACON", c.word)
 		s, err := crust.New(crust.Config{Beacon: c.mode, Listen: []crust.Endpoint{endpointAt("127.0.0.1:0")}, BeaconPort: ownPort()})

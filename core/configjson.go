@@ -222,7 +222,7 @@ var (
 	relays   = []choice[RelayMode]{{"off", RelayOff}, {"signal", RelaySignal}, {"data", RelayData}}
 	gossips  = []choice[GossipMode]{{"on", GossipOn}, {"answer", GossipAnswer}, {"off", GossipOff}}
 	portMaps = []choice[PortMapMode]{{"on", PortMapOn}, {"off", PortMapOff}}
-	beacons  = []choice[BeaconMode]{{"on", BeaconOn}, {"off", BeaconOff}, {"listen", BeaconListen}}
+	beacons  = []choice[BeaconMode]{{"on", BeaconOn}, {"off", BeaconOff}, {"listen", BeaconListen}, {"ask", BeaconAsk}}
 	ciphers  = []choice[CipherChoice]{{"auto", CipherAuto}, {"chacha20-poly1305", CipherChaCha20Poly1305}}
 )
 

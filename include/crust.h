@@ -178,6 +178,7 @@ typedef struct crust_batch  crust_batch;  /* opaque */
 #define CRUST_BEACON_ON     0u /* makes the service known on the networks of its machine, and hears others */
 #define CRUST_BEACON_OFF    1u /* sends nothing and hears nothing */
 #define CRUST_BEACON_LISTEN 2u /* hears others and sends nothing */
+#define CRUST_BEACON_ASK    3u /* hears others, who answer, and tells nothing of itself */
 #define CRUST_RELAY_SIGNAL 0u /* carries the letters by which two peers meet, and sends a peer single probes, to its
                                  own address, when it wants to know whether it can be reached; no more */
 #define CRUST_RELAY_OFF    1u /* does nothing for others */

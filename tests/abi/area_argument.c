@@ -98,7 +98,7 @@ static void null_pointers(void) {
     CHECK_CODE(CRUST_ERR_INVALID, crust_stop_listening(s, "tcp://127.0.0.1:1"));
     CHECK_CODE(CRUST_ERR_INVALID, crust_listeners(s, NULL, NULL));
     CHECK_CODE(CRUST_ERR_INVALID, crust_set_accept(s, 2));
-    CHECK_CODE(CRUST_ERR_INVALID, crust_set_beacon(s, 3));
+    CHECK_CODE(CRUST_ERR_INVALID, crust_set_beacon(s, 4));
     CHECK_CODE(CRUST_ERR_INVALID, crust_bootstrap_except(s, NULL, 1, 1));
     CHECK_CODE(CRUST_ERR_INVALID, crust_bootstrap_except(s, except, 2, 1));
     CHECK_CODE(CRUST_ERR_INVALID, crust_bootstrap_except(s, except, 1, 1));

@@ -42,7 +42,7 @@ static void numbers(void) {
     CHECK_CODE(CRUST_OK, crust_config_set_u64(c, CRUST_OPT_EXTERNAL_PORT, 65535));
     CHECK_CODE(CRUST_ERR_INVALID, crust_config_set_u64(c, CRUST_OPT_EXTERNAL_PORT, 65536));
     CHECK_CODE(CRUST_OK, crust_config_set_u64(c, CRUST_OPT_BEACON, CRUST_BEACON_LISTEN));
-    CHECK_CODE(CRUST_ERR_INVALID, crust_config_set_u64(c, CRUST_OPT_BEACON, CRUST_BEACON_LISTEN + 1));
+    CHECK_CODE(CRUST_ERR_INVALID, crust_config_set_u64(c, CRUST_OPT_BEACON, CRUST_BEACON_ASK + 1));
     CHECK_CODE(CRUST_ERR_INVALID, crust_config_set_str(c, CRUST_OPT_BEACON, "off"));
     CHECK_TEXT("option 16 does not take a string");
     CHECK_CODE(CRUST_OK, crust_config_set_u64(c, CRUST_OPT_BEACON_PORT, 65535));

@@ -127,6 +127,8 @@ class Beacon(NamedNumber):
     """Send nothing and hear nothing."""
     LISTEN = 2
     """Hear others and send nothing."""
+    ASK = 3
+    """Hear others, who answer, and tell nothing of oneself."""
 
 
 class Gossip(NamedNumber):

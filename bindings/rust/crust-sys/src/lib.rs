@@ -169,6 +169,8 @@ pub const CRUST_BEACON_ON: u32 = 0;
 pub const CRUST_BEACON_OFF: u32 = 1;
 /// Hears others and sends nothing.
 pub const CRUST_BEACON_LISTEN: u32 = 2;
+/// Hears others, who answer, and tells nothing of itself.
+pub const CRUST_BEACON_ASK: u32 = 3;
 
 /// A full member of the network.
 pub const CRUST_ROLE_NODE: u32 = 0;

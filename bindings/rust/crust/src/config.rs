@@ -34,6 +34,8 @@ pub enum Beacon {
     Off,
     /// Hears others and sends nothing.
     Listen,
+    /// Hears others, who answer, and tells nothing of itself.
+    Ask,
 }
 
 impl Beacon {
@@ -42,6 +44,7 @@ impl Beacon {
             Beacon::On => sys::CRUST_BEACON_ON,
             Beacon::Off => sys::CRUST_BEACON_OFF,
             Beacon::Listen => sys::CRUST_BEACON_LISTEN,
+            Beacon::Ask => sys::CRUST_BEACON_ASK,
         }
     }
 }

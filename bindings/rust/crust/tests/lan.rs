@@ -65,7 +65,7 @@ fn two_on_one_machine_discover_each_other() {
     );
     one.service.set_beacon(Beacon::Off).unwrap();
     assert!(one.service.peers_on_lan().unwrap().is_empty());
-    one.service.set_beacon(Beacon::Listen).unwrap();
+    one.service.set_beacon(Beacon::Ask).unwrap();
     one.service.set_beacon(Beacon::On).unwrap();
     discovered(&mut one);
     discovered(&mut one);
