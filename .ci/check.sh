@@ -86,10 +86,11 @@ for code in crust.Code:
 
 check_law() { run_archtest; }
 
-check_rustfmt() { (cd bindings/rust && cargo fmt --all --check) && echo "the Rust binding is formatted"; }
+check_rustfmt() { (cd bindings/rust && cargo fmt --all --check && cd crust-compat && cargo fmt --check) && echo "the Rust binding is formatted"; }
 
 check_clippy() {
     (cd bindings/rust && cargo clippy --workspace --all-targets --all-features --locked -- -D warnings)
+    (cd bindings/rust/crust-compat && cargo clippy --all-targets --locked -- -D warnings)
 }
 
 # The Python outside the binding keeps to the same rules.

@@ -305,7 +305,7 @@ with crust.Service(**options, role=crust.Role.CLIENT) as one:
         with new_service(new_network()) as one:
             self.assertEqual(one.peers_on_lan(), [])
         with self.fails(crust.Invalid):
-            crust.Service(beacon=3, listen=[LOOPBACK])  # type: ignore[arg-type]
+            crust.Service(beacon=4, listen=[LOOPBACK])  # type: ignore[arg-type]
 
 
 class Groups(TestCase):

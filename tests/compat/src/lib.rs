@@ -55,7 +55,9 @@ struct Order {
 impl Order {
     fn check(&mut self, event: &Event<Id>) {
         match *event {
-            Event::BootstrapAccept(id, _) | Event::BootstrapConnect(id, _) | Event::ConnectSuccess(id) => {
+            Event::BootstrapAccept(id, _)
+            | Event::BootstrapConnect(id, _)
+            | Event::ConnectSuccess(id) => {
                 assert!(self.up.insert(id), "{:?}: connected already", event);
             }
             Event::NewMessage(id, _, _) => assert!(self.up.contains(&id), "a message of nobody"),
@@ -75,7 +77,11 @@ pub struct Node {
 }
 
 /// A sender of events, and where they come, each announced by its category.
-pub fn channel() -> (CrustEventSender<Id>, Receiver<Event<Id>>, Receiver<MaidSafeEventCategory>) {
+pub fn channel() -> (
+    CrustEventSender<Id>,
+    Receiver<Event<Id>>,
+    Receiver<MaidSafeEventCategory>,
+) {
     let (event_tx, events) = mpsc::channel();
     let (category_tx, categories) = mpsc::channel();
     let sender = CrustEventSender::new(event_tx, MaidSafeEventCategory::Crust, category_tx);
@@ -84,7 +90,12 @@ pub fn channel() -> (CrustEventSender<Id>, Receiver<Event<Id>>, Receiver<MaidSaf
 
 /// A file that no other test has.
 pub fn temporary(name: &str) -> PathBuf {
-    std::env::temp_dir().join(format!("crust-compat-{}-{}-{}", process::id(), number(), name))
+    std::env::temp_dir().join(format!(
+        "crust-compat-{}-{}-{}",
+        process::id(),
+        number(),
+        name
+    ))
 }
 
 /// A network that no other test has.
@@ -241,7 +252,10 @@ impl Node {
 
     fn expect_info(&mut self, token: u32) -> PrivConnectionInfo<Id> {
         match self.next() {
-            Event::ConnectionInfoPrepared(ConnectionInfoResult { result_token, result }) => {
+            Event::ConnectionInfoPrepared(ConnectionInfoResult {
+                result_token,
+                result,
+            }) => {
                 assert_eq!(result_token, token);
                 unwrap!(result)
             }
@@ -252,7 +266,9 @@ impl Node {
 
 /// Hands an info over as routing does: serialised.
 pub fn hand_over(info: &PrivConnectionInfo<Id>) -> PubConnectionInfo<Id> {
-    let bytes = unwrap!(maidsafe_utilities::serialisation::serialise(&info.to_pub_connection_info()));
+    let bytes = unwrap!(maidsafe_utilities::serialisation::serialise(
+        &info.to_pub_connection_info()
+    ));
     unwrap!(maidsafe_utilities::serialisation::deserialise(&bytes))
 }
 

@@ -1,7 +1,7 @@
 //! Bootstrapping.
 
-use crust_0_31_program::*;
 use crust::{CrustUser, Event};
+use crust_0_31_program::*;
 
 use std::collections::HashSet;
 use std::io::{Read, Write};
@@ -31,7 +31,8 @@ fn to(network: &str, contacts: &[SocketAddr]) -> Node {
 #[test]
 fn the_first_one_wins_and_the_others_see_nothing() {
     let network = network();
-    let mut hubs: Vec<(Node, SocketAddr)> = (0..5).map(|_| Node::listening(config(&network))).collect();
+    let mut hubs: Vec<(Node, SocketAddr)> =
+        (0..5).map(|_| Node::listening(config(&network))).collect();
     let contacts: Vec<SocketAddr> = hubs.iter().map(|hub| hub.1).collect();
     let mut node = to(&network, &contacts);
     node.bootstrap(CrustUser::Client);
@@ -62,10 +63,17 @@ fn without_a_live_contact_it_fails_once() {
         let began = Instant::now();
         unwrap!(node.service.start_bootstrap(blacklist, CrustUser::Client));
         node.expect_bootstrap_failed();
-        assert!(began.elapsed() < Duration::from_secs(11), "{:?}", began.elapsed());
+        assert!(
+            began.elapsed() < Duration::from_secs(11),
+            "{:?}",
+            began.elapsed()
+        );
         node.expect_nothing();
     }
-    assert!(listener.accept().is_err(), "something was sent to a blacklisted address");
+    assert!(
+        listener.accept().is_err(),
+        "something was sent to a blacklisted address"
+    );
     hub.expect_nothing();
 }
 
@@ -78,7 +86,11 @@ fn nobody_waits_for_dead_and_deaf_contacts() {
     let began = Instant::now();
     node.bootstrap(CrustUser::Node);
     assert_eq!(node.expect_bootstrap(), (hub.id, at));
-    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        began.elapsed()
+    );
     hub.expect_accept(node.id, CrustUser::Node);
 }
 
@@ -231,7 +243,9 @@ fn two_of_one_name_are_not_connected() {
     hub.expect_nothing();
     unwrap!(hub.service.send(&node.id, vec![1], 0));
     match node.next() {
-        Event::NewMessage(id, CrustUser::Node, message) => assert_eq!((id, message), (hub.id, vec![1])),
+        Event::NewMessage(id, CrustUser::Node, message) => {
+            assert_eq!((id, message), (hub.id, vec![1]))
+        }
         event => panic!("{:?}", event),
     }
 }

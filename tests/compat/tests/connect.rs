@@ -1,7 +1,7 @@
 //! Connecting by connection info.
 
-use crust_0_31_program::*;
 use crust::{CrustError, CrustUser, Event, PubConnectionInfo};
+use crust_0_31_program::*;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -13,7 +13,10 @@ use unwrap::unwrap;
 fn both_sides_connect_and_each_is_told_once() {
     let (mut a, mut b) = pair();
     assert!(a.service.is_connected(&b.id) && b.service.is_connected(&a.id));
-    assert!(unwrap!(a.service.get_peer_ip_addr(&b.id)).is_loopback() || !unwrap!(a.service.get_peer_ip_addr(&b.id)).is_unspecified());
+    assert!(
+        unwrap!(a.service.get_peer_ip_addr(&b.id)).is_loopback()
+            || !unwrap!(a.service.get_peer_ip_addr(&b.id)).is_unspecified()
+    );
     assert!(!a.service.is_peer_hard_coded(&b.id));
     // Again, and from one side: nothing.
     let (of_a, of_b) = (a.prepare(), b.prepare());
@@ -85,7 +88,11 @@ fn who_is_gone_is_a_failure_told_once() {
         Some(Event::ConnectFailure(failed)) => assert_eq!(failed, id),
         event => panic!("{:?}", event),
     }
-    assert!(began.elapsed() < Duration::from_secs(61), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(61),
+        "{:?}",
+        began.elapsed()
+    );
     a.expect_nothing();
 }
 
@@ -145,7 +152,11 @@ fn strangers_and_floods_do_not_disturb() {
     let began = Instant::now();
     unwrap!(b.service.connect(of_b, hand_over(&of_a)));
     b.expect_success(a.id);
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
     a.expect_success(b.id);
     for flood in floods {
         assert_eq!(unwrap!(flood.join()), 125);

@@ -1,7 +1,7 @@
 //! Messages.
 
-use crust_0_31_program::*;
 use crust::{CrustError, CrustUser, Event, Priority, MSG_DROP_PRIORITY};
+use crust_0_31_program::*;
 
 use std::net::SocketAddr;
 use unwrap::unwrap;
@@ -20,7 +20,9 @@ fn messages_of_all_sizes_arrive_and_too_large_ones_come_back() {
     }
     unwrap!(a.service.send(&of_b, vec![5; LIMIT + 1], 0));
     match a.next() {
-        Event::WriteMsgSizeProhibitive(id, message) => assert_eq!((id, message.len()), (of_b, LIMIT + 1)),
+        Event::WriteMsgSizeProhibitive(id, message) => {
+            assert_eq!((id, message.len()), (of_b, LIMIT + 1))
+        }
         event => panic!("{:?}", event),
     }
     unwrap!(b.service.send(&of_a, vec![9], 3));
@@ -32,7 +34,9 @@ fn a_mesh_gets_everything_in_order() {
     const NODES: usize = 6;
     const MESSAGES: u8 = 30;
     let network = network();
-    let mut nodes: Vec<Node> = (0..NODES).map(|_| Node::listening(config(&network)).0).collect();
+    let mut nodes: Vec<Node> = (0..NODES)
+        .map(|_| Node::listening(config(&network)).0)
+        .collect();
     for i in 0..NODES {
         for j in 0..i {
             let (head, tail) = nodes.split_at_mut(i);

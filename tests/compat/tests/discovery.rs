@@ -1,8 +1,8 @@
 //! Finding peers on the LAN. These run where whoever runs them says that the network is a
 //! machine's own (`CRUST_COMPAT_LAN`): they broadcast.
 
-use crust_0_31_program::*;
 use crust::CrustUser;
+use crust_0_31_program::*;
 
 use std::net::UdpSocket;
 use std::time::Duration;
@@ -31,7 +31,10 @@ fn a_service_that_lets_itself_be_found_is_found() {
 
     let (mut hub, _) = Node::listening(with.clone());
     hub.service.start_service_discovery();
-    assert!(!seeker.service.has_peers_on_lan(), "who does not listen was found");
+    assert!(
+        !seeker.service.has_peers_on_lan(),
+        "who does not listen was found"
+    );
     let (mut foreign, _) = Node::listening({
         let mut with = config(&crust_0_31_program::network());
         with.service_discovery_port = Some(25_484);
@@ -39,7 +42,10 @@ fn a_service_that_lets_itself_be_found_is_found() {
     });
     foreign.service.start_service_discovery();
     foreign.service.set_service_discovery_listen(true);
-    assert!(!seeker.service.has_peers_on_lan(), "who is of another network was found");
+    assert!(
+        !seeker.service.has_peers_on_lan(),
+        "who is of another network was found"
+    );
 
     hub.service.set_service_discovery_listen(true);
     assert!(seeker.service.has_peers_on_lan());
@@ -54,7 +60,10 @@ fn a_service_that_lets_itself_be_found_is_found() {
     assert!(second.service.has_peers_on_lan());
     hub.service.set_service_discovery_listen(false);
     std::thread::sleep(Duration::from_millis(300));
-    assert!(!second.service.has_peers_on_lan(), "who does not listen any more was found");
+    assert!(
+        !second.service.has_peers_on_lan(),
+        "who does not listen any more was found"
+    );
 }
 
 #[test]

@@ -29,11 +29,20 @@ fn a_dropped_service_frees_everything_and_another_one_takes_its_place() {
         let Node { service, id, .. } = node;
         let began = Instant::now();
         drop(service);
-        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        assert!(
+            began.elapsed() < Duration::from_secs(1),
+            "{:?}",
+            began.elapsed()
+        );
         peer.expect_lost(id);
         if round == 0 {
             before = descriptors();
         }
     }
-    assert!(descriptors() <= before + 2, "{} descriptors, before {}", descriptors(), before);
+    assert!(
+        descriptors() <= before + 2,
+        "{} descriptors, before {}",
+        descriptors(),
+        before
+    );
 }

@@ -1,7 +1,7 @@
 //! Services, their configuration and their listeners.
 
-use crust_0_31_program::*;
 use crust::{read_config_file, Config, CrustError, CrustUser, Event, Service};
+use crust_0_31_program::*;
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -15,7 +15,10 @@ static FILE: Mutex<()> = Mutex::new(());
 
 fn config_file() -> PathBuf {
     let mut path = unwrap!(std::env::current_exe());
-    let name = format!("{}.crust.config", unwrap!(unwrap!(path.file_stem()).to_str()));
+    let name = format!(
+        "{}.crust.config",
+        unwrap!(unwrap!(path.file_stem()).to_str())
+    );
     path.set_file_name(name);
     path
 }
@@ -30,7 +33,13 @@ fn without_a_file_there_are_defaults_and_one_is_made() {
     let _ = fs::remove_file(config_file());
     assert_eq!(unwrap!(read_config_file()), Config::default());
     let text = unwrap!(fs::read_to_string(config_file()));
-    for key in &["hard_coded_contacts", "tcp_acceptor_port", "service_discovery_port", "network_name", "dev"] {
+    for key in &[
+        "hard_coded_contacts",
+        "tcp_acceptor_port",
+        "service_discovery_port",
+        "network_name",
+        "dev",
+    ] {
         assert!(text.contains(key), "{}", text);
     }
     let (sender, _events, _categories) = channel();
@@ -54,7 +63,10 @@ fn a_file_of_0_31_is_read_as_it_is_and_stays_so() {
     assert_eq!(config.hard_coded_contacts.len(), 2);
     assert_eq!(config.tcp_acceptor_port, Some(5483));
     assert_eq!(config.service_discovery_port, None);
-    assert_eq!(config.network_name.as_ref().map(String::as_str), Some("old"));
+    assert_eq!(
+        config.network_name.as_ref().map(String::as_str),
+        Some("old")
+    );
     assert!(unwrap!(config.whitelisted_node_ips.as_ref()).contains(&unwrap!("10.0.0.1".parse())));
     assert!(unwrap!(config.dev).disable_external_reachability_requirement);
     assert_eq!(unwrap!(fs::read_to_string(config_file())), text);
@@ -118,7 +130,11 @@ fn fifty_services_live_in_one_process() {
         nodes.push(node);
     }
     // Two of each service, and some of the library; none of a connection.
-    assert!(threads() - before < 2 * 51 + 60, "{} threads", threads() - before);
+    assert!(
+        threads() - before < 2 * 51 + 60,
+        "{} threads",
+        threads() - before
+    );
     for node in &nodes {
         unwrap!(hub.service.send(&node.id, vec![1], 0));
     }
@@ -199,6 +215,10 @@ fn who_is_taken_from_the_whitelist_of_the_file_is_dropped() {
         Some(Event::LostPeer(lost)) => assert_eq!(lost, id),
         event => panic!("{:?}", event),
     }
-    assert!(began.elapsed() < Duration::from_secs(35), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(35),
+        "{:?}",
+        began.elapsed()
+    );
     unwrap!(fs::remove_file(config_file()));
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use libcrust::{Beacon, Handle};
+use libcrust::{Beacon, Gossip, Handle};
 use maidsafe_utilities::serialisation::serialise;
 
 use crate::config::ConfigFile;
@@ -345,6 +345,8 @@ fn settings(config: &Config, app_id: &[u8]) -> libcrust::Config {
         .app_id(app_id)
         .no_listen()
         .beacon(Beacon::Off)
+        // Programs of 0.31 tell each other where peers are themselves.
+        .gossip(Gossip::Off)
         .send_queue_bytes(QUEUE);
     if let Some(name) = &config.network_name {
         to = to.network_name(name.as_str());
