@@ -108,11 +108,16 @@ func (s *Service) acceptLoop(l *listener) {
 			}
 			return
 		}
+		from := endpointOf(endpoint.TCP, conn.RemoteAddr()).Addr.Addr()
+		if !s.welcomes(from) {
+			conn.Close() //nolint:errcheck // it has said nothing yet
+			continue
+		}
 		if !s.mayEnter(conn) {
 			refuse(conn)
 			continue
 		}
-		s.meets(endpointOf(endpoint.TCP, conn.RemoteAddr()).Addr.Addr())
+		s.meets(from)
 		g := s.halls.enter(conn, s.isHot(conn))
 		if g == nil {
 			conn.Close() //nolint:errcheck // the service stops
@@ -337,6 +342,21 @@ func (w *waitingRoom) leave(g *guest) {
 	w.drop(g)
 	if !g.admitted {
 		w.failed++
+	}
+}
+
+// show shows those out for whom a function holds. It is called with mu held.
+func (w *waitingRoom) show(which func(*guest) bool) {
+	w.mu.Lock()
+	var out []*guest
+	for e := w.guests.Front(); e != nil; e = e.Next() {
+		if g := e.Value.(*guest); which(g) {
+			out = append(out, g)
+		}
+	}
+	w.mu.Unlock()
+	for _, g := range out {
+		g.conn.Close() //nolint:errcheck // its goroutine notices
 	}
 }
 

@@ -123,12 +123,19 @@ func (s *Service) adopt(link *secure.Link, a adoption) (*peer, error) {
 		unhurry = s.hurry(link, a.within)
 	}
 	defer unhurry()
+	denied := s.denies(id, Role(link.Remote.Role), a.how, a.endpoint.Addr.Addr())
 	var p *peer
 	var err error
 	switch {
 	case id == s.ID():
 		link.Conn.Close() //nolint:errcheck // it is our own
 		return nil, &Error{Op: "connect", Peer: id, Endpoint: a.endpoint, Code: CodeSelf, Err: errSelf}
+	case denied != nil:
+		if a.admit == nil { // it was dialled, and the peer does not know us yet
+			link.Conn.Close() //nolint:errcheck // it carries nothing
+			return nil, denied
+		}
+		err = refusal{reasonOf(denied)}
 	case s.unwanted(id, &a):
 		if a.admit == nil { // it was dialled, and the peer does not know us yet
 			link.Conn.Close() //nolint:errcheck // it carries nothing
@@ -162,6 +169,9 @@ func (s *Service) adopt(link *secure.Link, a adoption) (*peer, error) {
 		return nil, s.linkError("connect", id, a.endpoint, err)
 	}
 	p.sess.Start()
+	if denied = s.expel(p); denied != nil { // the lists have changed meanwhile
+		return nil, denied
+	}
 	s.noteReached(link, &a)
 	s.introduce(p, link)
 	s.joinGossip(p)
@@ -622,7 +632,7 @@ func (s *Service) retire(p *peer) {
 		case <-s.ctx.Done():
 		}
 	}
-	p.sess.Dismiss(session.ErrReplaced)
+	p.sess.Dismiss(wire.ReasonOver, session.ErrReplaced)
 	select {
 	case <-p.sess.Done():
 	case <-s.stopped: // a session that died of a panic is never done

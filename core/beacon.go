@@ -129,6 +129,7 @@ func (s *Service) setBeacon(mode BeaconMode) {
 		next = beacon.New(beacon.Config{
 			Self: s.ID(), Sign: s.key.Sign, Seal: key.Seal, Open: key.Open,
 			LAN: casting{s, caster}, Port: s.cfg.BeaconPort, Quiet: mode == BeaconListen,
+			Shun: func(id PeerID, from netip.Addr) bool { return s.bans(id, from) != nil },
 			Own: func() beacon.Own {
 				own := s.beaconOwn()
 				if mode == BeaconAsk {

@@ -131,6 +131,9 @@ func (s *Service) closeBook() {
 
 // jot writes a note into the cache.
 func (s *Service) jot(n note) {
+	if !s.jots(&n.contact) {
+		return
+	}
 	var err error
 	if n.contact.At.IsZero() {
 		_, err = s.book.cache.Failed(n.at, n.contact.Peer)
@@ -271,10 +274,12 @@ func (s *Service) retest(e bootstrap.Entry) bool {
 		}
 		return false
 	}
+	barred := true
 	for _, k := range e.Endpoints[:min(len(e.Endpoints), retestEndpoints)] {
 		if s.barred(Contact{k.Endpoint, e.Peer}) {
 			continue
 		}
+		barred = false
 		ctx, cancel := context.WithTimeout(s.ctx, s.cfg.HandshakeTimeout)
 		link, err := s.try(ctx, k.Endpoint, e.Peer)
 		cancel()
@@ -284,8 +289,8 @@ func (s *Service) retest(e bootstrap.Entry) bool {
 			return true
 		}
 	}
-	if s.ctx.Err() == nil {
+	if s.ctx.Err() == nil && !barred {
 		s.note(bootstrap.Contact{Peer: e.Peer})
 	}
-	return true
+	return !barred
 }

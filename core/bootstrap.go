@@ -154,9 +154,6 @@ func (s *Service) own() map[Endpoint]bool {
 	return own
 }
 
-// barred reports whether a contact is blacklisted: nothing is sent there.
-func (s *Service) barred(c Contact) bool { return s.cfg.barred != nil && s.cfg.barred(c) }
-
 // contactLink is what one contact led to.
 type contactLink struct {
 	link    *secure.Link

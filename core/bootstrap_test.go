@@ -84,8 +84,8 @@ func TestBootstrapWaitsForNobodyBad(t *testing.T) {
 		internet.Host("10.0.0.5")
 		contacts = append(contacts, crust.Contact{Endpoint: own}, crust.Contact{Endpoint: dead}, crust.Contact{Endpoint: endpointAt("10.0.0.3:1")},
 			crust.Contact{Endpoint: endpointAt("10.0.3.1:4000")}, crust.Contact{Endpoint: barred}, crust.Contact{Endpoint: endpointAt("10.0.0.2:4000")})
-		cfg := crust.Config{Listen: []crust.Endpoint{own}, Contacts: contacts, Cache: path}
-		a := newNode(t, crust.On(ha, crust.Barring(cfg, func(c crust.Contact) bool { return c.Endpoint == barred })))
+		cfg := crust.Config{Listen: []crust.Endpoint{own}, Contacts: contacts, Cache: path, Bans: []crust.BanEntry{{Prefix: netip.MustParsePrefix("10.0.0.5/32")}}}
+		a := newNode(t, crust.On(ha, cfg))
 		defer a.Close()
 		began := time.Now()
 		if err := a.Bootstrap(7); err != nil {
@@ -137,8 +137,8 @@ func TestBlacklistedAddressesGetNoPacket(t *testing.T) {
 		})
 		contacts := []crust.Contact{{Endpoint: endpointAt("10.0.0.2:4000"), Peer: b.ID()}, {Endpoint: endpointAt("utp://10.0.0.2:4000"), Peer: b.ID()}}
 		fill(t, path, time.Now().Add(-25*time.Hour), contacts...)
-		cfg := over(crust.Config{Contacts: contacts, Cache: path}, "0.0.0.0", "tcp", "utp")
-		a := newNode(t, crust.On(watchful{internet.Host("10.0.0.1"), t, never}, crust.Barring(cfg, func(c crust.Contact) bool { return c.Endpoint.Addr.Addr() == never })))
+		cfg := over(crust.Config{Contacts: contacts, Cache: path, Bans: []crust.BanEntry{{Prefix: netip.PrefixFrom(never, 32)}}}, "0.0.0.0", "tcp", "utp")
+		a := newNode(t, crust.On(watchful{internet.Host("10.0.0.1"), t, never}, cfg))
 		defer a.Close()
 		if err := a.Bootstrap(1); err != nil {
 			t.Fatal(err)

@@ -261,6 +261,17 @@ type Config struct {
 	// limit. Zero means 64.
 	ReservedFiles int
 
+	// AllowNodes and AllowClients are whitelists: which addresses peers of role Node, and
+	// of role Client, may have. Others are refused, before they can say anything when they
+	// are on neither list, and not dialled; so are links that others carry, whose address
+	// is not known. Up to MaxAllowed each. SetAllowed changes them. nil means everybody.
+	AllowNodes, AllowClients []netip.Prefix
+	// Bans is who is blacklisted from the beginning: see Ban. nil means nobody.
+	Bans []BanEntry
+	// MaxBans bounds the blacklist, in entries of some 100 bytes each beside their reasons.
+	// Zero means 65,536.
+	MaxBans int
+
 	// OnEvents, when not nil, is called each time the event queue goes from
 	// empty to not empty, from a goroutine of the library. It must not block
 	// and must not call the service. It is for programs that wait elsewhere,
@@ -269,8 +280,7 @@ type Config struct {
 	// Logger receives what is worth knowing but is no event. nil means silence.
 	Logger *slog.Logger
 
-	network netio.Network      // nil means the kernel's
-	barred  func(Contact) bool // who is blacklisted; nil means nobody
+	network netio.Network // nil means the kernel's
 
 	beaconBarred bool                        // by the environment
 	mapper       func(portmap.Config) mapper // nil means that of the kernel's network; after check: that no router is asked
@@ -294,6 +304,7 @@ const (
 	defaultMaxHandshakes    = 1024
 	defaultPerAddress       = 256
 	defaultMaxConnects      = 1024
+	defaultMaxBans          = 1 << 16
 
 	defaultRelayCircuits        = 128
 	defaultRelayPerPeer         = 16
@@ -363,6 +374,7 @@ func (c Config) check() (Config, error) {
 		{"MaxHandshakes", &c.MaxHandshakes, defaultMaxHandshakes, 1},
 		{"MaxHandshakesPerAddress", &c.MaxHandshakesPerAddress, defaultPerAddress, 1},
 		{"MaxConnects", &c.MaxConnects, defaultMaxConnects, 1},
+		{"MaxBans", &c.MaxBans, defaultMaxBans, 1},
 		{"RelayCircuits", &c.RelayCircuits, defaultRelayCircuits, 1},
 		{"RelayPerPeer", &c.RelayPerPeer, defaultRelayPerPeer, 1},
 		{"RelayBytesPerSecond", &c.RelayBytesPerSecond, defaultRelayBytesPerSecond, 16 << 10},

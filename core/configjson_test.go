@@ -63,7 +63,8 @@ const everyKey = `{
 	"max_accepts_per_second": 23,
 	"max_accepts_per_address": 24,
 	"handshake_percent": 25,
-	"reserved_files": 26
+	"reserved_files": 26,
+	"allow_nodes": ["10.0.0.0/8", "2001:db8::1"], "allow_clients": ["192.0.2.1"], "bans": ["` + peerText + `", "198.51.100.77/24"], "max_bans": 27
 }`
 
 func TestParseConfigJSONReadsEveryKey(t *testing.T) {
@@ -90,6 +91,9 @@ func TestParseConfigJSONReadsEveryKey(t *testing.T) {
 		RelayLifetime: 20 * time.Millisecond, Only: []How{Dialed, Relayed}, STUN: []string{"stun.example.org:3478", "203.0.113.9"}, PortMap: PortMapOff, ExternalPort: 21, Beacon: BeaconListen, BeaconPort: 22,
 		Cache: "/tmp/cache", CachePeers: 22, Gossip: GossipAnswer,
 		MaxAcceptsPerSecond: 23, MaxAcceptsPerAddress: 24, HandshakePercent: 25, ReservedFiles: 26,
+		AllowNodes:   []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::1/128")},
+		AllowClients: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")}, MaxBans: 27,
+		Bans: []BanEntry{{Peer: peer}, {Prefix: netip.MustParsePrefix("198.51.100.0/24")}},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got\n%+v, want\n%+v", got, want)

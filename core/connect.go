@@ -56,8 +56,15 @@ func (s *Service) connect(a *attempt) error {
 	if a.peer == s.ID() {
 		return &Error{Op: "connect", Peer: a.peer, Code: CodeSelf, Err: errSelf}
 	}
+	at := netip.Addr{}
+	if a.bare {
+		at = a.endpoints[0].Addr.Addr()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if e := s.bans(a.peer, at); e != nil {
+		return bannedError("connect", a.peer, Endpoint{}, e)
+	}
 	if err := s.register(a, s.cfg.ConnectTimeout, s.runConnect); err != nil {
 		return err
 	}
@@ -302,7 +309,10 @@ func (a *attempt) ended() error {
 // connectFailed puts the failure of an attempt out.
 func (s *Service) connectFailed(a *attempt, err error) {
 	if cause := a.ended(); cause != nil {
+		var why *Error
 		switch {
+		case errors.As(cause, &why) && why.Code == CodeBanned:
+			err = why
 		case errors.Is(cause, CodeTimeout):
 			err = &Error{Op: "connect", Peer: a.peer, Code: CodeTimeout, Err: joinCause("no answer within "+a.within.String(), err)}
 		default:
@@ -352,6 +362,11 @@ func (s *Service) race(a *attempt, endpoints []Endpoint) (*secure.Link, Endpoint
 		s.log.Warn("cannot list the addresses of this machine", "error", err)
 	}
 	steps := moderate(dial.Plan(endpoints, ours))
+	if steps = slices.DeleteFunc(steps, func(step dial.Step) bool { return s.barredAt(step.Endpoint.Addr.Addr()) }); len(steps) == 0 && len(endpoints) > 0 {
+		if e := s.bans(a.peer, endpoints[0].Addr.Addr()); e != nil {
+			return nil, Endpoint{}, bannedError("connect", a.peer, Endpoint{}, e)
+		}
+	}
 	if a.pays != nil {
 		steps = s.knocks(steps, a.local)
 	}
@@ -434,20 +449,25 @@ func (s *Service) try(ctx context.Context, ep Endpoint, expect PeerID) (*secure.
 	if !s.allows(Dialed, Mapped) {
 		return nil, s.notAllowed(expect, ep)
 	}
+	ctx, end, err := s.mayDial(ctx, ep, expect)
+	if err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.HandshakeTimeout)
 	defer cancel()
 	if ep.Transport == UTP {
 		link, err := s.dialUDP(ctx, ep, expect)
-		if err != nil {
+		if err = end(err); err != nil {
 			return nil, s.linkError("connect", expect, ep, err)
 		}
 		return link, nil
 	}
 	conn, err := s.network.Dial(ctx, netip.AddrPort{}, ep.Addr)
 	if err != nil {
-		return nil, s.linkError("connect", expect, ep, err)
+		return nil, s.linkError("connect", expect, ep, end(err))
 	}
-	return s.shake(ctx, conn, ep, expect)
+	link, err := s.shake(ctx, conn, ep, expect)
+	return link, end(err)
 }
 
 // shake shakes hands over a connection that we have made, until ctx ends, which has

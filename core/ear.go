@@ -59,7 +59,7 @@ func (s *Service) listenTo(e *ear) {
 		if err != nil {
 			return
 		}
-		for at := 0; n > 0 && at < ps[0].N; at += ps[0].Segment {
+		for at := 0; n > 0 && at < ps[0].N && !s.barredAt(ps[0].Addr.Addr()); at += ps[0].Segment {
 			h, ok := s.understand(ps[0].Addr, ps[0].Buf[at:min(at+ps[0].Segment, ps[0].N)])
 			if !ok || h.asker != nil && h.probe.Kind == wire.ProbeReach && s.reached(h.asker, h.probe.Nonce, h.from) {
 				continue

@@ -28,9 +28,3 @@ func Mapping(cfg Config, start func(portmap.Config) Mapper) Config {
 
 // HeardContacts returns what Bootstrap may try of the peers that beacons have told of.
 func HeardContacts(s *Service) ([]Contact, <-chan struct{}) { return s.heardContacts() }
-
-// Barring returns cfg for a service that has a blacklist.
-func Barring(cfg Config, barred func(Contact) bool) Config {
-	cfg.barred = barred
-	return cfg
-}

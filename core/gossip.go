@@ -94,7 +94,7 @@ func (s *Service) openGossip() error {
 		return nil
 	}
 	g := &s.gossip
-	cfg := gossip.Config{Self: s.ID(), Sign: s.key.Sign, Mode: gossip.Mode(s.cfg.Gossip)}
+	cfg := gossip.Config{Self: s.ID(), Sign: s.key.Sign, Mode: gossip.Mode(s.cfg.Gossip), Shun: s.shunned}
 	if _, err := rand.Read(cfg.Seed[:]); err != nil {
 		return &Error{Op: "new", Code: CodeInternal, Err: err}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	mathrand "math/rand/v2"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -220,7 +221,7 @@ func (s *Service) seekCame(from *peer, seek wire.Seek) {
 		s.read(slices.Clone(seek.Letter), seek.ID, wire.LetterOffer, func(writer PeerID, l wire.Letter) { s.offered(from, writer, l, size) })
 		return
 	}
-	if s.cfg.Relay == RelayOff {
+	if s.cfg.Relay == RelayOff || s.bans(seek.To, netip.Addr{}) != nil {
 		return
 	}
 	if p := s.find(seek.To); p != nil {
@@ -355,7 +356,7 @@ func (s *Service) write(kind wire.LetterKind, id meetingID, to PeerID) ([]byte, 
 
 // offered answers a letter of a size to us, and dials who wrote it.
 func (s *Service) offered(from *peer, writer PeerID, l wire.Letter, size int) {
-	if s.find(writer) == nil && !s.accept.Load() || s.dropped(writer) {
+	if s.find(writer) == nil && !s.accept.Load() || s.dropped(writer) || s.bans(writer, netip.Addr{}) != nil {
 		return
 	}
 	s.findOut()

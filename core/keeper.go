@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"time"
 	"unicode/utf8"
@@ -406,6 +407,9 @@ func (s *Service) tryGroup(t groupTry) {
 
 // connectKept connects to a peer of a group.
 func (s *Service) connectKept(ctx context.Context, a *attempt) error {
+	if e := s.bans(a.peer, netip.Addr{}); e != nil {
+		return bannedError("keep", a.peer, Endpoint{}, e)
+	}
 	for _, ep := range s.whereIs(a.peer) {
 		if len(a.endpoints) < keepKnown && !slices.Contains(a.endpoints, ep) {
 			a.endpoints = append(a.endpoints, ep)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/libcrust/libcrust/core/internal/secure"
 	"github.com/libcrust/libcrust/core/internal/session"
+	"github.com/libcrust/libcrust/core/internal/udpmux"
 	"github.com/libcrust/libcrust/core/internal/wire"
 )
 
@@ -315,6 +316,7 @@ var causes = []struct {
 	err  error
 	code Code
 }{
+	{session.ErrBanned, CodeBanned},
 	{session.ErrDisconnected, CodeDisconnected},
 	{session.ErrStopped, CodeDisconnected},
 	{session.ErrSilent, CodePeerSilent},
@@ -328,6 +330,7 @@ var causes = []struct {
 	{secure.ErrHandshake, CodeHandshake},
 	{session.ErrFault, CodeInternal},
 	{session.ErrBroken, CodeReset},
+	{udpmux.ErrBarred, CodeBanned},
 	{context.DeadlineExceeded, CodeTimeout},
 }
 

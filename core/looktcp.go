@@ -276,7 +276,7 @@ func (s *Service) askTCPAt(ctx context.Context, a *asker, at, local netip.AddrPo
 		s.meets(at.Addr())
 	}
 	began := time.Now()
-	conn, err := s.network.Dial(ctx, local, at)
+	conn, err := s.dialTCP(ctx, local, at)
 	if err != nil {
 		return observe.Vote{}, nil, err
 	}

@@ -414,10 +414,14 @@ func (s *Service) knock(ctx context.Context, pays *account, ep Endpoint, expect 
 	if err := checkTransport(ep); err != nil {
 		return nil, err
 	}
+	ctx, end, err := s.mayDial(ctx, ep, expect)
+	if err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.HandshakeTimeout)
 	defer cancel()
 	to := ep.Addr.Addr()
-	err := errUnpaid
+	err = errUnpaid
 	var conn net.Conn
 	for i := 0; i < len(knockTimeouts); {
 		if !pays.spend(to, punch.DialCost(to, knockTimeouts[i])) {
@@ -439,7 +443,8 @@ func (s *Service) knock(ctx context.Context, pays *account, ep Endpoint, expect 
 		err = errUnpaid
 	}
 	if err != nil {
-		return nil, s.linkError("connect", expect, ep, err)
+		return nil, s.linkError("connect", expect, ep, end(err))
 	}
-	return s.shake(ctx, conn, ep, expect)
+	link, err := s.shake(ctx, conn, ep, expect)
+	return link, end(err)
 }

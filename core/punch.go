@@ -339,6 +339,9 @@ func (p *punching) act(ctx context.Context, act punch.Action) {
 
 // send sends one packet. What cannot be sent is lost.
 func (p *punching) send(act punch.Send) {
+	if p.s.bans(p.peer, act.To.Addr()) != nil {
+		return
+	}
 	kind := map[punch.Kind]wire.ProbeKind{punch.Probe: wire.ProbeAsk, punch.Answer: wire.ProbeAnswer, punch.Nominate: wire.ProbeNominate}[act.Kind]
 	if kind == 0 {
 		kind = wire.ProbeAsk // an opener looks like any other, and is not for the peer
@@ -396,7 +399,7 @@ func (p *punching) read(h *hole, number int) {
 		if err != nil {
 			return
 		}
-		if n > 0 {
+		if n > 0 && !p.s.barredAt(ps[0].Addr.Addr()) {
 			for at := 0; at < ps[0].N; at += ps[0].Segment {
 				p.probe(number, ps[0].Addr, ps[0].Buf[at:min(at+ps[0].Segment, ps[0].N)])
 			}

@@ -80,7 +80,7 @@ func (p *punching) dial(ctx context.Context, local netip.AddrPort, act punch.Dia
 		release()
 	} else {
 		dialCtx, stop := context.WithTimeout(ctx, act.Timeout)
-		conn, err = p.s.network.Dial(dialCtx, local, act.To)
+		conn, err = p.s.dialTCP(dialCtx, local, act.To)
 		stop()
 	}
 	if err != nil {

@@ -214,7 +214,7 @@ func (s *Service) reachTCP(a *asker, to netip.AddrPort, nonce [wire.ProbeNonce]b
 	}
 	ctx, stop := context.WithTimeout(s.ctx, reachDial)
 	defer stop()
-	conn, err := s.network.Dial(ctx, local, to)
+	conn, err := s.dialTCP(ctx, local, to)
 	if err == nil {
 		release := closeWith(s.ctx, conn)
 		conn.SetDeadline(time.Now().Add(reachLinger)) //nolint:errcheck // a closed connection shows in the write

@@ -108,7 +108,7 @@ func (s *Service) tryRelay(ctx context.Context, relay *peer, at Endpoint, id Pee
 // circuits.mu is held.
 func (s *Service) takeCircuit(p *peer, at session.Line, open wire.RelayOpen) wire.RelayReason {
 	c := &s.circuits
-	if s.ctx.Err() != nil || open.Peer == s.ID() || open.Peer == p.id || !s.accept.Load() && s.find(open.Peer) == nil {
+	if s.ctx.Err() != nil || open.Peer == s.ID() || open.Peer == p.id || s.bans(open.Peer, netip.Addr{}) != nil || !s.accept.Load() && s.find(open.Peer) == nil {
 		return wire.RelayNotAllowed
 	}
 	if !c.mayOpen(p, time.Now()) {

@@ -147,7 +147,10 @@ func (s *Service) redialOnce(ctx context.Context, p *peer, eps []Endpoint) error
 	if err == nil {
 		_, err = s.adopt(won.link, adoption{how: won.how, began: began, linked: began, endpoint: won.ep, within: ctx, resume: p})
 	}
+	var t told
 	switch {
+	case errors.As(err, &t) && t.reason == wire.ReasonBanned: // it wants no other session either
+		p.sess.Kill(err)
 	case errors.Is(err, errDuplicate): // another link, which must show soon
 		s.rest(ctx, duplicateRetry)
 	case err != nil:

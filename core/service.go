@@ -74,6 +74,8 @@ type Service struct {
 
 	groups keeping // that are kept connected; guarded by mu
 
+	lists lists // of who is not wanted
+
 	// guarded by udpMu, which is taken with no other lock held
 	udpMu   sync.Mutex
 	sockets []*udpSocket // those of listeners first
@@ -163,6 +165,9 @@ func New(cfg Config) (*Service, error) {
 	var instance [8]byte
 	if _, err := rand.Read(instance[:]); err != nil {
 		return nil, &Error{Op: "new", Code: CodeInternal, Err: err}
+	}
+	if err := s.openLists(); err != nil {
+		return nil, err
 	}
 	if err := s.openGossip(); err != nil {
 		return nil, err

@@ -54,7 +54,7 @@ func (s *Service) wrapUDP(conn netio.PacketConn, accept bool) (u *udpSocket, err
 		Secure: s.secure, Go: s.spawnBelow, Log: s.log,
 		HalfOpen: s.cfg.MaxHandshakes, HalfOpenPerAddress: s.cfg.MaxHandshakesPerAddress, HandshakeTimeout: s.cfg.HandshakeTimeout,
 		Associations: 2*s.cfg.MaxPeers + s.cfg.MaxHandshakes + s.cfg.MaxConnects, IdleTimeout: s.cfg.LostAfter + udpIdle,
-		Accept: u.accepted, Stray: u.stray,
+		Accept: u.accepted, Stray: u.stray, Barred: s.barredAt,
 	})
 	if err != nil {
 		return nil, err
@@ -220,7 +220,7 @@ func (s *Service) newUTP(a *udpmux.Assoc) *utpConn {
 	c.port = s.stack.Add(a, net.UDPAddrFromAddrPort(a.LocalAddr()), net.UDPAddrFromAddrPort(a.RemoteAddr()))
 	a.SetHandlers(udpmux.Handlers{
 		Packet: c.port.Input, Ready: c.port.Ready, Datagram: c.onDatagram,
-		Closed: func(error) { c.port.Sever() },
+		Closed: c.severed,
 	})
 	return c
 }

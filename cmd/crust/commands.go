@@ -34,6 +34,9 @@ var usages = []struct{ name, form, help string }{
 	{"bulk", "bulk PEER COUNT SIZE [PRIORITY]", "send COUNT messages of SIZE bytes; priority 0 is the most urgent (default 1)"},
 	{"datagram", "datagram PEER TEXT", "send one datagram, which may be lost: the rest of the line"},
 	{"disconnect", "disconnect PEER", "end a session in order"},
+	{"ban", "ban PEER|ADDRESS|PREFIX [SECONDS]", "blacklist a peer or addresses, for a time or until the end"},
+	{"unban", "unban PEER|ADDRESS|PREFIX", "lift a ban"},
+	{"bans", "bans", "list who is banned"},
 	{"netchange", "netchange", "say that this machine's network has changed"},
 	{"nat", "nat", "print what is known of the NATs in front of this machine"},
 	{"peers", "peers", "list the connected peers"},
@@ -61,6 +64,12 @@ func (p *peer) command(name string) func(ctx context.Context, arguments string) 
 		return p.commandDatagram
 	case "disconnect":
 		return p.commandDisconnect
+	case "ban":
+		return p.commandBan
+	case "unban":
+		return p.commandUnban
+	case "bans":
+		return p.commandBans
 	case "netchange":
 		return p.commandNetchange
 	case "nat":
@@ -341,13 +350,15 @@ func (p *peer) commandStats(_ context.Context, arguments string) error {
 // resolve finds the peer that PEER means: an id, or a prefix that fits one
 // connected peer only.
 func (p *peer) resolve(op, text string) (crust.PeerID, error) {
-	connected := func() (ids []crust.PeerID) {
-		for _, info := range p.service.Peers() {
-			ids = append(ids, info.Peer)
-		}
-		return ids
+	return resolveAmong(op, text, "connected", p.connected)
+}
+
+// connected returns the connected peers.
+func (p *peer) connected() (ids []crust.PeerID) {
+	for _, info := range p.service.Peers() {
+		ids = append(ids, info.Peer)
 	}
-	return resolveAmong(op, text, "connected", connected)
+	return ids
 }
 
 // resolveMet finds the peer that the PEER of dial means: an id, or a prefix that

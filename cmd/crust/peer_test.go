@@ -403,7 +403,7 @@ func TestForPeople(t *testing.T) {
 		t.Fatal("no line about the listener")
 	}
 	a.tell("help")
-	for _, want := range []string{"info", "connect INFO", "dial PEER", "send PEER TEXT", "receipt PEER TEXT", "bulk PEER", "datagram PEER TEXT", "disconnect PEER", "netchange", "nat", "peers", "known", "stats", "quit", "PEER is"} {
+	for _, want := range []string{"info", "connect INFO", "dial PEER", "send PEER TEXT", "receipt PEER TEXT", "bulk PEER", "datagram PEER TEXT", "disconnect PEER", "ban PEER", "unban PEER", "bans", "netchange", "nat", "peers", "known", "stats", "quit", "PEER is"} {
 		if text := a.raw(); !strings.HasPrefix(strings.TrimSpace(text), want) {
 			t.Errorf("help says %q, want %q", text, want)
 		}

@@ -139,7 +139,7 @@ type Peer struct {
 	Heard     time.Time           // when the last time
 }
 
-// Config is how a beacon is made. All fields must be set.
+// Config is how a beacon is made. All fields but Shun must be set.
 type Config struct {
 	Self identity.PeerID
 	// Sign signs as Self.
@@ -152,6 +152,9 @@ type Config struct {
 	Port uint16
 	// Quiet means that nothing is ever sent.
 	Quiet bool
+	// Shun reports whether a peer, zero when it is not told, at an address is not heard
+	// and not answered. It may be called with a lock held. Nil means that none is.
+	Shun func(id identity.PeerID, from netip.Addr) bool
 	// Own returns what is told. It is called with no lock held.
 	Own func() Own
 	// Tell takes facts, in order, one call at a time, with no lock held.
@@ -511,6 +514,31 @@ func (b *Beacon) Peers() []Peer {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.heard.list()
+}
+
+// Review forgets peers that Config.Shun says to, since what it says has changed.
+func (b *Beacon) Review() {
+	if b.cfg.Shun == nil {
+		return
+	}
+	b.mu.Lock()
+	for _, p := range b.heard.peers {
+		switch n := len(p.ways); {
+		case b.cfg.Shun(p.ID, netip.Addr{}):
+			b.remove(p)
+			continue
+		default:
+			p.drop(func(w *way) bool { return b.cfg.Shun(p.ID, w.from) })
+			if len(p.ways) == 0 {
+				b.remove(p)
+			} else if len(p.ways) < n {
+				b.settle(p)
+			}
+		}
+	}
+	b.answers = slices.DeleteFunc(b.answers, func(a answer) bool { return b.cfg.Shun(identity.PeerID{}, a.to.Addr()) })
+	b.mu.Unlock()
+	b.tell()
 }
 
 // tell hands facts over, in order, one call at a time.

@@ -6,12 +6,16 @@ import (
 	"slices"
 	"time"
 
+	"github.com/libcrust/libcrust/core/identity"
 	"github.com/libcrust/libcrust/core/internal/wire"
 )
 
 // take takes a datagram: of the shared port, or of one of ours, where answers come.
 func (b *Beacon) take(from netip.AddrPort, datagram []byte, shared bool) {
 	if len(datagram) < wire.BeaconEcho {
+		return
+	}
+	if b.shuns(identity.PeerID{}, from.Addr()) {
 		return
 	}
 	id := nonce(datagram)
@@ -22,6 +26,9 @@ func (b *Beacon) take(from netip.AddrPort, datagram []byte, shared bool) {
 	m, err := wire.PeekBeacon(content)
 	if err != nil {
 		b.cfg.Log.Debug("a malformed beacon came", "from", from, "error", err)
+		return
+	}
+	if m.Record != nil && b.shuns(m.Contact.Peer, from.Addr()) {
 		return
 	}
 	now := time.Now()
@@ -43,6 +50,11 @@ func (b *Beacon) take(from netip.AddrPort, datagram []byte, shared bool) {
 		b.answerSoon(answer{from: s, to: from, echo: id, most: len(datagram)}, now)
 	}
 	b.rouse()
+}
+
+// shuns reports whether a peer at an address is not heard.
+func (b *Beacon) shuns(id identity.PeerID, from netip.Addr) bool {
+	return b.cfg.Shun != nil && b.cfg.Shun(id, from)
 }
 
 // admit reports whether a beacon is worth looking at: it comes from a network of this

@@ -115,6 +115,8 @@ type Config struct {
 	// Verify reports whether raw is signed by the peer of c. Nil means c.Signed(raw).
 	Verify func(c wire.Contact, raw []byte) bool
 	Mode   Mode
+	// Shun reports whether a record is neither kept nor told. Nil means that none is.
+	Shun func(c wire.Contact) bool
 	// Seed must be random: others must not foresee whom news goes to.
 	Seed [32]byte
 	// MaxKnown bounds the records that are kept, at least 16. The other bounds of the
@@ -196,6 +198,7 @@ type Stats struct {
 	Unchecked       uint64 // refused: too many signatures to check
 	Forged          uint64 // refused: the signature is not the peer's
 	Astray          uint64 // refused: loopback endpoints, from elsewhere
+	Shunned         uint64 // refused: Config.Shun
 	Checked         uint64 // signatures checked
 	Displaced       uint64 // turned out for others
 }
@@ -397,6 +400,10 @@ func (m *Machine) contactCame(l *link, raw []byte, news bool, at moment) error {
 		m.stats.Astray++
 		m.refuse(r, l, at)
 		return nil
+	case m.cfg.Shun != nil && m.cfg.Shun(r.contact):
+		m.stats.Shunned++
+		m.refuse(r, l, at)
+		return nil
 	case r.contact.Current(m.millis()) != nil:
 		m.stats.Expired++
 		m.refuse(r, l, at)
@@ -589,6 +596,20 @@ func (m *Machine) forgetOld(at moment) {
 		if !r.contact.Departed() && r.contact.Peer != m.cfg.Self {
 			m.fact(Fact{Kind: Forgotten, Contact: r.contact, Raw: r.raw})
 		}
+	}
+}
+
+// Review forgets records that Config.Shun says to, since what it says has changed.
+func (m *Machine) Review(now time.Time) {
+	if m.cfg.Shun == nil {
+		return
+	}
+	at := m.enter(now)
+	for _, r := range m.table.drop(func(r *record) bool { return r.contact.Peer != m.cfg.Self && m.cfg.Shun(r.contact) }) {
+		if !r.contact.Departed() {
+			m.fact(Fact{Kind: Forgotten, Contact: r.contact, Raw: r.raw})
+		}
+		m.refuse(r, nil, at)
 	}
 }
 

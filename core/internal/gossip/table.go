@@ -371,12 +371,21 @@ func (t *table) remove(id identity.PeerID) {
 }
 
 // expire removes the records that have ended, and returns them.
-func (t *table) expire(at moment) (over []*record) {
+func (t *table) expire(at moment) []*record {
+	return t.clear(func(e *entry) bool { return e.ends <= at })
+}
+
+// drop removes the records for which a function holds, and returns them.
+func (t *table) drop(which func(*record) bool) []*record {
+	return t.clear(func(e *entry) bool { return which(e.record) })
+}
+
+func (t *table) clear(which func(*entry) bool) (over []*record) {
 	t.soonest = never
 	kept := t.entries[:0]
 	for i := range t.entries {
 		e := t.entries[i]
-		if e.ends <= at {
+		if which(&e) {
 			t.count(e.record, -1)
 			t.charge(&e, nil)
 			over = append(over, e.record)

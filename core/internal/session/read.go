@@ -417,6 +417,9 @@ func (in *inbox) control(t wire.FrameType, body []byte) error {
 		if r == wire.ReasonOver {
 			in.closed = ErrOver
 		}
+		if r == wire.ReasonBanned {
+			in.closed = ErrBanned
+		}
 		if r == wire.ReasonProtocol {
 			in.closed = ErrAccused
 		}

@@ -49,6 +49,8 @@ var (
 	ErrFault        = errors.New("a fault inside the library")
 	// ErrAccused is ErrProtocol of a peer that says that we broke it.
 	ErrAccused = fmt.Errorf("the peer says that we broke the protocol: %w", ErrProtocol)
+	// ErrBanned is ErrDisconnected, and the peer wants no other session either.
+	ErrBanned = fmt.Errorf("%w: the peer has blacklisted us", ErrDisconnected)
 	// ErrElsewhere is ErrBroken of a link that the peer has refused for another one,
 	// over which Close, too, is still to go.
 	ErrElsewhere = fmt.Errorf("%w: the peer has chosen another link", ErrBroken)
@@ -424,9 +426,9 @@ func (s *Session) Kill(why error) { s.end(why) }
 // dismissGrace is how long a peer that is dismissed may keep the word waiting.
 const dismissGrace = 100 * time.Millisecond
 
-// Dismiss is Kill, but tells the peer, if that can be done at once, so that it
+// Dismiss is Kill, but tells the peer the reason, if that can be done at once, so that it
 // does not come back to resume the session.
-func (s *Session) Dismiss(why error) {
+func (s *Session) Dismiss(reason wire.Reason, why error) {
 	s.mu.Lock()
 	l := s.line
 	if l == nil || s.writing || s.state >= finishing || l.first != nil {
@@ -436,11 +438,28 @@ func (s *Session) Dismiss(why error) {
 	}
 	s.writing, s.using = true, l
 	s.mu.Unlock()
-	l.link.Conn.SetWriteDeadline(time.Now().Add(dismissGrace))                                                   //nolint:errcheck // a closed connection shows in the write
-	l.link.Conn.Write(sealControl(l.link.Seal, nil, wire.AppendReason(nil, wire.FrameRefused, wire.ReasonOver))) //nolint:errcheck // it is on its way out
+	l.link.Conn.SetWriteDeadline(time.Now().Add(dismissGrace))                                          //nolint:errcheck // a closed connection shows in the write
+	l.link.Conn.Write(sealControl(l.link.Seal, nil, wire.AppendReason(nil, wire.FrameRefused, reason))) //nolint:errcheck // it is on its way out
 	s.end(why)
 	s.mu.Lock()
 	s.stopWriting()
+	s.mu.Unlock()
+}
+
+// Expel is Dismiss for a peer that is to hear why also when the session is just writing:
+// then the word goes out with what is written next, and the session takes no messages
+// any more and ends when the peer closes, or when dismissGrace is over.
+func (s *Session) Expel(reason wire.Reason, why error) {
+	s.mu.Lock()
+	if l := s.line; l == nil || !s.writing || s.state >= finishing || l.first != nil {
+		s.mu.Unlock()
+		s.Dismiss(reason, why)
+		return
+	}
+	s.control = wire.AppendReason(nil, wire.FrameRefused, reason)
+	s.state, s.why = draining, why
+	s.endAfter(dismissGrace, why)
+	s.wake()
 	s.mu.Unlock()
 }
 
@@ -456,12 +475,9 @@ func (s *Session) Disconnect(reason wire.Reason, why error) bool {
 	}
 	s.state, s.reason, s.why = draining, reason, why
 	s.signalRoom()
-	if s.timer != nil {
-		s.timer.Stop()
-	}
 	idle := s.line == nil && s.drained() && s.kept.empty()
 	if !idle {
-		s.timer = time.AfterFunc(s.cfg.CloseTimeout, func() { s.end(why) })
+		s.endAfter(s.cfg.CloseTimeout, why)
 		s.wake()
 	}
 	s.mu.Unlock()
@@ -469,6 +485,14 @@ func (s *Session) Disconnect(reason wire.Reason, why error) bool {
 		s.end(why)
 	}
 	return true
+}
+
+// endAfter ends the session after a while, unless it has ended before. mu is held.
+func (s *Session) endAfter(d time.Duration, why error) {
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	s.timer = time.AfterFunc(d, func() { s.end(why) })
 }
 
 // drained reports whether no message is queued. mu is held.

@@ -105,6 +105,10 @@ func (r *reader) batch(n int) (lone *Assoc) {
 
 // run takes a run of datagrams.
 func (r *reader) run(p *netio.Packets) {
+	if r.mux.barred(p.Addr) {
+		r.mux.stats.barred.Add(1)
+		return
+	}
 	r.from = p.Addr
 	r.receivedBytes += uint64(p.N)
 	for rest := p.Buf[:p.N]; ; {

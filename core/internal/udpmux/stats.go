@@ -24,6 +24,7 @@ type Stats struct {
 	Flights  uint64 // of handshakes that do not exist, or that the peer got wrong
 	Overload uint64 // flights over what is opened or answered in time
 	Ended    uint64 // for an association that has just ended
+	Barred   uint64 // runs of datagrams from blacklisted addresses
 }
 
 // counters are the Stats that are counted.
@@ -31,6 +32,7 @@ type counters struct {
 	sentCount, sentBytes, received, receivedBytes             atomic.Uint64
 	dialled, accepted, moved                                  atomic.Uint64
 	strays, forged, replayed, refusedFlights, overload, ended atomic.Uint64
+	barred                                                    atomic.Uint64
 }
 
 func (c *counters) sent(datagrams, size int) {
@@ -51,6 +53,7 @@ func (m *Mux) Stats() Stats {
 		Dialled: c.dialled.Load(), Accepted: c.accepted.Load(), Moved: c.moved.Load(),
 		Strays: c.strays.Load(), Forged: c.forged.Load(), Replayed: c.replayed.Load(),
 		Flights: c.refusedFlights.Load(), Overload: c.overload.Load(), Ended: c.ended.Load(),
+		Barred: c.barred.Load(),
 	}
 }
 

@@ -44,6 +44,8 @@ var (
 	ErrLimit = errors.New("too many associations")
 	// ErrFamily means that the socket has no addresses of the family.
 	ErrFamily = errors.New("the socket cannot reach this family of addresses")
+	// ErrBarred means that Config.Barred holds for the address.
+	ErrBarred = errors.New("the address is blacklisted")
 	// ErrSilent means that nothing was heard for Config.IdleTimeout.
 	ErrSilent = errors.New("nothing was heard from the peer")
 	// ErrUnconfirmed means that the peer never confirmed the handshake.
@@ -87,6 +89,10 @@ type Config struct {
 	// that is complete. It must set the handlers before it returns, and must not
 	// block. nil answers nobody.
 	Accept func(a *Assoc)
+	// Barred reports whether an address is blacklisted: what comes from there is dropped
+	// before anything of it is opened, and nothing new is sent there. What associations
+	// still have to send goes out. It must not block. nil: none is.
+	Barred func(a netip.Addr) bool
 	// Stray takes datagrams that belong to no association and no handshake. It
 	// must not block, and must not keep the bytes. nil drops them.
 	Stray func(from netip.AddrPort, datagram []byte)
@@ -238,8 +244,11 @@ func (m *Mux) Reaches(addr netip.Addr) bool {
 
 // WriteTo sends one datagram as it is, for what Config.Stray answers and for
 // probes of NATs: it is not sealed. What cannot be sent is lost; the error is
-// net.ErrClosed, wrapped, after Close.
+// net.ErrClosed, wrapped, after Close, and ErrBarred.
 func (m *Mux) WriteTo(datagram []byte, to netip.AddrPort) error {
+	if m.barred(to) {
+		return ErrBarred
+	}
 	m.stats.sent(1, len(datagram))
 	m.contacts.note(to.Addr())
 	return m.conn.WriteBatch([]netio.Packets{{Buf: datagram, N: len(datagram), Segment: len(datagram), Addr: to}})
@@ -252,10 +261,16 @@ func (m *Mux) WriteTTL(ttl int, datagram []byte, to netip.AddrPort) error {
 	if !ok {
 		return errors.ErrUnsupported
 	}
+	if m.barred(to) {
+		return ErrBarred
+	}
 	m.stats.sent(1, len(datagram))
 	m.contacts.note(to.Addr())
 	return w.WriteTTL(ttl, []netio.Packets{{Buf: datagram, N: len(datagram), Segment: len(datagram), Addr: to}})
 }
+
+// barred reports whether an address is blacklisted.
+func (m *Mux) barred(at netip.AddrPort) bool { return m.cfg.Barred != nil && m.cfg.Barred(at.Addr()) }
 
 // write sends a flight.
 func (m *Mux) write(datagram []byte, to netip.AddrPort) {
