@@ -357,3 +357,71 @@ func TestZeroErasesTheKey(t *testing.T) {
 		}
 	}
 }
+
+// TestOldRecordsAfterTheChangeOfKey: what was recorded before a change of key does not open after it, in
+// whatever place, neither as a record nor as a datagram; and the numbers under each key are each used once.
+func TestOldRecordsAfterTheChangeOfKey(t *testing.T) {
+	for _, c := range []Cipher{ChaCha20Poly1305, AES256GCM} {
+		seal, _, err := split(c, [32]byte{1}, [32]byte{2})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, open, err := split(c, [32]byte{2}, [32]byte{1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		used := map[[32]byte]map[[12]byte]bool{}
+		seal.half.aead = counting{seal.half.aead, t, seal.half, used}
+		var old [][]byte
+		for n := range 2*wire.RekeyInterval/2 + 10 {
+			r := seal.Seal(nil, wire.Header{Type: wire.TypeFrames}, []byte("pay once"))
+			if _, ok := seal.half.aead.(counting); !ok { // there is a new key
+				seal.half.aead = counting{seal.half.aead, t, seal.half, used}
+			}
+			if n < 3 || n > wire.RekeyInterval/2-3 && n < wire.RekeyInterval/2+3 {
+				old = append(old, r)
+			}
+			for _, o := range old {
+				if n%4096 != 4095 && (n < wire.RekeyInterval/2-2 || n > wire.RekeyInterval/2+4) || len(o) == 0 || &o[0] == &r[0] {
+					continue
+				}
+				half := *open.half // a copy, that the attempt may spoil
+				if _, err := (Opener{&half}).Header(o[:wire.SealedHeader]); err == nil {
+					t.Fatalf("%v: a recorded record opens as number %d", c, n)
+				}
+			}
+			h, err := open.Header(r[:wire.SealedHeader])
+			if err != nil {
+				t.Fatalf("%v: record %d: %v", c, n, err)
+			}
+			if body, err := open.Body(nil, r[wire.SealedHeader:]); err != nil || h.Len != len(body) {
+				t.Fatalf("%v: record %d: %v", c, n, err)
+			}
+		}
+		if len(used) < 3 {
+			t.Errorf("%v: %d keys were used", c, len(used))
+		}
+	}
+}
+
+// counting is an AEAD that has each number once under each key.
+type counting struct {
+	cipher.AEAD
+	t    *testing.T
+	half *halfDuplex
+	used map[[32]byte]map[[12]byte]bool
+}
+
+func (c counting) Seal(dst, nonce, plain, ad []byte) []byte {
+	m := c.used[c.half.key]
+	if m == nil {
+		m = map[[12]byte]bool{}
+		c.used[c.half.key] = m
+	}
+	n := [12]byte(nonce)
+	if m[n] {
+		c.t.Fatalf("the number %x is used twice under one key", n)
+	}
+	m[n] = true
+	return c.AEAD.Seal(dst, nonce, plain, ad)
+}

@@ -404,3 +404,80 @@ func TestAllocations(t *testing.T) {
 		}
 	}
 }
+
+// TestCarriedElsewhere: an attacker has the peer's datagrams come from an address of his own, while he
+// stops those that come straight. While he lets only these through, and keeps the challenge, nothing moves. When he
+// passes on what goes there, too, he is a path as any other; the association goes back to the peer within
+// a round trip and a half of its next datagram that comes straight. Nothing is lost or doubled meanwhile, and what he
+// has recorded moves nothing afterwards.
+func TestCarriedElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, simnet.Link{Latency: rtt / 2}, nil)
+		evil := netip.MustParseAddrPort(hostC + ":9")
+		c := w.net.Host(hostC)
+		var mu sync.Mutex
+		var back, on bool // what he passes on: from the peer, and to it
+		var kept [][]byte
+		x, y := w.x.join(t, w.y, w.to)
+		home := y.RemoteAddr()
+		w.net.Watch(func(from, to netip.AddrPort, data []byte) {
+			mu.Lock()
+			defer mu.Unlock()
+			data = slices.Clone(data)
+			switch {
+			case on && from == home && to == w.to:
+				kept = append(kept, data)
+				time.AfterFunc(time.Millisecond, func() { c.Forge(evil, w.to, data) })
+			case back && from == w.to && to == evil:
+				time.AfterFunc(time.Millisecond, func() { c.Forge(w.to, home, data) })
+			}
+		})
+		set := func(forth, backwards bool) {
+			mu.Lock()
+			defer mu.Unlock()
+			on, back = forth, backwards
+		}
+		x.send(t, 0, 10, 3000)
+		y.within(t, time.Minute, "packets before", func() bool { p, _ := y.got(); return p == 10 })
+
+		w.net.Cut(w.a, w.b)
+		set(true, false)
+		x.send(t, 10, 10, 3000)
+		time.Sleep(3 * time.Second)
+		if y.RemoteAddr() != home || y.Stats().Moves != 0 {
+			t.Fatalf("moved to %v, which has proved nothing", y.RemoteAddr())
+		}
+		set(true, true)
+		x.send(t, 20, 10, 3000)
+		y.send(t, 0, 10, 3000)
+		y.within(t, time.Minute, "packets over the attacker", func() bool { p, _ := y.got(); return p == 30 })
+		x.within(t, time.Minute, "packets back over the attacker", func() bool { p, _ := x.got(); return p == 10 })
+		if y.RemoteAddr() != evil {
+			t.Fatalf("it is at %v: this test shows nothing", y.RemoteAddr())
+		}
+
+		set(false, false)
+		w.net.Heal(w.a, w.b)
+		x.Ping()
+		time.Sleep(3*rtt/2 + time.Millisecond)
+		if y.RemoteAddr() != home {
+			t.Errorf("it has not come back from %v", y.RemoteAddr())
+		}
+		moves := y.Stats().Moves
+		mu.Lock()
+		old := slices.Clone(kept)
+		mu.Unlock()
+		for _, d := range old {
+			c.Forge(evil, w.to, d)
+			c.Forge(netip.MustParseAddrPort(hostC+":10"), w.to, d)
+		}
+		time.Sleep(time.Second)
+		x.send(t, 30, 10, 3000)
+		y.within(t, time.Minute, "packets afterwards", func() bool { p, _ := y.got(); return p == 40 })
+		if y.RemoteAddr() != home || y.Stats().Moves != moves {
+			t.Errorf("what was recorded has moved it to %v", y.RemoteAddr())
+		}
+		y.check(t, 0, 40)
+		x.check(t, 0, 10)
+	})
+}
