@@ -179,6 +179,8 @@ func (c *config) size(option int32) *int {
 		return &c.cfg.ResendBuffer
 	case C.CRUST_OPT_CACHE_PEERS:
 		return &c.cfg.CachePeers
+	case C.CRUST_OPT_MAX_BANS:
+		return &c.cfg.MaxBans
 	}
 	return nil
 }
@@ -261,6 +263,9 @@ func (c *config) loadJSON(text []byte) error {
 	to.Listen = append(to.Listen, from.Listen...)
 	to.Contacts = append(to.Contacts, from.Contacts...)
 	to.STUN = append(to.STUN, from.STUN...)
+	to.Bans = append(to.Bans, from.Bans...)
+	to.AllowNodes = append(to.AllowNodes, from.AllowNodes...)
+	to.AllowClients = append(to.AllowClients, from.AllowClients...)
 	if from.Only != nil {
 		to.Only = from.Only
 	}
@@ -288,7 +293,7 @@ func (c *config) loadJSON(text []byte) error {
 	merge(&to.RelayBytesPerCircuit, from.RelayBytesPerCircuit)
 	merge(&to.RelayLifetime, from.RelayLifetime)
 	loaded := config{cfg: from}
-	for option := int32(C.CRUST_OPT_CONNECT_TIMEOUT_MS); option <= C.CRUST_OPT_CACHE_PEERS; option++ {
+	for option := int32(C.CRUST_OPT_CONNECT_TIMEOUT_MS); option <= C.CRUST_OPT_MAX_BANS; option++ {
 		if d := c.duration(option); d != nil {
 			merge(d, *loaded.duration(option))
 		}

@@ -188,6 +188,20 @@ crust_result CRUST_CALL crust_config_add_stun(crust_config *config, const char *
     return goCrustConfigAddSTUN((uintptr_t)config, (char *)server, last_error);
 }
 
+crust_result CRUST_CALL crust_config_add_ban(crust_config *config, const char *who) {
+    FORK_GUARD();
+    NEED(config);
+    NEED(who);
+    return goCrustConfigAddBan((uintptr_t)config, (char *)who, last_error);
+}
+
+crust_result CRUST_CALL crust_config_add_allowed(crust_config *config, uint32_t role, const char *prefix) {
+    FORK_GUARD();
+    NEED(config);
+    NEED(prefix);
+    return goCrustConfigAddAllowed((uintptr_t)config, role, (char *)prefix, last_error);
+}
+
 crust_result CRUST_CALL crust_config_load_json(crust_config *config, const char *json, size_t len) {
     FORK_GUARD();
     NEED(config);
@@ -617,6 +631,48 @@ crust_result CRUST_CALL crust_service_group_peer(crust_service service, const ch
     r = goCrustServiceGroupPeer(service, (char *)name, index, &peer, last_error);
     if (r >= 0 && io) give_struct(io, io->struct_size, &peer, sizeof peer);
     return r;
+}
+
+/* ---- who is not wanted ---- */
+
+crust_result CRUST_CALL crust_ban(crust_service service, const char *const *who, size_t n, uint64_t ms, const char *reason) {
+    FORK_GUARD();
+    if (n > 0) NEED(who);
+    for (size_t i = 0; i < n; i++) NEED(who[i]);
+    return goCrustBan(service, (char **)who, n, ms, (char *)(reason ? reason : ""), last_error);
+}
+
+crust_result CRUST_CALL crust_unban(crust_service service, const char *const *who, size_t n) {
+    FORK_GUARD();
+    if (n > 0) NEED(who);
+    for (size_t i = 0; i < n; i++) NEED(who[i]);
+    return goCrustUnban(service, (char **)who, n, last_error);
+}
+
+/* Gives one of an array of structs. */
+void crust__give_ban(crust_ban_info *bans, uint32_t size, size_t i, const crust_ban_info *ban) {
+    give_struct((char *)bans + i * size, size, ban, sizeof *ban);
+}
+
+crust_result CRUST_CALL crust_bans(crust_service service, crust_ban_info *bans, size_t *n) {
+    uint32_t size = 0;
+    NEED(n);
+    if (!bans || *n == 0) *n = 0;
+    else size = bans->struct_size;
+    FORK_GUARD();
+    if (size != 0 && bad_struct(bans, size)) return fail(CRUST_ERR_ABI, __func__, "bans->struct_size must be sizeof(crust_ban_info)");
+    if (bans && *n > 0 && size == 0) return fail(CRUST_ERR_ABI, __func__, "bans->struct_size must be sizeof(crust_ban_info)");
+    return goCrustBans(service, bans, size, n, last_error);
+}
+
+crust_result CRUST_CALL crust_set_allowed(crust_service service, const char *const *nodes, size_t n_nodes,
+                                          const char *const *clients, size_t n_clients) {
+    FORK_GUARD();
+    if (n_nodes > 0) NEED(nodes);
+    if (n_clients > 0) NEED(clients);
+    for (size_t i = 0; i < n_nodes; i++) NEED(nodes[i]);
+    for (size_t i = 0; i < n_clients; i++) NEED(clients[i]);
+    return goCrustSetAllowed(service, (char **)nodes, n_nodes, (char **)clients, n_clients, last_error);
 }
 
 /* ---- the environment ---- */

@@ -41,6 +41,9 @@ void crust__deliver(crust_events_fn fn, void *user, crust_service service, crust
 /* Calls on_release in the same way. */
 void crust__release(crust_release_fn fn, void *user);
 
+/* Gives the ban of index i of an array of structs of a size. */
+void crust__give_ban(crust_ban_info *bans, uint32_t size, size_t i, const crust_ban_info *ban);
+
 /* Where threads wait inside crust_poll, see wait.c. Go changes refs and reads seq
  * with atomic operations; wait.c holds the rest behind this. */
 typedef struct crust__waiter_head {

@@ -248,7 +248,8 @@ enum {                                          /* what; zero or unset means */
     CRUST_OPT_RESEND_BUFFER_BYTES   = 46, /* u64, at least 524,288: sent to one peer and kept until it has
                                              acknowledged them, in case the link breaks; it bounds the throughput
                                              to as much each round trip; 8 MiB */
-    CRUST_OPT_CACHE_PEERS           = 47  /* u64, up to 65,536: peers that CACHE has room for; 200 */
+    CRUST_OPT_CACHE_PEERS           = 47, /* u64, up to 65,536: peers that CACHE has room for; 200 */
+    CRUST_OPT_MAX_BANS              = 60  /* u64: entries of the blacklist, see crust_ban; 65,536 */
 };
 
 /* Makes an empty configuration, to be freed with crust_config_free. INVALID, NO_MEMORY. */
@@ -269,8 +270,14 @@ CRUST_API crust_result CRUST_CALL crust_config_add_contact(crust_config *config,
 /* Adds a STUN server to ask what it sees of the UDP socket, "HOST:PORT", or "HOST"
  * for port 3478; HOST is an IP address or a name. At most 8. INVALID. */
 CRUST_API crust_result CRUST_CALL crust_config_add_stun(crust_config *config, const char *server);
+/* Blacklists who from the beginning, as crust_ban does it: a peer id of 64 hexadecimal
+ * digits, an IP address or a prefix such as "203.0.113.0/24". INVALID. */
+CRUST_API crust_result CRUST_CALL crust_config_add_ban(crust_config *config, const char *who);
+/* Adds an IP address or a prefix to the whitelist of peers of a role, CRUST_ROLE_*. As long
+ * as it has none, all are allowed; see crust_set_allowed. INVALID. */
+CRUST_API crust_result CRUST_CALL crust_config_add_allowed(crust_config *config, uint32_t role, const char *prefix);
 /* Reads options from a JSON object; docs/CONFIG.md names its keys. What the text
- * does not set stays, its listeners, contacts and servers are added, and its identity file
+ * does not set stays, its listeners, contacts, servers, bans and prefixes are added, and its identity file
  * is read or made now. Unknown keys are INVALID. IO, PERMISSION. */
 CRUST_API crust_result CRUST_CALL crust_config_load_json(crust_config *config, const char *json, size_t len);
 
@@ -546,6 +553,48 @@ CRUST_API crust_result CRUST_CALL crust_service_group(crust_service service, uin
  * that are connected, and those that the program has disconnected. INVALID: no such
  * group. */
 CRUST_API crust_result CRUST_CALL crust_service_group_peer(crust_service service, const char *name, uint32_t index, crust_group_peer *io);
+
+/* ---- who is not wanted ----------------------------------------------------------------- */
+
+#define CRUST_MAX_BAN_REASON 256u  /* in bytes */
+#define CRUST_MAX_ALLOWED    1024u /* prefixes of a whitelist */
+
+/* Blacklists n peers and addresses, one or ten thousand, for ms milliseconds, or with 0 as
+ * long as the service lives. Each is a peer id of 64 hexadecimal digits, whatever its
+ * address, or an IP address or a prefix such as "203.0.113.0/24", whoever is there. Who is
+ * banned already is so anew. reason, up to CRUST_MAX_BAN_REASON bytes or NULL, is kept for
+ * crust_bans. It holds at once: sessions are LOST with BANNED, without waiting for what is
+ * queued, and the peer is told; what is being connected fails with BANNED; and then nothing
+ * is sent to those who are banned nor taken from them, by whatever way they come. INVALID,
+ * SELF, LIMIT (more than CRUST_OPT_MAX_BANS), CLOSED: then nobody is banned who was not. */
+CRUST_API crust_result CRUST_CALL crust_ban(crust_service service, const char *const *who, size_t n, uint64_t ms,
+                                            const char *reason);
+/* Lifts bans, of the very peers, addresses and prefixes that were banned, and returns how
+ * many there were; an address in a banned prefix stays banned. INVALID. */
+CRUST_API crust_result CRUST_CALL crust_unban(crust_service service, const char *const *who, size_t n);
+
+/* Describes a ban. */
+typedef struct crust_ban_info {
+    uint32_t struct_size; /* sizeof(crust_ban_info), set by the caller */
+    uint32_t reserved;    /* 0 */
+    uint64_t left_ms;     /* until it ends; 0: with the service */
+    char     who[72];     /* a peer id, an IP address or a prefix */
+    char     reason[264];
+} crust_ban_info;
+
+/* Describes the bans: peers in the order of their ids, then prefixes in the order of their
+ * addresses, IPv4 first. *n is the room in bans on entry and the number of bans on return;
+ * bans[0].struct_size is how far apart the structs are. BUFFER_TOO_SMALL. With bans NULL
+ * it returns CRUST_OK and only the number. ABI when struct_size is smaller than 8. */
+CRUST_API crust_result CRUST_CALL crust_bans(crust_service service, crust_ban_info *bans, size_t *n);
+
+/* Replaces the whitelists: which addresses peers of role node, and of role client, may
+ * have, as IP addresses and prefixes, up to CRUST_MAX_ALLOWED each; n 0: all are allowed.
+ * Others are refused, before they can say anything when their address is on neither list,
+ * and not dialled; so are links that others carry, whose address is not known. Sessions
+ * with peers that are not allowed any more are LOST with NOT_ALLOWED. INVALID, LIMIT, CLOSED. */
+CRUST_API crust_result CRUST_CALL crust_set_allowed(crust_service service, const char *const *nodes, size_t n_nodes,
+                                                    const char *const *clients, size_t n_clients);
 
 /* ---- listeners ---------------------------------------------------------------------- */
 

@@ -99,6 +99,16 @@ static void null_pointers(void) {
     CHECK_CODE(CRUST_ERR_INVALID, crust_listeners(s, NULL, NULL));
     CHECK_CODE(CRUST_ERR_INVALID, crust_set_accept(s, 2));
     CHECK_CODE(CRUST_ERR_INVALID, crust_set_beacon(s, 4));
+    CHECK_CODE(CRUST_ERR_INVALID, crust_set_beacon(s, 3));
+    CHECK_CODE(CRUST_ERR_INVALID, crust_ban(s, NULL, 1, 0, NULL));
+    CHECK_CODE(CRUST_ERR_INVALID, crust_ban(s, except, 2, 0, NULL));
+    CHECK_CODE(CRUST_ERR_INVALID, crust_ban(s, except, 1, 0, NULL));
+    CHECK_CODE(CRUST_ERR_INVALID, crust_ban(s, NULL, 0, UINT64_MAX, NULL));
+    CHECK_CODE(CRUST_ERR_INVALID, crust_unban(s, NULL, 1));
+    CHECK_CODE(CRUST_ERR_INVALID, crust_unban(s, except, 1));
+    CHECK_CODE(CRUST_ERR_INVALID, crust_bans(s, NULL, NULL));
+    CHECK_CODE(CRUST_ERR_INVALID, crust_set_allowed(s, NULL, 1, NULL, 0));
+    CHECK_CODE(CRUST_ERR_INVALID, crust_set_allowed(s, NULL, 0, except, 1));
     CHECK_CODE(CRUST_ERR_INVALID, crust_bootstrap_except(s, NULL, 1, 1));
     CHECK_CODE(CRUST_ERR_INVALID, crust_bootstrap_except(s, except, 2, 1));
     CHECK_CODE(CRUST_ERR_INVALID, crust_bootstrap_except(s, except, 1, 1));

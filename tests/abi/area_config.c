@@ -13,7 +13,7 @@ static void numbers(void) {
         CRUST_OPT_CONNECT_TIMEOUT_MS, CRUST_OPT_BOOTSTRAP_TIMEOUT_MS, CRUST_OPT_HANDSHAKE_TIMEOUT_MS, CRUST_OPT_HEARTBEAT_MS,
         CRUST_OPT_LOST_AFTER_MS, CRUST_OPT_CLOSE_TIMEOUT_MS, CRUST_OPT_MESSAGE_MAX_AGE_MS, CRUST_OPT_PORT_ROTATION_MS, CRUST_OPT_RESUME_WINDOW_MS, CRUST_OPT_EVENT_QUEUE_BYTES,
         CRUST_OPT_MAX_PEERS, CRUST_OPT_MAX_HANDSHAKES, CRUST_OPT_MAX_HANDSHAKES_PER_ADDRESS, CRUST_OPT_MAX_CONNECTS,
-        CRUST_OPT_CACHE_PEERS};
+        CRUST_OPT_CACHE_PEERS, CRUST_OPT_MAX_BANS};
     crust_config *c = NULL;
     size_t i;
     REQUIRE_CODE(CRUST_OK, crust_config_new(&c));
@@ -50,6 +50,13 @@ static void numbers(void) {
     CHECK_CODE(CRUST_OK, crust_config_set_str(c, CRUST_OPT_CACHE, "/nowhere/cache"));
     CHECK_CODE(CRUST_ERR_INVALID, crust_config_set_u64(c, CRUST_OPT_CACHE, 1));
     CHECK_TEXT("option 15 does not take a number");
+    CHECK_CODE(CRUST_OK, crust_config_add_ban(c, "203.0.113.0/24"));
+    CHECK_CODE(CRUST_ERR_INVALID, crust_config_add_ban(c, "203.0.113.0/33"));
+    CHECK_CODE(CRUST_ERR_INVALID, crust_config_add_ban(c, NULL));
+    CHECK_CODE(CRUST_OK, crust_config_add_allowed(c, CRUST_ROLE_CLIENT, "::1"));
+    CHECK_CODE(CRUST_ERR_INVALID, crust_config_add_allowed(c, CRUST_ROLE_CLIENT + 1, "::1"));
+    CHECK_CODE(CRUST_ERR_INVALID, crust_config_add_allowed(c, CRUST_ROLE_NODE, "tcp://127.0.0.1:1"));
+    CHECK_CODE(CRUST_ERR_INVALID, crust_config_add_allowed(c, CRUST_ROLE_NODE, NULL));
     CHECK_CODE(CRUST_OK, crust_config_set_u64(c, CRUST_OPT_GOSSIP, CRUST_GOSSIP_OFF));
     CHECK_CODE(CRUST_ERR_INVALID, crust_config_set_u64(c, CRUST_OPT_GOSSIP, CRUST_GOSSIP_OFF + 1));
     CHECK_CODE(CRUST_ERR_INVALID, crust_config_set_str(c, CRUST_OPT_GOSSIP, "off"));

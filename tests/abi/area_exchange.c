@@ -151,6 +151,46 @@ static void unknown_peers(void) {
     pair_free(&p);
 }
 
+static void bans(void) {
+    pair p;
+    char id[65];
+    const char *who[3];
+    crust_ban_info list[3];
+    size_t n = 3, i;
+    const crust_event *e;
+    REQUIRE_OR(pair_make(&p), pair_free(&p));
+    for (i = 0; i < sizeof p.id_b; i++) snprintf(id + 2 * i, 3, "%02x", p.id_b.bytes[i]);
+    who[0] = "192.0.2.77/24";
+    who[1] = id;
+    who[2] = "::1";
+    CHECK_CODE(CRUST_OK, crust_ban(p.a.service, who, 2, 3600000, "spam"));
+    e = inbox_await(&p.a, CRUST_EVENT_LOST);
+    if (e) CHECK(e->code == CRUST_ERR_BANNED && memcmp(e->peer, &p.id_b, sizeof p.id_b) == 0);
+    e = inbox_await(&p.b, CRUST_EVENT_LOST);
+    if (e) CHECK(e->code == CRUST_ERR_BANNED);
+    CHECK_CODE(CRUST_ERR_BANNED, crust_service_connect_peer(p.a.service, &p.id_b, 1));
+    CHECK_CODE(CRUST_OK, crust_ban(p.a.service, who + 2, 1, 0, NULL));
+    memset(list, 0xAA, sizeof list);
+    CHECK_CODE(CRUST_OK, crust_bans(p.a.service, NULL, &n));
+    CHECK(n == 3);
+    list[0].struct_size = sizeof list[0];
+    CHECK_CODE(CRUST_OK, crust_bans(p.a.service, list, &n));
+    CHECK(n == 3 && strcmp(list[0].who, id) == 0 && strcmp(list[1].who, "192.0.2.0/24") == 0 && strcmp(list[2].who, "::1") == 0);
+    CHECK(list[0].left_ms > 3000000 && list[0].left_ms <= 3600000 && strcmp(list[0].reason, "spam") == 0);
+    CHECK(list[2].left_ms == 0 && list[2].reason[0] == 0 && list[2].reason[263] == 0 && list[2].struct_size == sizeof list[2]);
+    list[0].struct_size = 7;
+    CHECK_CODE(CRUST_ERR_ABI, crust_bans(p.a.service, list, &n));
+    list[0].struct_size = sizeof list[0];
+    n = 2;
+    CHECK_CODE(CRUST_ERR_BUFFER_TOO_SMALL, crust_bans(p.a.service, list, &n));
+    CHECK(n == 3);
+    CHECK_CODE(3, crust_unban(p.a.service, who, 3));
+    CHECK_CODE(0, crust_unban(p.a.service, who, 3));
+    CHECK_CODE(CRUST_OK, crust_set_allowed(p.a.service, who + 2, 1, NULL, 0));
+    CHECK_CODE(CRUST_OK, crust_set_allowed(p.a.service, NULL, 0, NULL, 0));
+    pair_free(&p);
+}
+
 static void batches_are_accepted_up_to_the_first_refused(void) {
     pair p;
     crust_peer_id nobody;
@@ -506,6 +546,7 @@ const tap_test exchange_tests[] = {
     {"messages of all sizes, one too big", messages_of_all_sizes},
     {"looking at peers, listeners and sessions", looking_at_a_session},
     {"unknown peers, and disconnecting", unknown_peers},
+    {"bans", bans},
     {"a batch is accepted up to the first refused", batches_are_accepted_up_to_the_first_refused},
     {"a full queue refuses, WRITABLE follows once", full_queues_refuse_and_tell},
     {"crust_send_wait waits, and gives up", send_wait_waits},

@@ -52,6 +52,10 @@ void check_calls(crust_service s, crust_result want, crust_result poll_want) {
     CHECK_CODE(want, crust_listeners(s, text, &len));
     CHECK_CODE(want, crust_set_accept(s, 1));
     CHECK_CODE(want, crust_set_beacon(s, CRUST_BEACON_OFF));
+    CHECK_CODE(want, crust_ban(s, NULL, 0, 0, NULL));
+    CHECK_CODE(want, crust_unban(s, NULL, 0));
+    CHECK_CODE(want, crust_bans(s, NULL, &n));
+    CHECK_CODE(want, crust_set_allowed(s, NULL, 0, NULL, 0));
     CHECK_CODE(want, crust_service_network_changed(s));
     CHECK_CODE(want, crust_peers(s, ids, &n));
     CHECK_CODE(want, crust_peer(s, &peer, &info));

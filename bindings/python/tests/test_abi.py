@@ -31,6 +31,7 @@ STRUCTS: dict[str, Any] = {
     "crust_group": _ffi.GroupStruct,
     "crust_group_info": _ffi.GroupInfoStruct,
     "crust_group_peer": _ffi.GroupPeerStruct,
+    "crust_ban_info": _ffi.BanInfoStruct,
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import math
 import socket
 import stat
 import tempfile
@@ -471,6 +473,64 @@ class Options(TestCase):
     def test_cipher(self) -> None:
         with pair(cipher=crust.Cipher.CHACHA20_POLY1305) as (one, other):
             self.assertEqual(one.peer(other.id).cipher, "ChaCha20-Poly1305")
+
+
+class Bans(TestCase):
+    def test_who_is_banned_is_lost_and_kept_out(self) -> None:
+        with pair() as (one, other):
+            one.ban([other.id, "192.0.2.77/24"], 3600, "spam")
+            one.ban([ipaddress.ip_address("::1")])
+            for service, peer in ((one, other), (other, one)):
+                lost = wait_for(service, crust.Lost)
+                self.assertEqual((lost.peer, lost.code), (peer.id, crust.Code.BANNED))
+            with self.assertRaises(crust.Banned):
+                one.connect_peer(other.id)
+            with self.assertRaises(crust.Banned):
+                other.connect_endpoint(one.listeners()[0]).result(PATIENCE)
+            bans = one.bans()
+            self.assertEqual([ban.who for ban in bans], [str(other.id), "192.0.2.0/24", "::1"])
+            self.assertEqual([ban.reason for ban in bans], ["spam", "spam", ""])
+            self.assertTrue(3000 < (bans[0].left or 0) <= 3600)
+            self.assertIsNone(bans[2].left)
+            self.assertEqual(one.unban([other.id, "192.0.2.0/24", "192.0.2.0/25"]), 2)
+            self.assertEqual(other.connect_endpoint(one.listeners()[0]).result(PATIENCE).peer, one.id)
+
+    def test_en_masse(self) -> None:
+        with new_service(new_network()) as one:
+            one.ban(f"10.{n >> 8}.{n & 255}.0/24" for n in range(10_000))
+            self.assertEqual(len(one.bans()), 10_000)
+
+    def test_wrong_ones(self) -> None:
+        with new_service(new_network(), bans=["192.0.2.1"], max_bans=2) as one:
+            for wrong in ("", "x", "1.2.3.4:5", "1.2.3.4/33", bytes(32)):
+                with self.assertRaises(crust.Invalid):
+                    one.ban([wrong])
+            with self.fails(crust.Invalid, "sequence"):
+                one.ban("1.2.3.4")
+            for seconds in (0, -1, math.nan, math.inf):
+                with self.fails(crust.Invalid, "seconds"):
+                    one.ban(["1.2.3.4"], seconds)
+            with self.assertRaises(crust.Invalid):
+                one.ban(["1.2.3.4"], reason="x" * 257)
+            with self.assertRaises(crust.SelfConnect):
+                one.ban([one.id])
+            with self.assertRaises(crust.Limit):
+                one.ban(["1.2.3.4", "1.2.3.5"])
+            self.assertEqual([ban.who for ban in one.bans()], ["192.0.2.1"])
+        with self.assertRaises(crust.Invalid):
+            crust.Service(bans=["x"])
+        with self.assertRaises(crust.Invalid):
+            crust.Service(allow_nodes=["x"])
+
+    def test_whitelists(self) -> None:
+        network = new_network()
+        with new_service(network, allow_nodes=["192.0.2.0/24"]) as shy, new_service(network) as other:
+            with self.assertRaises(crust.NotAllowed):
+                other.connect_endpoint(shy.listeners()[0]).result(PATIENCE)
+            shy.set_allowed(nodes=["127.0.0.0/8"], clients=["::1"])
+            other.connect_endpoint(shy.listeners()[0]).result(PATIENCE)
+            shy.set_allowed(nodes=["::1"])
+            self.assertEqual(wait_for(shy, crust.Lost).code, crust.Code.NOT_ALLOWED)
 
 
 class Looking(TestCase):

@@ -23,6 +23,7 @@ process forked afterwards cannot use it.
 
 from __future__ import annotations
 
+from ._bans import Ban
 from ._batch import MessageBatch
 from ._errors import (
     AbiError,
@@ -133,6 +134,7 @@ __all__ = [
     "AddressInUse",
     "AlreadyConnected",
     "BadInfo",
+    "Ban",
     "Banned",
     "Beacon",
     "BootstrapFailed",

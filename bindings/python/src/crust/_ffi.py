@@ -301,6 +301,18 @@ class GroupPeerStruct(ctypes.Structure):
     )
 
 
+class BanInfoStruct(ctypes.Structure):
+    """crust_ban_info."""
+
+    _fields_ = (
+        ("struct_size", c_uint32),
+        ("reserved", c_uint32),
+        ("left_ms", c_uint64),
+        ("who", c_char * 72),
+        ("reason", c_char * 264),
+    )
+
+
 BOUND: list[str] = []
 """The names of the functions bound below, in order."""
 
@@ -343,6 +355,8 @@ crust_config_set_bytes = _bind("crust_config_set_bytes", c_int32, c_void_p, c_in
 crust_config_add_listener = _bind("crust_config_add_listener", c_int32, c_void_p, c_char_p)
 crust_config_add_contact = _bind("crust_config_add_contact", c_int32, c_void_p, c_char_p)
 crust_config_add_stun = _bind("crust_config_add_stun", c_int32, c_void_p, c_char_p)
+crust_config_add_ban = _bind("crust_config_add_ban", c_int32, c_void_p, c_char_p)
+crust_config_add_allowed = _bind("crust_config_add_allowed", c_int32, c_void_p, c_uint32, c_char_p)
 crust_config_load_json = _bind("crust_config_load_json", c_int32, c_void_p, c_char_p, c_size_t)
 
 crust_service_new = _bind("crust_service_new", c_int32, c_void_p, c_void_p, POINTER(_service))
@@ -381,6 +395,13 @@ crust_service_release = _bind("crust_service_release", c_int32, _service, c_char
 crust_service_group = _bind("crust_service_group", c_int32, _service, c_uint32, POINTER(GroupInfoStruct))
 crust_service_group_peer = _bind(
     "crust_service_group_peer", c_int32, _service, c_char_p, c_uint32, POINTER(GroupPeerStruct)
+)
+
+crust_ban = _bind("crust_ban", c_int32, _service, POINTER(c_char_p), c_size_t, c_uint64, c_char_p)
+crust_unban = _bind("crust_unban", c_int32, _service, POINTER(c_char_p), c_size_t)
+crust_bans = _bind("crust_bans", c_int32, _service, c_void_p, _out_size)
+crust_set_allowed = _bind(
+    "crust_set_allowed", c_int32, _service, POINTER(c_char_p), c_size_t, POINTER(c_char_p), c_size_t
 )
 
 crust_listen = _bind("crust_listen", c_int32, _service, c_char_p)

@@ -29,6 +29,10 @@ class Options(TypedDict, total=False):
     relay: Relay
     stun: Sequence[str]
     only: Sequence[How]
+    allow_nodes: Sequence[str]
+    allow_clients: Sequence[str]
+    bans: Sequence[str]
+    max_bans: int
     contacts: Sequence[str]
     cache: Union[str, os.PathLike[str], None]
     cache_peers: int

@@ -6,17 +6,19 @@ import asyncio
 import atexit
 import contextlib
 import ctypes
+import math
 import os
 import threading
 import warnings
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Optional, Union, overload
 
 from . import _base, _ffi
 from ._aio import Pump
+from ._bans import Ban, ban_of, texts
 from ._base import check_peer
 from ._batch import MessageBatch, with_copy
 from ._errors import Closed, Code, CrustError, error
@@ -512,6 +514,74 @@ class Service(Sending):
                 peers.append(group_peer(one))
             found.append(group_info(raw, peers))
         return found
+
+    # Who is not wanted.
+
+    def ban(self, who: Iterable[object], seconds: Optional[float] = None, reason: str = "") -> None:
+        """Blacklist peers and addresses, one or ten thousand.
+
+        It holds at once: sessions are `Lost` with `Banned`, without waiting for what is queued, and
+        the peers are told; what is being connected fails with `Banned`; and then nothing is sent to
+        those who are banned nor taken from them, by whatever way they come.
+
+        Args:
+            who: peer ids, IP addresses and prefixes such as ``203.0.113.0/24``, also as text or as
+                objects of `ipaddress`. Who is banned already is so anew.
+            seconds: for how long; None: as long as the service lives.
+            reason: kept for `bans`, up to 256 bytes.
+
+        Raises:
+            Invalid: somebody of `who` is malformed, or the reason is too long.
+            SelfConnect: it is this service itself.
+            Limit: more than `Config.max_bans`.
+            Closed: the service is closed.
+        """
+        list_ = texts(who, "who")
+        if seconds is not None and not 0 < seconds < 2**63 / 1e9:
+            raise error(Code.INVALID, f"seconds must be above 0, not {seconds!r}")
+        milliseconds = 0 if seconds is None else max(math.ceil(seconds * 1000), 1)
+        self._check(
+            _ffi.crust_ban(self._handle, list_, len(list_), milliseconds, _ffi.c_string(reason, "reason")), "ban"
+        )
+
+    def unban(self, who: Iterable[object]) -> int:
+        """Lift bans of the very peers, addresses and prefixes, and return how many there were.
+
+        An address in a banned prefix stays banned.
+
+        Raises:
+            Invalid: somebody of `who` is malformed.
+        """
+        list_ = texts(who, "who")
+        return self._check(_ffi.crust_unban(self._handle, list_, len(list_)), "unban")
+
+    def bans(self) -> list[Ban]:
+        """Return the blacklist: peers by their ids, then prefixes by their addresses, IPv4 first."""
+        room = ctypes.c_size_t(64)
+        while True:
+            raw = (_ffi.BanInfoStruct * max(room.value, 1))()
+            raw[0].struct_size = ctypes.sizeof(_ffi.BanInfoStruct)
+            code = _ffi.crust_bans(self._handle, raw, ctypes.byref(room))
+            if code != Code.BUFFER_TOO_SMALL:
+                self._check(code, "bans")
+                return [ban_of(raw[i]) for i in range(room.value)]
+
+    def set_allowed(self, nodes: Iterable[object] = (), clients: Iterable[object] = ()) -> None:
+        """Replace `Config.allow_nodes` and `Config.allow_clients`.
+
+        Others are refused, before they can say anything when their address is on neither list, and
+        not dialled; so are links that others carry, whose address is not known. Sessions with peers
+        that are not allowed any more are `Lost` with `NotAllowed`.
+
+        Raises:
+            Invalid: an address or a prefix is malformed.
+            Limit: a list has more than 1,024.
+            Closed: the service is closed.
+        """
+        lists = texts(nodes, "nodes"), texts(clients, "clients")
+        self._check(
+            _ffi.crust_set_allowed(self._handle, lists[0], len(lists[0]), lists[1], len(lists[1])), "set_allowed"
+        )
 
     # Listeners.
 

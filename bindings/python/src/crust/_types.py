@@ -198,6 +198,11 @@ class Config:
         only: the ways in which links may come about, for policies and tests; others are not tried,
             or refused after authentication with `NotAllowed`. A dial counts as `How.MAPPED` when a
             router of the peer passes it on, as `How.DIALED` otherwise. None are all.
+        allow_nodes: a whitelist: the IP addresses and prefixes that peers of role node may have; none
+            are all. See `Service.set_allowed`.
+        allow_clients: the same for peers of role client.
+        bans: who is blacklisted from the beginning, as by `Service.ban`.
+        max_bans: entries of the blacklist; 65,536.
         contacts: fallback endpoints of `Service.bootstrap`, ``ENDPOINT`` or ``ENDPOINT#PEER``.
         cache: the file in which peers are written down that the service has connected to directly,
             and from which it bootstraps beside the contacts; made when it is not there, its
@@ -247,6 +252,10 @@ class Config:
     relay: Relay = Relay.SIGNAL
     stun: Sequence[str] = ()
     only: Sequence[How] = ()
+    allow_nodes: Sequence[str] = ()
+    allow_clients: Sequence[str] = ()
+    bans: Sequence[str] = ()
+    max_bans: int = 0
     contacts: Sequence[str] = ()
     cache: Union[str, os.PathLike[str], None] = None
     cache_peers: int = 0
@@ -303,6 +312,7 @@ _NUMBERS = {
     "max_connects": 45,
     "resend_buffer": 46,
     "cache_peers": 47,
+    "max_bans": 60,
 }
 _NETWORK_NAME, _IDENTITY_FILE, _IDENTITY_SEED, _APP_ID = 1, 2, 3, 4
 _ROLE, _NO_LISTEN, _NO_ACCEPT, _CIPHER, _NO_RESUME, _NO_NETWORK_WATCH = 5, 6, 7, 8, 10, 11
@@ -408,6 +418,14 @@ def _apply_endpoints(handle: ctypes.c_void_p, config: Config) -> None:
             _ffi.check(_ffi.crust_config_add_listener(handle, _ffi.c_string(endpoint, "endpoint")))
     for server in _items(config.stun, "stun"):
         _ffi.check(_ffi.crust_config_add_stun(handle, _ffi.c_string(server, "STUN server")))
+    for who in _items(config.bans, "bans"):
+        _ffi.check(_ffi.crust_config_add_ban(handle, _ffi.c_string(who, "ban")))
+    for role, prefixes in (
+        (Role.NODE, _items(config.allow_nodes, "allow_nodes")),
+        (Role.CLIENT, _items(config.allow_clients, "allow_clients")),
+    ):
+        for prefix in prefixes:
+            _ffi.check(_ffi.crust_config_add_allowed(handle, int(role), _ffi.c_string(prefix, "prefix")))
     for contact in _items(config.contacts, "contacts"):
         _ffi.check(_ffi.crust_config_add_contact(handle, _ffi.c_string(contact, "contact")))
 

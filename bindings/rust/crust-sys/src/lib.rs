@@ -265,6 +265,8 @@ pub const CRUST_OPT_MAX_CONNECTS: crust_option = 45;
 pub const CRUST_OPT_RESEND_BUFFER_BYTES: crust_option = 46;
 /// u64, up to 65,536: peers that the cache has room for; 200.
 pub const CRUST_OPT_CACHE_PEERS: crust_option = 47;
+/// u64: entries of the blacklist; 65,536.
+pub const CRUST_OPT_MAX_BANS: crust_option = 60;
 
 // ---- events -----------------------------------------------------------------
 
@@ -441,6 +443,11 @@ pub const CRUST_MAX_GROUPS: u32 = 64;
 pub const CRUST_MAX_GROUP_NAME: u32 = 64;
 /// The most peers of all groups together, and the most contacts, and infos, of one.
 pub const CRUST_MAX_KEPT: u32 = 4096;
+
+/// The longest reason of a ban, in bytes.
+pub const CRUST_MAX_BAN_REASON: u32 = 256;
+/// The most prefixes of a whitelist.
+pub const CRUST_MAX_ALLOWED: u32 = 1024;
 
 /// One message of [`crust_send_batch`]. The size never changes.
 #[repr(C)]
@@ -767,6 +774,22 @@ pub struct crust_group_peer {
     pub text: [c_char; 256],
 }
 
+/// A ban, as [`crust_bans`] describes it. Grows at the end.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct crust_ban_info {
+    /// `size_of::<crust_ban_info>()`, set by the caller.
+    pub struct_size: u32,
+    /// 0.
+    pub reserved: u32,
+    /// Until it ends; 0: with the service.
+    pub left_ms: u64,
+    /// A peer id, an IP address or a prefix, NUL-terminated.
+    pub who: [c_char; 72],
+    /// NUL-terminated.
+    pub reason: [c_char; 264],
+}
+
 // ---- functions: documented in crust.h ---------------------------------------
 
 #[allow(missing_docs)] // the header documents each; a second wording would drift
@@ -814,9 +837,12 @@ unsafe extern "C" {
         config: *mut crust_config,
         contact: *const c_char,
     ) -> crust_result;
-    pub fn crust_config_add_stun(
+    pub fn crust_config_add_stun(config: *mut crust_config, server: *const c_char) -> crust_result;
+    pub fn crust_config_add_ban(config: *mut crust_config, who: *const c_char) -> crust_result;
+    pub fn crust_config_add_allowed(
         config: *mut crust_config,
-        server: *const c_char,
+        role: u32,
+        prefix: *const c_char,
     ) -> crust_result;
     pub fn crust_config_load_json(
         config: *mut crust_config,
@@ -937,6 +963,29 @@ unsafe extern "C" {
         name: *const c_char,
         index: u32,
         io: *mut crust_group_peer,
+    ) -> crust_result;
+
+    // Who is not wanted.
+    pub fn crust_ban(
+        service: crust_service,
+        who: *const *const c_char,
+        n: usize,
+        ms: u64,
+        reason: *const c_char,
+    ) -> crust_result;
+    pub fn crust_unban(service: crust_service, who: *const *const c_char, n: usize)
+    -> crust_result;
+    pub fn crust_bans(
+        service: crust_service,
+        bans: *mut crust_ban_info,
+        n: *mut usize,
+    ) -> crust_result;
+    pub fn crust_set_allowed(
+        service: crust_service,
+        nodes: *const *const c_char,
+        n_nodes: usize,
+        clients: *const *const c_char,
+        n_clients: usize,
     ) -> crust_result;
 
     // Listeners.

@@ -153,6 +153,7 @@ fn all_layouts() -> Vec<(String, i64)> {
             struct_size, any, role, code, up, wanted, next_ms, name, text,
         }
         crust_group_peer { struct_size, state, peer, code, tries, next_ms, text }
+        crust_ban_info { struct_size, reserved, left_ms, who, reason }
         crust_nat_flow {
             struct_size, confidence, none, nearby, twice, blocked, hairpin, mapping, filtering,
             ports, reserved, step, low, high, external,

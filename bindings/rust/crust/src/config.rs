@@ -84,6 +84,13 @@ impl Role {
             Role::Node
         }
     }
+
+    pub(crate) fn raw(self) -> u32 {
+        match self {
+            Role::Node => sys::CRUST_ROLE_NODE,
+            Role::Client => sys::CRUST_ROLE_CLIENT,
+        }
+    }
 }
 
 /// How a service is made. The default works: a fresh identity, one random TCP
@@ -123,6 +130,8 @@ enum Step {
     Listener(String),
     Contact(String),
     Stun(String),
+    Ban(String),
+    Allowed(u32, String),
     Json(String),
     /// A value that cannot be handed over, and why.
     Wrong(String),
@@ -166,11 +175,7 @@ impl Config {
 
     /// What the service is to the network. Default: [`Role::Node`].
     pub fn role(self, role: Role) -> Self {
-        let role = match role {
-            Role::Node => sys::CRUST_ROLE_NODE,
-            Role::Client => sys::CRUST_ROLE_CLIENT,
-        };
-        self.number(sys::CRUST_OPT_ROLE, u64::from(role))
+        self.number(sys::CRUST_OPT_ROLE, u64::from(role.raw()))
     }
 
     /// Adds a listener, such as `"tcp://0.0.0.0:0"` or `"utp://0.0.0.0:0"`; port
@@ -304,6 +309,23 @@ impl Config {
     /// or `"ENDPOINT#PEER"` when the peer is known. Default: none.
     pub fn contact(self, contact: impl Into<String>) -> Self {
         self.with(Step::Contact(contact.into()))
+    }
+
+    /// Blacklists a peer id, an IP address or a prefix from the beginning, as
+    /// [`ban`](crate::Handle::ban) does it. Default: nobody.
+    pub fn ban(self, who: impl Into<String>) -> Self {
+        self.with(Step::Ban(who.into()))
+    }
+
+    /// Bounds the blacklist, in entries. Default: 65,536.
+    pub fn max_bans(self, n: u64) -> Self {
+        self.number(sys::CRUST_OPT_MAX_BANS, n)
+    }
+
+    /// Adds an IP address or a prefix to the whitelist of peers of a role; see
+    /// [`set_allowed`](crate::Handle::set_allowed). Default: all are allowed.
+    pub fn allow(self, role: Role, prefix: impl Into<String>) -> Self {
+        self.with(Step::Allowed(role.raw(), prefix.into()))
     }
 
     /// Asks a STUN server as well what it sees of the UDP socket: `"HOST:PORT"`, or
@@ -515,6 +537,16 @@ impl Step {
                 let contact = c_string("contact", contact)?;
                 // SAFETY: see above.
                 unsafe { sys::crust_config_add_contact(config, contact.as_ptr()) }
+            }
+            Step::Ban(who) => {
+                let who = c_string("ban", who)?;
+                // SAFETY: see above.
+                unsafe { sys::crust_config_add_ban(config, who.as_ptr()) }
+            }
+            Step::Allowed(role, prefix) => {
+                let prefix = c_string("prefix", prefix)?;
+                // SAFETY: see above.
+                unsafe { sys::crust_config_add_allowed(config, *role, prefix.as_ptr()) }
             }
             Step::Stun(server) => {
                 let server = c_string("server", server)?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crust_sys as sys;
 
+use crate::ban::{Ban, Texts};
 use crate::config::{Beacon, c_string};
 use crate::error::{Error, Result, check};
 use crate::group::{Group, GroupInfo, GroupPeer};
@@ -355,10 +356,8 @@ impl Handle {
             .collect::<Result<Vec<_>>>()?;
         let raw: Vec<_> = except.iter().map(|contact| contact.as_ptr()).collect();
         // SAFETY: an array of NUL-terminated strings with its length.
-        check(unsafe {
-            sys::crust_bootstrap_except(self.service, raw.as_ptr(), raw.len(), token)
-        })
-        .map(drop)
+        check(unsafe { sys::crust_bootstrap_except(self.service, raw.as_ptr(), raw.len(), token) })
+            .map(drop)
     }
 
     /// Connects to the peers of a group, and again whenever one is lost, until
@@ -419,6 +418,88 @@ impl Handle {
             }
             groups.push(group);
         }
+    }
+
+    /// Blacklists peers and addresses, one or ten thousand, for a time or, with `None`, as
+    /// long as the service lives. Each is a peer id, whatever its address, or an IP address
+    /// or a prefix such as `203.0.113.0/24`, whoever is there. Who is banned already is so
+    /// anew. `reason`, up to 256 bytes, is kept for [`bans`](Self::bans).
+    ///
+    /// It holds at once: sessions are `Lost` with [`Banned`](crate::ErrorKind::Banned),
+    /// without waiting for what is queued, and the peers are told; what is being connected
+    /// fails with it; and then nothing is sent to those who are banned nor taken from them,
+    /// by whatever way they come.
+    ///
+    /// Errors: [`Invalid`](crate::ErrorKind::Invalid), [`SelfConnect`](crate::ErrorKind::SelfConnect),
+    /// [`Limit`](crate::ErrorKind::Limit), [`Closed`](crate::ErrorKind::Closed): then nobody
+    /// is banned who was not before.
+    pub fn ban<S: ToString>(
+        &self,
+        who: impl IntoIterator<Item = S>,
+        time: Option<Duration>,
+        reason: &str,
+    ) -> Result<()> {
+        let who = Texts::new("who", who)?;
+        let reason = c_string("reason", reason)?;
+        let ms = match time {
+            None => 0,
+            Some(time) => {
+                u64::try_from(time.as_nanos().div_ceil(1_000_000).max(1)).unwrap_or(u64::MAX)
+            }
+        };
+        // SAFETY: an array of NUL-terminated strings with its length, and one more.
+        check(unsafe { sys::crust_ban(self.service, who.as_ptr(), who.len(), ms, reason.as_ptr()) })
+            .map(drop)
+    }
+
+    /// Lifts bans of the very peers, addresses and prefixes that were banned, and returns
+    /// how many there were. An address in a banned prefix stays banned.
+    ///
+    /// Errors: [`Invalid`](crate::ErrorKind::Invalid).
+    pub fn unban<S: ToString>(&self, who: impl IntoIterator<Item = S>) -> Result<usize> {
+        let who = Texts::new("who", who)?;
+        // SAFETY: an array of NUL-terminated strings with its length.
+        check(unsafe { sys::crust_unban(self.service, who.as_ptr(), who.len()) })
+            .map(|lifted| lifted as usize)
+    }
+
+    /// The blacklist: peers in the order of their ids, then prefixes in the order of their
+    /// addresses, IPv4 first.
+    pub fn bans(&self) -> Result<Vec<Ban>> {
+        let raw = fill(Ban::empty(), |buffer, n| {
+            // SAFETY: room for `*n` structs, of which the first says the size, or NULL to
+            // ask for the number.
+            unsafe { sys::crust_bans(self.service, buffer, n) }
+        })?;
+        Ok(raw.iter().map(Ban::from_raw).collect())
+    }
+
+    /// Replaces the whitelists: which IP addresses and prefixes peers of role node, and of
+    /// role client, may have, up to 1,024 each; none: all are allowed. Others are refused,
+    /// before they can say anything when their address is on neither list, and not dialled;
+    /// so are links that others carry, whose address is not known. Sessions with peers that
+    /// are not allowed any more are `Lost` with [`NotAllowed`](crate::ErrorKind::NotAllowed).
+    ///
+    /// Errors: [`Invalid`](crate::ErrorKind::Invalid), [`Limit`](crate::ErrorKind::Limit),
+    /// [`Closed`](crate::ErrorKind::Closed).
+    pub fn set_allowed<S: ToString, T: ToString>(
+        &self,
+        nodes: impl IntoIterator<Item = S>,
+        clients: impl IntoIterator<Item = T>,
+    ) -> Result<()> {
+        let nodes = Texts::new("nodes", nodes)?;
+        let clients = Texts::new("clients", clients)?;
+        // SAFETY: arrays of NUL-terminated strings with their lengths.
+        check(unsafe {
+            sys::crust_set_allowed(
+                self.service,
+                nodes.as_ptr(),
+                nodes.len(),
+                clients.as_ptr(),
+                clients.len(),
+            )
+        })
+        .map(drop)
     }
 
     /// Gives up a running bootstrap, whose final event is then `BootstrapFailed`

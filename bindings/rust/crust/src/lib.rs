@@ -60,6 +60,7 @@
 //! `crust-sys` says how it is found. A program holds at most one library written
 //! in Go safely, and a child made by `fork` cannot use it.
 
+mod ban;
 mod config;
 mod error;
 mod event;
@@ -73,6 +74,7 @@ mod service;
 #[cfg(feature = "stream")]
 mod stream;
 
+pub use ban::Ban;
 pub use config::{Beacon, Config, Gossip, Relay, Role};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Batch, By, Event, How, Means, Message, Payload};
