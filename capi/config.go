@@ -28,6 +28,7 @@ type config struct {
 	cfg          crust.Config
 	identityFile string
 	seed         []byte // empty or identity.SeedSize; cleared when replaced and when freed
+	gate         *gate  // nil: there is none
 }
 
 var configs = table[config]{kind: kindConfig, what: "crust_config_new"}
@@ -156,6 +157,8 @@ func (c *config) duration(option int32) *time.Duration {
 		return &c.cfg.PortRotation
 	case C.CRUST_OPT_RESUME_WINDOW_MS:
 		return &c.cfg.ResumeWindow
+	case C.CRUST_OPT_GATE_TIMEOUT_MS:
+		return &c.cfg.GateTimeout
 	}
 	return nil
 }
@@ -181,6 +184,8 @@ func (c *config) size(option int32) *int {
 		return &c.cfg.CachePeers
 	case C.CRUST_OPT_MAX_BANS:
 		return &c.cfg.MaxBans
+	case C.CRUST_OPT_MAX_GATES:
+		return &c.cfg.MaxGates
 	}
 	return nil
 }
@@ -293,7 +298,7 @@ func (c *config) loadJSON(text []byte) error {
 	merge(&to.RelayBytesPerCircuit, from.RelayBytesPerCircuit)
 	merge(&to.RelayLifetime, from.RelayLifetime)
 	loaded := config{cfg: from}
-	for option := int32(C.CRUST_OPT_CONNECT_TIMEOUT_MS); option <= C.CRUST_OPT_MAX_BANS; option++ {
+	for option := int32(C.CRUST_OPT_CONNECT_TIMEOUT_MS); option <= C.CRUST_OPT_GATE_TIMEOUT_MS; option++ {
 		if d := c.duration(option); d != nil {
 			merge(d, *loaded.duration(option))
 		}
@@ -418,8 +423,11 @@ func goCrustConfigFree(p C.uintptr_t) {
 		return
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	clear(c.seed)
+	g := c.gate
+	c.gate = nil
+	c.mu.Unlock()
+	g.drop()
 }
 
 //export goCrustConfigSetU64

@@ -23,6 +23,8 @@ type service struct {
 	wait     *waiter     // poll mode
 	dispatch *dispatcher // callback mode, else nil
 
+	gate *gate // nil: there is none
+
 	freeing atomic.Bool
 	fault   atomic.Pointer[string] // what panicked; the service closes then
 }
@@ -80,8 +82,12 @@ func newService(c *config, deliver *callbacks, out *uint64) error {
 	if err != nil {
 		return err
 	}
-	s := &service{key: cfg.Identity, id: cfg.Identity.ID()}
+	s := &service{key: cfg.Identity, id: cfg.Identity.ID(), gate: c.heldGate()}
+	if s.gate != nil {
+		cfg.Gate = s.gate.ask
+	}
 	if s.wait, err = newWaiter(); err != nil {
+		s.gate.drop()
 		s.key.Zero()
 		return err
 	}
@@ -95,6 +101,7 @@ func newService(c *config, deliver *callbacks, out *uint64) error {
 	}
 	if err != nil {
 		s.wait.close()
+		s.gate.drop()
 		s.key.Zero()
 		return err
 	}
@@ -139,6 +146,7 @@ func (s *service) closeGuarded(closed chan struct{}) {
 		close(closed)
 	}()
 	_ = s.core.Close() // it reports nothing that could still be acted on
+	s.gate.drop()
 	if s.dispatch != nil {
 		<-s.dispatch.done
 	}

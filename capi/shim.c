@@ -635,6 +635,33 @@ crust_result CRUST_CALL crust_service_group_peer(crust_service service, const ch
 
 /* ---- who is not wanted ---- */
 
+crust_result CRUST_CALL crust_config_set_gate(crust_config *config, crust_gate_fn fn, void *user, crust_release_fn on_release) {
+    FORK_GUARD();
+    NEED(config);
+    return goCrustConfigSetGate((uintptr_t)config, fn, (uintptr_t)user, on_release, last_error);
+}
+
+void crust__release_number(crust_release_fn fn, uintptr_t user) { crust__release(fn, (void *)user); }
+
+int crust__ask(crust_gate_fn fn, uintptr_t user, const crust_peer_id *peer, const void *app_id, size_t app_id_len, const char *endpoint,
+               uint8_t how, uint8_t role, uint8_t outbound) {
+    crust_gate_request request;
+    int yes;
+    memset(&request, 0, sizeof request);
+    request.struct_size = sizeof request;
+    request.how = how;
+    request.role = role;
+    request.outbound = outbound;
+    request.peer = *peer;
+    request.app_id = app_id;
+    request.app_id_len = app_id_len;
+    request.endpoint = endpoint;
+    callback_depth++;
+    yes = fn((void *)user, &request);
+    callback_depth--;
+    return yes;
+}
+
 crust_result CRUST_CALL crust_ban(crust_service service, const char *const *who, size_t n, uint64_t ms, const char *reason) {
     FORK_GUARD();
     if (n > 0) NEED(who);

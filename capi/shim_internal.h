@@ -41,6 +41,12 @@ void crust__deliver(crust_events_fn fn, void *user, crust_service service, crust
 /* Calls on_release in the same way. */
 void crust__release(crust_release_fn fn, void *user);
 
+/* Calls on_release with a user that is no pointer for Go. */
+void crust__release_number(crust_release_fn fn, uintptr_t user);
+/* Asks the program about a peer, marking the thread as being inside a callback. */
+int crust__ask(crust_gate_fn fn, uintptr_t user, const crust_peer_id *peer, const void *app_id, size_t app_id_len, const char *endpoint,
+               uint8_t how, uint8_t role, uint8_t outbound);
+
 /* Gives the ban of index i of an array of structs of a size. */
 void crust__give_ban(crust_ban_info *bans, uint32_t size, size_t i, const crust_ban_info *ban);
 

@@ -145,6 +145,14 @@ func (s *Service) adopt(link *secure.Link, a adoption) (*peer, error) {
 	case a.uninvited() && (!s.accept.Load() && s.find(id) == nil || s.dropped(id)): // a session may get another link
 		err = refusal{wire.ReasonNotAllowed}
 	default:
+		if denied = s.gated(link, &a); denied != nil {
+			if a.admit == nil {
+				link.Conn.Close() //nolint:errcheck // it carries nothing
+				return nil, denied
+			}
+			err = refusal{reasonOf(denied)}
+			break
+		}
 		if p = s.beginAtOnce(link, a); p != nil {
 			break
 		}

@@ -268,20 +268,22 @@ func (s *Service) bans(id PeerID, at netip.Addr) *ban.Entry {
 	if !peers && !prefixes {
 		return nil
 	}
+	var e ban.Entry
+	var ok bool
 	now := time.Now()
 	l.mu.RLock()
-	defer l.mu.RUnlock()
 	if peers {
-		if e, ok := l.banned.Peer(now, id); ok {
-			return &e
-		}
+		e, ok = l.banned.Peer(now, id)
 	}
-	if prefixes {
-		if e, ok := l.banned.Addr(now, at); ok {
-			return &e
-		}
+	if prefixes && !ok {
+		e, ok = l.banned.Addr(now, at)
 	}
-	return nil
+	l.mu.RUnlock()
+	if !ok {
+		return nil
+	}
+	found := e // only now it takes memory
+	return &found
 }
 
 // barred reports whether a contact is blacklisted: nothing is sent there.

@@ -35,7 +35,7 @@ func (s *Service) ready() bool {
 	s.lookup.RLock() // mu may be held by who waits for the sockets
 	n := len(s.peers)
 	s.lookup.RUnlock()
-	return s.accept.Load() && len(s.cfg.Only) == 0 && !s.lists.peers.Load() && !s.lists.allows.Load() && s.ctx.Err() == nil && n < s.cfg.MaxPeers && !s.events.crowded()
+	return s.accept.Load() && len(s.cfg.Only) == 0 && !s.lists.peers.Load() && !s.lists.allows.Load() && s.cfg.Gate == nil && s.ctx.Err() == nil && n < s.cfg.MaxPeers && !s.events.crowded()
 }
 
 // beginAtOnce makes the session of a link that we have dialled, before the peer was

@@ -272,6 +272,19 @@ type Config struct {
 	// Zero means 65,536.
 	MaxBans int
 
+	// Gate, when not nil, is the program's own policy: it is called once about each peer
+	// that has proved its key and has no session, before it gets one, and true lets it in.
+	// Otherwise it is refused with CodeNotAllowed, as when Gate has not answered within
+	// GateTimeout, panics, or MaxGates other calls have not returned. It is called from
+	// goroutines of their own, several at once, and may call the service. Nothing waits for
+	// it longer than GateTimeout, also Close does not: it may still be running then. Peers
+	// that dial must ask for a session, which takes a round trip more.
+	Gate func(GateRequest) bool
+	// GateTimeout is how long a peer waits for Gate, at most 5 s. Zero means 1 s.
+	GateTimeout time.Duration
+	// MaxGates bounds the calls of Gate that have not returned, up to 4,096. Zero means 64.
+	MaxGates int
+
 	// OnEvents, when not nil, is called each time the event queue goes from
 	// empty to not empty, from a goroutine of the library. It must not block
 	// and must not call the service. It is for programs that wait elsewhere,
@@ -388,7 +401,7 @@ func (c Config) check() (Config, error) {
 	if err := c.checkRelay(); err != nil {
 		return Config{}, err
 	}
-	if err := errors.Join(c.checkPortMap(), c.checkSTUN(), c.checkOnly(), c.checkCache(), c.checkBeacon(), c.checkGossip(), c.checkGuard()); err != nil {
+	if err := errors.Join(c.checkPortMap(), c.checkSTUN(), c.checkOnly(), c.checkCache(), c.checkBeacon(), c.checkGossip(), c.checkGate(), c.checkGuard()); err != nil {
 		return Config{}, err
 	}
 	for _, contact := range c.Contacts {

@@ -118,10 +118,12 @@ var configKeys = map[string]func(*configText, json.RawMessage) error{
 	"reserved_files":             func(t *configText, v json.RawMessage) error { return readCount(v, &t.cfg.ReservedFiles) },
 	"max_connects":               func(t *configText, v json.RawMessage) error { return readCount(v, &t.cfg.MaxConnects) },
 
-	"allow_nodes":   func(t *configText, v json.RawMessage) error { return readList(v, ParsePrefix, &t.cfg.AllowNodes) },
-	"allow_clients": func(t *configText, v json.RawMessage) error { return readList(v, ParsePrefix, &t.cfg.AllowClients) },
-	"bans":          func(t *configText, v json.RawMessage) error { return readList(v, ParseBan, &t.cfg.Bans) },
-	"max_bans":      func(t *configText, v json.RawMessage) error { return readCount(v, &t.cfg.MaxBans) },
+	"allow_nodes":     func(t *configText, v json.RawMessage) error { return readList(v, ParsePrefix, &t.cfg.AllowNodes) },
+	"allow_clients":   func(t *configText, v json.RawMessage) error { return readList(v, ParsePrefix, &t.cfg.AllowClients) },
+	"bans":            func(t *configText, v json.RawMessage) error { return readList(v, ParseBan, &t.cfg.Bans) },
+	"gate_timeout_ms": func(t *configText, v json.RawMessage) error { return readMillis(v, &t.cfg.GateTimeout) },
+	"max_gates":       func(t *configText, v json.RawMessage) error { return readCount(v, &t.cfg.MaxGates) },
+	"max_bans":        func(t *configText, v json.RawMessage) error { return readCount(v, &t.cfg.MaxBans) },
 }
 
 // parseConfigText reads the text and touches nothing else, so that hostile text

@@ -64,7 +64,7 @@ const everyKey = `{
 	"max_accepts_per_address": 24,
 	"handshake_percent": 25,
 	"reserved_files": 26,
-	"allow_nodes": ["10.0.0.0/8", "2001:db8::1"], "allow_clients": ["192.0.2.1"], "bans": ["` + peerText + `", "198.51.100.77/24"], "max_bans": 27
+	"allow_nodes": ["10.0.0.0/8", "2001:db8::1"], "allow_clients": ["192.0.2.1"], "bans": ["` + peerText + `", "198.51.100.77/24"], "max_bans": 27, "gate_timeout_ms": 28, "max_gates": 29
 }`
 
 func TestParseConfigJSONReadsEveryKey(t *testing.T) {
@@ -92,7 +92,7 @@ func TestParseConfigJSONReadsEveryKey(t *testing.T) {
 		Cache: "/tmp/cache", CachePeers: 22, Gossip: GossipAnswer,
 		MaxAcceptsPerSecond: 23, MaxAcceptsPerAddress: 24, HandshakePercent: 25, ReservedFiles: 26,
 		AllowNodes:   []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::1/128")},
-		AllowClients: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")}, MaxBans: 27,
+		AllowClients: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")}, MaxBans: 27, GateTimeout: 28 * time.Millisecond, MaxGates: 29,
 		Bans: []BanEntry{{Peer: peer}, {Prefix: netip.MustParsePrefix("198.51.100.0/24")}},
 	}
 	if !reflect.DeepEqual(got, want) {
@@ -107,7 +107,7 @@ func TestParseConfigJSONCoversConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	inCode := []string{"Identity", "OnEvents", "Logger"} // Identity by identity_file
+	inCode := []string{"Identity", "OnEvents", "Logger", "Gate"} // Identity by identity_file
 	v := reflect.ValueOf(cfg)
 	for i := range v.NumField() {
 		field := v.Type().Field(i)

@@ -75,6 +75,7 @@ type Service struct {
 	groups keeping // that are kept connected; guarded by mu
 
 	lists lists // of who is not wanted
+	gates gates
 
 	// guarded by udpMu, which is taken with no other lock held
 	udpMu   sync.Mutex

@@ -249,7 +249,9 @@ enum {                                          /* what; zero or unset means */
                                              acknowledged them, in case the link breaks; it bounds the throughput
                                              to as much each round trip; 8 MiB */
     CRUST_OPT_CACHE_PEERS           = 47, /* u64, up to 65,536: peers that CACHE has room for; 200 */
-    CRUST_OPT_MAX_BANS              = 60  /* u64: entries of the blacklist, see crust_ban; 65,536 */
+    CRUST_OPT_MAX_BANS              = 60, /* u64: entries of the blacklist, see crust_ban; 65,536 */
+    CRUST_OPT_MAX_GATES             = 61, /* u64, up to 4,096: calls of a gate that have not returned; 64 */
+    CRUST_OPT_GATE_TIMEOUT_MS       = 62  /* u64, up to 5,000: how long a peer waits for a gate; 1,000 */
 };
 
 /* Makes an empty configuration, to be freed with crust_config_free. INVALID, NO_MEMORY. */
@@ -595,6 +597,33 @@ CRUST_API crust_result CRUST_CALL crust_bans(crust_service service, crust_ban_in
  * with peers that are not allowed any more are LOST with NOT_ALLOWED. INVALID, LIMIT, CLOSED. */
 CRUST_API crust_result CRUST_CALL crust_set_allowed(crust_service service, const char *const *nodes, size_t n_nodes,
                                                     const char *const *clients, size_t n_clients);
+
+/* A peer that has proved its key, and with which there is no session. */
+typedef struct crust_gate_request {
+    uint32_t      struct_size; /* that of the library: what is beyond is not there */
+    uint8_t       how;         /* CRUST_HOW_* */
+    uint8_t       role;        /* CRUST_ROLE_* */
+    uint8_t       outbound;    /* 1: the service has dialled */
+    uint8_t       reserved;    /* 0 */
+    crust_peer_id peer;
+    const void   *app_id;      /* until the callback returns, as the endpoint */
+    size_t        app_id_len;
+    const char   *endpoint;    /* the peer's end of the link, or of the link to its relay */
+} crust_gate_request;
+
+/* The program's own policy: returns 1 to let the peer in, anything else to refuse it with
+ * NOT_ALLOWED. It runs on threads of the library, several at once, and may call the
+ * service, but for what blocks. A peer is refused, too, when it has not returned within
+ * CRUST_OPT_GATE_TIMEOUT_MS, or when CRUST_OPT_MAX_GATES other calls have not. Nothing
+ * waits for it longer: it may still run when the service was freed. */
+typedef int (CRUST_CALL *crust_gate_fn)(void *user, const crust_gate_request *request);
+
+/* Has services that are made of the configuration ask fn once about each peer before it
+ * gets a session; NULL: nobody is asked. on_release, unless NULL, is called once with user:
+ * after the configuration was freed or was given another gate, its services were freed,
+ * and the last call of fn has returned. Peers that dial must then ask for a session, which
+ * takes a round trip more. */
+CRUST_API crust_result CRUST_CALL crust_config_set_gate(crust_config *config, crust_gate_fn fn, void *user, crust_release_fn on_release);
 
 /* ---- listeners ---------------------------------------------------------------------- */
 

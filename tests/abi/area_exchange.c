@@ -191,6 +191,70 @@ static void bans(void) {
     pair_free(&p);
 }
 
+typedef struct gate_log {
+    crust_gate_request last;
+    char               app_id[8], endpoint[64];
+    int                calls, released;
+} gate_log;
+
+static int CRUST_CALL gate(void *user, const crust_gate_request *request) {
+    gate_log *log = user;
+    log->calls++;
+    log->last = *request;
+    memcpy(log->app_id, request->app_id, request->app_id_len < 8 ? request->app_id_len : 8);
+    snprintf(log->endpoint, sizeof log->endpoint, "%s", request->endpoint);
+    return request->app_id_len == 2;
+}
+
+static void CRUST_CALL gate_released(void *user) { ((gate_log *)user)->released++; }
+
+/* Each call that writes a log is over before the event that is waited for. */
+static void gates(void) {
+    static const char *const app_ids[] = {"ok", "foe"};
+    gate_log log, other;
+    inbox a, b;
+    crust_config *config = loopback_config();
+    crust_peer_id id;
+    char port[64];
+    size_t len = sizeof port;
+    const crust_event *e;
+    int i;
+    memset(&log, 0, sizeof log);
+    memset(&other, 0, sizeof other);
+    memset(&a, 0, sizeof a);
+    REQUIRE(config != NULL);
+    CHECK_CODE(CRUST_OK, crust_config_set_gate(config, gate, &other, gate_released));
+    CHECK_CODE(CRUST_OK, crust_config_set_gate(config, gate, &log, gate_released));
+    CHECK(other.released == 1 && log.released == 0);
+    CHECK_CODE(CRUST_ERR_INVALID, crust_config_set_gate(NULL, gate, &log, NULL));
+    REQUIRE_CODE(CRUST_OK, crust_service_new(config, NULL, &a.service));
+    crust_config_free(config);
+    CHECK(log.released == 0);
+    CHECK(inbox_await(&a, CRUST_EVENT_LISTENER_STARTED) != NULL);
+    CHECK_CODE(CRUST_OK, crust_listeners(a.service, port, &len));
+    for (i = 0; i < 2; i++) {
+        memset(&b, 0, sizeof b);
+        config = loopback_config();
+        REQUIRE(config != NULL);
+        CHECK_CODE(CRUST_OK, crust_config_set_bytes(config, CRUST_OPT_APP_ID, app_ids[i], strlen(app_ids[i])));
+        REQUIRE_CODE(CRUST_OK, crust_service_new(config, NULL, &b.service));
+        crust_config_free(config);
+        CHECK_CODE(CRUST_OK, crust_service_id(b.service, &id));
+        CHECK_CODE(CRUST_OK, crust_connect_endpoint(b.service, port, 5));
+        e = inbox_await(&b, i == 0 ? CRUST_EVENT_CONNECTED : CRUST_EVENT_CONNECT_FAILED);
+        if (e && i == 1) CHECK(e->code == CRUST_ERR_NOT_ALLOWED);
+        CHECK(log.calls == i + 1 && memcmp(&log.last.peer, &id, sizeof id) == 0 && memcmp(log.app_id, app_ids[i], strlen(app_ids[i])) == 0);
+        CHECK(log.last.struct_size == sizeof log.last && log.last.how == CRUST_HOW_ACCEPTED && log.last.outbound == 0);
+        CHECK(strncmp(log.endpoint, "tcp://127.0.0.1:", 16) == 0);
+        inbox_done(&b);
+        CHECK_CODE(CRUST_OK, crust_service_free(b.service));
+    }
+    inbox_done(&a);
+    CHECK(log.released == 0);
+    CHECK_CODE(CRUST_OK, crust_service_free(a.service));
+    CHECK(log.released == 1 && other.calls == 0);
+}
+
 static void batches_are_accepted_up_to_the_first_refused(void) {
     pair p;
     crust_peer_id nobody;
@@ -547,6 +611,7 @@ const tap_test exchange_tests[] = {
     {"looking at peers, listeners and sessions", looking_at_a_session},
     {"unknown peers, and disconnecting", unknown_peers},
     {"bans", bans},
+    {"gates", gates},
     {"a batch is accepted up to the first refused", batches_are_accepted_up_to_the_first_refused},
     {"a full queue refuses, WRITABLE follows once", full_queues_refuse_and_tell},
     {"crust_send_wait waits, and gives up", send_wait_waits},

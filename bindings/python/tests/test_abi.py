@@ -32,6 +32,7 @@ STRUCTS: dict[str, Any] = {
     "crust_group_info": _ffi.GroupInfoStruct,
     "crust_group_peer": _ffi.GroupPeerStruct,
     "crust_ban_info": _ffi.BanInfoStruct,
+    "crust_gate_request": _ffi.GateRequestStruct,
 }
 
 

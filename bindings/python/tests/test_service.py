@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import math
 import socket
 import stat
 import tempfile
+import threading
 import unittest
 from pathlib import Path
 
 import crust
-from crust import _ffi, _nat
+from crust import _ffi, _gate, _nat
 from support import (
     LOOPBACK,
     PATIENCE,
@@ -531,6 +533,53 @@ class Bans(TestCase):
             other.connect_endpoint(shy.listeners()[0]).result(PATIENCE)
             shy.set_allowed(nodes=["::1"])
             self.assertEqual(wait_for(shy, crust.Lost).code, crust.Code.NOT_ALLOWED)
+
+
+class Gates(TestCase):
+    def test_it_decides(self) -> None:
+        network, asked = new_network(), []
+
+        def gate(request: crust.GateRequest) -> bool:
+            asked.append(request)
+            return request.app_id == b"friend"
+
+        with new_service(network, gate=gate) as one:
+            for app_id in (b"friend", b"foe"):
+                with new_service(network, app_id=app_id, role=crust.Role.CLIENT) as other:
+                    call = other.connect_endpoint(one.listeners()[0])
+                    if app_id == b"friend":
+                        self.assertEqual(call.result(PATIENCE).peer, one.id)
+                    else:
+                        with self.assertRaises(crust.NotAllowed):
+                            call.result(PATIENCE)
+                    last = asked[-1]
+                    self.assertEqual(
+                        (last.peer, last.app_id, last.role), (other.id, app_id, crust.Role.CLIENT)
+                    )
+                    self.assertEqual((last.how, last.outbound), (crust.How.ACCEPTED, False))
+                    self.assertIn("127.0.0.1", last.endpoint)
+            self.assertEqual(len(asked), 2)
+        wait_until(lambda: not _gate._held)
+
+    def test_what_stalls_or_raises_refuses(self) -> None:
+        go = threading.Event()
+
+        def stalls(_: crust.GateRequest) -> bool:
+            return go.wait(PATIENCE)
+
+        def raises(_: crust.GateRequest) -> bool:
+            raise ValueError("policy")
+
+        self.addCleanup(go.set)
+        for gate in (stalls, raises):
+            network = new_network()
+            logged = self.assertLogs("crust") if gate is raises else contextlib.nullcontext()
+            with new_service(network, gate=gate, gate_timeout=0.5) as one, new_service(network) as other:
+                at = one.listeners()[0]
+                with self.assertRaises(crust.NotAllowed), logged:
+                    other.connect_endpoint(at).result(PATIENCE)
+        with self.fails(crust.Invalid, "gate must be a function"):
+            crust.Service(gate="x")  # type: ignore[arg-type]
 
 
 class Looking(TestCase):

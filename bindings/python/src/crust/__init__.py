@@ -98,6 +98,7 @@ from ._events import (
     Writable,
 )
 from ._ffi import MAX_APP_ID, MAX_MESSAGE, MAX_NETWORK_NAME, library_path
+from ._gate import GateRequest
 from ._groups import GroupInfo, GroupPeer
 from ._inbox import Call
 from ._nat import Confidence, MappedPort, Nat, NatDepends, NatFlow, NatPorts, NatServer
@@ -162,6 +163,7 @@ __all__ = [
     "Expired",
     "Forgotten",
     "Forked",
+    "GateRequest",
     "Gossip",
     "GroupChanged",
     "GroupInfo",

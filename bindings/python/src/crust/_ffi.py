@@ -301,6 +301,26 @@ class GroupPeerStruct(ctypes.Structure):
     )
 
 
+class GateRequestStruct(ctypes.Structure):
+    """crust_gate_request."""
+
+    _fields_ = (
+        ("struct_size", c_uint32),
+        ("how", c_uint8),
+        ("role", c_uint8),
+        ("outbound", c_uint8),
+        ("reserved", c_uint8),
+        ("peer", PeerIdStruct),
+        ("app_id", c_void_p),
+        ("app_id_len", c_size_t),
+        ("endpoint", c_char_p),
+    )
+
+
+GATE_FN = ctypes.CFUNCTYPE(c_int, c_void_p, POINTER(GateRequestStruct))
+RELEASE_FN = ctypes.CFUNCTYPE(None, c_void_p)
+
+
 class BanInfoStruct(ctypes.Structure):
     """crust_ban_info."""
 
@@ -403,6 +423,7 @@ crust_bans = _bind("crust_bans", c_int32, _service, c_void_p, _out_size)
 crust_set_allowed = _bind(
     "crust_set_allowed", c_int32, _service, POINTER(c_char_p), c_size_t, POINTER(c_char_p), c_size_t
 )
+crust_config_set_gate = _bind("crust_config_set_gate", c_int32, c_void_p, GATE_FN, c_void_p, RELEASE_FN)
 
 crust_listen = _bind("crust_listen", c_int32, _service, c_char_p)
 crust_stop_listening = _bind("crust_stop_listening", c_int32, _service, c_char_p)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Optional, TypedDict, Union
 
+from ._gate import GateRequest
 from ._types import Beacon, Cipher, Gossip, How, Relay, Role
 
 
@@ -33,6 +34,9 @@ class Options(TypedDict, total=False):
     allow_clients: Sequence[str]
     bans: Sequence[str]
     max_bans: int
+    gate: Optional[Callable[[GateRequest], bool]]
+    gate_timeout: Optional[float]
+    max_gates: int
     contacts: Sequence[str]
     cache: Union[str, os.PathLike[str], None]
     cache_peers: int

@@ -541,7 +541,8 @@ class Service(Sending):
             raise error(Code.INVALID, f"seconds must be above 0, not {seconds!r}")
         milliseconds = 0 if seconds is None else max(math.ceil(seconds * 1000), 1)
         self._check(
-            _ffi.crust_ban(self._handle, list_, len(list_), milliseconds, _ffi.c_string(reason, "reason")), "ban"
+            _ffi.crust_ban(self._handle, list_, len(list_), milliseconds, _ffi.c_string(reason, "reason")),
+            "ban",
         )
 
     def unban(self, who: Iterable[object]) -> int:
@@ -553,7 +554,9 @@ class Service(Sending):
             Invalid: somebody of `who` is malformed.
         """
         list_ = texts(who, "who")
-        return self._check(_ffi.crust_unban(self._handle, list_, len(list_)), "unban")
+        lifted: int = _ffi.crust_unban(self._handle, list_, len(list_))
+        self._check(lifted, "unban")
+        return lifted
 
     def bans(self) -> list[Ban]:
         """Return the blacklist: peers by their ids, then prefixes by their addresses, IPv4 first."""
@@ -580,7 +583,8 @@ class Service(Sending):
         """
         lists = texts(nodes, "nodes"), texts(clients, "clients")
         self._check(
-            _ffi.crust_set_allowed(self._handle, lists[0], len(lists[0]), lists[1], len(lists[1])), "set_allowed"
+            _ffi.crust_set_allowed(self._handle, lists[0], len(lists[0]), lists[1], len(lists[1])),
+            "set_allowed",
         )
 
     # Listeners.

@@ -5,12 +5,13 @@ from __future__ import annotations
 import ctypes
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional, Union
 
 from . import _ffi
 from ._errors import Code, NamedNumber, OpenNumber, error
+from ._gate import GateRequest, set_gate
 
 Buffer = Union[bytes, bytearray, memoryview]
 """What can be sent: contiguous bytes."""
@@ -203,6 +204,14 @@ class Config:
         allow_clients: the same for peers of role client.
         bans: who is blacklisted from the beginning, as by `Service.ban`.
         max_bans: entries of the blacklist; 65,536.
+        gate: the program's own policy: called once about each peer that has proved its key and has
+            no session, before it gets one; True lets it in. Otherwise it is refused with
+            `NotAllowed`, as when the function raises, has not returned within `gate_timeout`, or
+            `max_gates` other calls have not. It runs on threads of the library, several at once,
+            and nothing waits for it longer. Peers that dial must then ask for a session, which
+            takes a round trip more.
+        gate_timeout: how long a peer waits for it, at most 5 s; 1 s.
+        max_gates: calls of it that have not returned, at most 4,096; 64.
         contacts: fallback endpoints of `Service.bootstrap`, ``ENDPOINT`` or ``ENDPOINT#PEER``.
         cache: the file in which peers are written down that the service has connected to directly,
             and from which it bootstraps beside the contacts; made when it is not there, its
@@ -256,6 +265,9 @@ class Config:
     allow_clients: Sequence[str] = ()
     bans: Sequence[str] = ()
     max_bans: int = 0
+    gate: Optional[Callable[[GateRequest], bool]] = None
+    gate_timeout: Optional[float] = None
+    max_gates: int = 0
     contacts: Sequence[str] = ()
     cache: Union[str, os.PathLike[str], None] = None
     cache_peers: int = 0
@@ -299,6 +311,7 @@ _DURATIONS = {
     "message_max_age": 26,
     "port_rotation": 27,
     "resume_window": 28,
+    "gate_timeout": 62,
 }
 _NUMBERS = {
     "live_port": 9,
@@ -313,6 +326,7 @@ _NUMBERS = {
     "resend_buffer": 46,
     "cache_peers": 47,
     "max_bans": 60,
+    "max_gates": 61,
 }
 _NETWORK_NAME, _IDENTITY_FILE, _IDENTITY_SEED, _APP_ID = 1, 2, 3, 4
 _ROLE, _NO_LISTEN, _NO_ACCEPT, _CIPHER, _NO_RESUME, _NO_NETWORK_WATCH = 5, 6, 7, 8, 10, 11
@@ -405,6 +419,22 @@ def apply_config(handle: ctypes.c_void_p, config: Config) -> None:
         if choice:
             _ffi.check(_ffi.crust_config_set_u64(handle, option, choice))
     _apply_endpoints(handle, config)
+    _apply_policy(handle, config)
+
+
+def _apply_policy(handle: ctypes.c_void_p, config: Config) -> None:
+    if config.gate is not None:
+        if not callable(config.gate):
+            raise error(Code.INVALID, f"gate must be a function, not {config.gate!r}")
+        set_gate(handle, config.gate)
+    for who in _items(config.bans, "bans"):
+        _ffi.check(_ffi.crust_config_add_ban(handle, _ffi.c_string(who, "ban")))
+    for role, prefixes in (
+        (Role.NODE, _items(config.allow_nodes, "allow_nodes")),
+        (Role.CLIENT, _items(config.allow_clients, "allow_clients")),
+    ):
+        for prefix in prefixes:
+            _ffi.check(_ffi.crust_config_add_allowed(handle, int(role), _ffi.c_string(prefix, "prefix")))
 
 
 def _apply_endpoints(handle: ctypes.c_void_p, config: Config) -> None:
@@ -418,14 +448,6 @@ def _apply_endpoints(handle: ctypes.c_void_p, config: Config) -> None:
             _ffi.check(_ffi.crust_config_add_listener(handle, _ffi.c_string(endpoint, "endpoint")))
     for server in _items(config.stun, "stun"):
         _ffi.check(_ffi.crust_config_add_stun(handle, _ffi.c_string(server, "STUN server")))
-    for who in _items(config.bans, "bans"):
-        _ffi.check(_ffi.crust_config_add_ban(handle, _ffi.c_string(who, "ban")))
-    for role, prefixes in (
-        (Role.NODE, _items(config.allow_nodes, "allow_nodes")),
-        (Role.CLIENT, _items(config.allow_clients, "allow_clients")),
-    ):
-        for prefix in prefixes:
-            _ffi.check(_ffi.crust_config_add_allowed(handle, int(role), _ffi.c_string(prefix, "prefix")))
     for contact in _items(config.contacts, "contacts"):
         _ffi.check(_ffi.crust_config_add_contact(handle, _ffi.c_string(contact, "contact")))
 

@@ -267,6 +267,10 @@ pub const CRUST_OPT_RESEND_BUFFER_BYTES: crust_option = 46;
 pub const CRUST_OPT_CACHE_PEERS: crust_option = 47;
 /// u64: entries of the blacklist; 65,536.
 pub const CRUST_OPT_MAX_BANS: crust_option = 60;
+/// u64, up to 4,096: calls of a gate that have not returned; 64.
+pub const CRUST_OPT_MAX_GATES: crust_option = 61;
+/// u64, up to 5,000: how long a peer waits for a gate; 1,000.
+pub const CRUST_OPT_GATE_TIMEOUT_MS: crust_option = 62;
 
 // ---- events -----------------------------------------------------------------
 
@@ -407,6 +411,34 @@ pub type crust_events_fn = Option<
 >;
 /// Says that `user` is not used any more. It must not unwind.
 pub type crust_release_fn = Option<unsafe extern "C" fn(user: *mut c_void)>;
+
+/// A peer that has proved its key, and with which there is no session.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct crust_gate_request {
+    /// That of the library: what is beyond is not there.
+    pub struct_size: u32,
+    /// `CRUST_HOW_*`.
+    pub how: u8,
+    /// `CRUST_ROLE_*`.
+    pub role: u8,
+    /// 1: the service has dialled.
+    pub outbound: u8,
+    /// 0.
+    pub reserved: u8,
+    /// Who.
+    pub peer: crust_peer_id,
+    /// Until the callback returns.
+    pub app_id: *const c_void,
+    /// Its bytes.
+    pub app_id_len: usize,
+    /// NUL-terminated, until the callback returns.
+    pub endpoint: *const c_char,
+}
+
+/// Returns 1 to let a peer in. On library threads, several at once. It must not unwind.
+pub type crust_gate_fn =
+    Option<unsafe extern "C" fn(user: *mut c_void, request: *const crust_gate_request) -> c_int>;
 
 /// Chooses callback mode.
 #[repr(C)]
@@ -839,6 +871,12 @@ unsafe extern "C" {
     ) -> crust_result;
     pub fn crust_config_add_stun(config: *mut crust_config, server: *const c_char) -> crust_result;
     pub fn crust_config_add_ban(config: *mut crust_config, who: *const c_char) -> crust_result;
+    pub fn crust_config_set_gate(
+        config: *mut crust_config,
+        gate: crust_gate_fn,
+        user: *mut c_void,
+        on_release: crust_release_fn,
+    ) -> crust_result;
     pub fn crust_config_add_allowed(
         config: *mut crust_config,
         role: u32,

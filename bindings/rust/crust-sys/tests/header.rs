@@ -153,6 +153,9 @@ fn all_layouts() -> Vec<(String, i64)> {
             struct_size, any, role, code, up, wanted, next_ms, name, text,
         }
         crust_group_peer { struct_size, state, peer, code, tries, next_ms, text }
+        crust_gate_request {
+            struct_size, how, role, outbound, reserved, peer, app_id, app_id_len, endpoint,
+        }
         crust_ban_info { struct_size, reserved, left_ms, who, reason }
         crust_nat_flow {
             struct_size, confidence, none, nearby, twice, blocked, hairpin, mapping, filtering,

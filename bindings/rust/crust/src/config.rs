@@ -8,6 +8,7 @@ use crust_sys as sys;
 
 use crate::error::{Error, ErrorKind, Result, check};
 use crate::event::How;
+use crate::gate::{Gate, GateRequest};
 use crate::peer_id::{Seed, erase};
 
 /// What a peer is to the network.
@@ -132,6 +133,7 @@ enum Step {
     Stun(String),
     Ban(String),
     Allowed(u32, String),
+    Gate(Gate),
     Json(String),
     /// A value that cannot be handed over, and why.
     Wrong(String),
@@ -328,6 +330,29 @@ impl Config {
         self.with(Step::Allowed(role.raw(), prefix.into()))
     }
 
+    /// The program's own policy: asked once about each peer that has proved its key and
+    /// has no session, before it gets one, and `true` lets it in. Otherwise it is refused
+    /// with [`NotAllowed`](ErrorKind::NotAllowed), as when the closure has not returned
+    /// within [`gate_timeout`](Self::gate_timeout), panics, or too many calls of it have
+    /// not returned ([`max_gates`](Self::max_gates)). It runs on threads of the library,
+    /// several at once. Nothing waits for it longer: it may still run when the service is
+    /// gone, and is dropped after its last call. Peers that dial must then ask for a
+    /// session, which takes a round trip more. Default: none.
+    pub fn gate(self, gate: impl Fn(&GateRequest<'_>) -> bool + Send + Sync + 'static) -> Self {
+        self.with(Step::Gate(Gate::new(gate)))
+    }
+
+    /// How long a peer waits for [`gate`](Self::gate), at most 5 s. Default: 1 s.
+    pub fn gate_timeout(self, time: Duration) -> Self {
+        self.duration(sys::CRUST_OPT_GATE_TIMEOUT_MS, time)
+    }
+
+    /// Bounds the calls of [`gate`](Self::gate) that have not returned, up to 4,096.
+    /// Default: 64.
+    pub fn max_gates(self, n: u64) -> Self {
+        self.number(sys::CRUST_OPT_MAX_GATES, n)
+    }
+
     /// Asks a STUN server as well what it sees of the UDP socket: `"HOST:PORT"`, or
     /// `"HOST"` for port 3478, with an IP address or a name. At most 8. It is asked in
     /// clear. Default: none.
@@ -481,6 +506,9 @@ impl fmt::Debug for Step {
             Step::Listener(endpoint) => write!(f, "listener {endpoint:?}"),
             Step::Contact(contact) => write!(f, "contact {contact:?}"),
             Step::Stun(server) => write!(f, "stun {server:?}"),
+            Step::Ban(who) => write!(f, "ban {who:?}"),
+            Step::Allowed(role, prefix) => write!(f, "role {role} allowed at {prefix:?}"),
+            Step::Gate(_) => f.write_str("gate"),
             Step::Json(json) => write!(f, "JSON of {} bytes", json.len()),
             Step::Wrong(why) => write!(f, "wrong: {why}"),
         }
@@ -548,6 +576,7 @@ impl Step {
                 // SAFETY: see above.
                 unsafe { sys::crust_config_add_allowed(config, *role, prefix.as_ptr()) }
             }
+            Step::Gate(gate) => gate.set(config),
             Step::Stun(server) => {
                 let server = c_string("server", server)?;
                 // SAFETY: see above.

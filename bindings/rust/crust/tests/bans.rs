@@ -4,6 +4,9 @@ mod common;
 
 use std::time::Duration;
 
+use std::sync::mpsc;
+use std::time::Instant;
+
 use common::{Node, couple, listening};
 use crust::{Config, ErrorKind, Role, Service};
 
@@ -72,4 +75,52 @@ fn malformed_ones_are_refused() {
     for config in [Config::new().ban("x"), Config::new().allow(Role::Node, "x")] {
         assert_eq!(Service::new(config).unwrap_err().kind(), ErrorKind::Invalid);
     }
+}
+
+#[test]
+fn a_gate_decides() {
+    let (tell, told) = mpsc::channel();
+    let alive = std::sync::Arc::new(());
+    let weak = std::sync::Arc::downgrade(&alive);
+    let gate = move |request: &crust::GateRequest<'_>| {
+        let _ = &alive;
+        tell.send((request.peer, request.app_id.to_vec(), request.outbound))
+            .unwrap();
+        request.app_id == b"friend"
+    };
+    let mut one = Node::new(listening().gate(gate));
+    let at = format!("{}#{}", one.endpoint(), one.id());
+    for (app_id, token) in [("friend", 1), ("foe", 2)] {
+        let mut other = Node::new(Config::new().no_listen().app_id(app_id));
+        other.service.connect_endpoint(&at, token).unwrap();
+        if token == 1 {
+            other.connected();
+        } else {
+            assert_eq!(other.connect_failed().1.kind(), ErrorKind::NotAllowed);
+        }
+        let asked = told.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert_eq!(asked, (other.id(), app_id.as_bytes().to_vec(), false));
+    }
+    drop(one);
+    assert!(weak.upgrade().is_none(), "the closure is not dropped");
+}
+
+#[test]
+fn a_gate_that_stalls_or_panics_refuses() {
+    let (go, wait) = mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let stalls = listening()
+        .gate_timeout(Duration::from_millis(50))
+        .gate(move |_| wait.lock().unwrap().recv().is_ok());
+    for config in [stalls, listening().gate(|_| panic!("policy"))] {
+        let mut one = Node::new(config);
+        let at = format!("{}#{}", one.endpoint(), one.id());
+        let mut other = Node::new(Config::new().no_listen());
+        other.service.connect_endpoint(&at, 1).unwrap();
+        assert_eq!(other.connect_failed().1.kind(), ErrorKind::NotAllowed);
+        let began = Instant::now();
+        drop(one);
+        assert!(began.elapsed() < Duration::from_secs(5));
+    }
+    drop(go);
 }
