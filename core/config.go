@@ -195,8 +195,9 @@ type Config struct {
 	BootstrapTimeout time.Duration
 	// HandshakeTimeout bounds one handshake. Zero means 10 s.
 	HandshakeTimeout time.Duration
-	// Heartbeat is how long a link stays silent before it says that it is
-	// alive. Zero means 20 s.
+	// Heartbeat is how long a link stays silent at most before it says that it is
+	// alive: up to three eighths less, for each session another time, so that those
+	// that were begun together do not all speak at once. Zero means 20 s.
 	Heartbeat time.Duration
 	// LostAfter is how long nothing is heard before a link is given up. It must
 	// be at least twice Heartbeat. Zero means 120 s. A session that can be resumed

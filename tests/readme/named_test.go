@@ -14,7 +14,7 @@ import (
 )
 
 // documents are those whose claims are shown by tests. Each must name some.
-var documents = []string{"docs/SECURITY.md", "docs/COMPAT.md"}
+var documents = []string{"docs/RELIABILITY.md", "docs/SECURITY.md", "docs/COMPAT.md"}
 
 // A document names a test in a code span: of Go by its directory, or the end of
 // that, and its name, as in `secure.TestVectorsOfTheDocument`; any other one by its

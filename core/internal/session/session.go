@@ -21,6 +21,7 @@
 package session
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -273,7 +274,20 @@ func New(link *secure.Link, id wire.SessionID, cfg Config, owner Owner, first []
 	if theirs := time.Duration(link.Remote.LostAfter) * time.Millisecond / 4; theirs > 0 {
 		s.hb = min(s.hb, max(theirs, 10*time.Millisecond))
 	}
+	s.hb = spread(s.hb, id, link.Initiator)
 	return s
+}
+
+// spread returns how long a session is silent of the time that it may be, for each
+// another one: sessions that were begun together, or were written to together, shall not
+// all speak at once ever after. The initiator's is always the shorter one, so that each
+// time one side speaks and the other one need only answer. The id is random.
+func spread(d time.Duration, id wire.SessionID, initiator bool) time.Duration {
+	by := d * time.Duration(binary.BigEndian.Uint16(id[:])) / (1 << 16)
+	if initiator {
+		return d*7/8 - by/4
+	}
+	return d - by/8
 }
 
 // ID returns the name that both sides have for the session.

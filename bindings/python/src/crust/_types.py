@@ -223,7 +223,7 @@ class Config:
         connect_timeout: for one connect altogether; 60 s.
         bootstrap_timeout: for one bootstrap altogether; 10 s.
         handshake_timeout: for one handshake; 10 s.
-        heartbeat: how long a link stays silent before it says that it is alive; 20 s.
+        heartbeat: how long a link stays silent at most before it says that it is alive; 20 s.
         lost_after: how long nothing is heard before a link is given up, at least twice the
             heartbeat; 120 s.
         resume: whether a session whose link is gone waits for another one.

@@ -381,7 +381,7 @@ impl Config {
         self.duration(sys::CRUST_OPT_HANDSHAKE_TIMEOUT_MS, time)
     }
 
-    /// How long a link stays silent before it says that it is alive. Default: 20 s.
+    /// How long a link stays silent at most before it says that it is alive. Default: 20 s.
     pub fn heartbeat(self, time: Duration) -> Self {
         self.duration(sys::CRUST_OPT_HEARTBEAT_MS, time)
     }
