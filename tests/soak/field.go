@@ -193,7 +193,10 @@ func (p *process) tell(command string) (state, error) {
 		}
 		return s, nil
 	case <-timer.C:
-		return state{}, fmt.Errorf("%v does not answer %q", p.now, command)
+		_ = p.command.Process.Signal(unix.SIGQUIT) // it says what it does instead
+		for range p.answers {
+		}
+		return state{}, fmt.Errorf("%v does not answer %q: %w: %s", p.now, command, p.command.Wait(), p.stderr)
 	}
 }
 

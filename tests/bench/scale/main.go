@@ -64,6 +64,7 @@ func grow(s scale.Stack, peers int, span time.Duration) error {
 		if err != nil {
 			return err
 		}
+		time.Sleep(span) // what follows a connection is not idle
 		r, err := f.Rest(0, span)
 		if err != nil {
 			return err
