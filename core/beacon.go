@@ -164,7 +164,9 @@ func (s *Service) beaconChanged() {
 	}
 }
 
-// beaconOwn returns what the beacon tells of us.
+// beaconOwn returns what the beacon tells of us. The role is that of the configuration,
+// unlike in gossip (see standing): that strangers on the Internet do not get in says
+// nothing about those who hear the beacon, who are on the same network.
 func (s *Service) beaconOwn() beacon.Own {
 	own := beacon.Own{Role: uint8(s.cfg.Role)}
 	if s.cfg.Relay == RelayData {

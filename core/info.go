@@ -58,7 +58,9 @@ func (c Contact) String() string {
 	return c.Endpoint.String() + "#" + c.Peer.String()
 }
 
-// connectionInfo makes this service's connection info.
+// connectionInfo makes this service's connection info. It has no contact record in it,
+// which whoever takes it could pass on by gossip: an info is for who gets it. The peer sends
+// its record itself as soon as there is a session.
 func (s *Service) connectionInfo() ([]byte, error) {
 	eps, mapped, err := s.endpoints()
 	if err != nil {
