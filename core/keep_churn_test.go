@@ -58,6 +58,12 @@ func quantile(all []time.Duration, share float64) time.Duration {
 
 // Eight peers are kept while each is killed and revived at random, for ten minutes:
 // whoever is alive is nearly always connected, and who comes back soon is.
+//
+// The lives are the same in each run, the pauses are not. In 150 runs, all were connected for 89.0 % of the
+// time that they were alive, with a standard deviation of 1.5 between runs, and came back after a median of
+// 3.8 s, of 0.5: the bounds are six deviations away. The one that dies the most was connected for 74 %, of 6, and for
+// 55 % at least. Nobody waits longer than for the longest pause, of a minute, and an
+// attempt that asks others for 3 s and then dials again.
 func TestKeptThroughChurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const peers, lasts = 8, 10 * time.Minute
@@ -125,10 +131,10 @@ func TestKeptThroughChurn(t *testing.T) {
 		median, p99 := quantile(back, 0.5), quantile(back, 0.99)
 		t.Logf("connected %.1f %% altogether; %d times back, after a median of %v, 99 %% after %v, all after %v",
 			100*float64(up)/float64(total), len(back), median, p99, back[len(back)-1])
-		if up*4 < total*3 {
+		if up*100 < total*79 {
 			t.Errorf("they are connected %.1f %% of the time that they are alive", 100*float64(up)/float64(total))
 		}
-		if len(back) < 20 || median > 10*time.Second || p99 > 65*time.Second { // the longest pause, and an attempt that began too early
+		if len(back) < 20 || median > 7*time.Second || p99 > 63*time.Second {
 			t.Errorf("%d times back, median %v, 99 %% after %v", len(back), median, p99)
 		}
 	})
