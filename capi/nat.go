@@ -135,6 +135,60 @@ func fillLANPeer(out *lanPeer, p *crust.LANPeer, now time.Time) {
 	putLines(out.endpoints[:], lines)
 }
 
+//export goCrustServiceKnown
+func goCrustServiceKnown(h C.uint64_t, after *C.crust_peer_id, list *C.crust_known_peer, stride C.uint32_t, n *C.size_t, why *C.char) (rc C.int32_t) {
+	defer guard(h, why, &rc)
+	room := *n
+	*n = 0
+	return withService("crust_service_known", h, why, func(s *crust.Service) error {
+		known := s.Known()
+		if after != nil {
+			known = knownAfter(known, *peerID(after))
+		}
+		if list != nil {
+			known = known[:min(room, C.size_t(len(known)))]
+			giveKnown(unsafe.Pointer(list), int(stride), known, time.Now())
+		}
+		*n = C.size_t(len(known))
+		return nil
+	})
+}
+
+// knownAfter returns those of a list in the order of ids whose ids come after one.
+func knownAfter(known []crust.KnownPeer, id crust.PeerID) []crust.KnownPeer {
+	i, found := slices.BinarySearchFunc(known, id, func(k crust.KnownPeer, id crust.PeerID) int { return k.Peer.Compare(id) })
+	if found {
+		i++
+	}
+	return known[i:]
+}
+
+// knownPeer gives the type a name outside of cgo.
+type knownPeer = C.crust_known_peer
+
+// giveKnown writes structs of a program's size, which may be less or more than ours.
+func giveKnown(to unsafe.Pointer, stride int, known []crust.KnownPeer, now time.Time) {
+	for i := range known {
+		var k knownPeer
+		fillKnown(&k, &known[i], now)
+		k.struct_size = C.uint32_t(stride)
+		field := unsafe.Slice((*byte)(unsafe.Add(to, i*stride)), stride)
+		ours := unsafe.Slice((*byte)(unsafe.Pointer(&k)), unsafe.Sizeof(k))
+		clear(field[copy(field, ours):])
+	}
+}
+
+func fillKnown(out *knownPeer, p *crust.KnownPeer, now time.Time) {
+	out.role, out.direct, out.relays = C.uint8_t(p.Role), flag(p.Direct), flag(p.Relays)
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(&out.peer)), len(p.Peer)), p.Peer[:])
+	out.expires_ms = C.uint64_t(max(p.Expires.Sub(now).Milliseconds(), 1))
+	lines := make([]string, len(p.Endpoints))
+	for i, ep := range p.Endpoints {
+		lines[i] = ep.String()
+	}
+	putLines(out.endpoints[:], lines)
+}
+
 // natPort gives the type a name outside of cgo.
 type natPort = C.crust_nat_port
 

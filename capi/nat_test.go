@@ -108,3 +108,56 @@ func TestNATFlow(t *testing.T) {
 		t.Errorf("nothing is known: %d, %q", out.confidence, lines)
 	}
 }
+
+// TestKnown checks that C is told all that Go knows, in structs of whatever size, and that
+// a list goes on after any id.
+func TestKnown(t *testing.T) {
+	now := time.Now()
+	var known []crust.KnownPeer
+	for i := range 5 {
+		k := crust.KnownPeer{Peer: crust.PeerID{byte(2 * i), 1}, Role: crust.Client, Direct: i%2 == 0, Relays: i%2 == 1, Expires: now.Add(time.Duration(i) * time.Minute)}
+		for n := range 8 { // the longest there are
+			ep, err := crust.ParseEndpoint(fmt.Sprintf("utp://[2001:db8:aaaa:bbbb:cccc:dddd:eeee:%x]:65535", 0xff00+n))
+			if err != nil {
+				t.Fatal(err)
+			}
+			k.Endpoints = append(k.Endpoints, ep)
+		}
+		known = append(known, k)
+	}
+	size := int(unsafe.Sizeof(knownPeer{}))
+	for _, stride := range []int{8, 40, size, size + 64} {
+		room := make([]byte, (len(known)+1)*stride)
+		for i := range room {
+			room[i] = 0xaa
+		}
+		giveKnown(unsafe.Pointer(&room[0]), stride, known, now)
+		for i := range known {
+			var out knownPeer
+			raw := room[i*stride : (i+1)*stride]
+			beyond := raw[copy(unsafe.Slice((*byte)(unsafe.Pointer(&out)), size), raw):]
+			if int(out.struct_size) != stride || int(out.role) != int(crust.Client) || out.direct != flag(i%2 == 0) || out.relays != flag(i%2 == 1) || out.reserved != 0 ||
+				strings.Trim(string(beyond), "\x00") != "" {
+				t.Errorf("stride %d, peer %d: % x", stride, i, raw[:8])
+			}
+			if stride < size {
+				continue
+			}
+			if id := *(*crust.PeerID)(unsafe.Pointer(&out.peer)); id != known[i].Peer || int(out.expires_ms) != max(60000*i, 1) {
+				t.Errorf("stride %d, peer %d: %v for %d ms", stride, i, id, out.expires_ms)
+			}
+			text := textOf(unsafe.Pointer(&out.endpoints), unsafe.Sizeof(out.endpoints))
+			if lines := strings.Split(text, "\n"); len(lines) != 8 || lines[7] != known[i].Endpoints[7].String() {
+				t.Errorf("stride %d, peer %d: %q", stride, i, lines)
+			}
+		}
+		if strings.Trim(string(room[len(known)*stride:]), "\xaa") != "" {
+			t.Errorf("stride %d: more was written than there is room for", stride)
+		}
+	}
+	for first, want := range map[byte]int{0: 4, 1: 4, 2: 3, 7: 1, 8: 0, 9: 0} {
+		if got := len(knownAfter(known, crust.PeerID{first, 1})); got != want {
+			t.Errorf("%d come after %d, want %d", got, first, want)
+		}
+	}
+}

@@ -571,6 +571,24 @@ crust_result CRUST_CALL crust_service_lan_peer(crust_service service, uint32_t i
     return r;
 }
 
+crust_result CRUST_CALL crust_service_known(crust_service service, const crust_peer_id *after, crust_known_peer *list, size_t *n) {
+    crust_peer_id id = {{0}};
+    uint32_t stride = 0;
+    size_t room;
+    NEED(n);
+    room = *n;
+    *n = 0;
+    FORK_GUARD();
+    if (list && room) {
+        stride = list->struct_size;
+        if (stride < 8 || stride > MAX_STRUCT_SIZE || stride % 8)
+            return fail(CRUST_ERR_ABI, __func__, "list->struct_size must be sizeof(crust_known_peer)");
+    }
+    if (after) id = *after;
+    *n = room;
+    return goCrustServiceKnown(service, after ? &id : NULL, list, stride, n, last_error);
+}
+
 /* ---- groups ---- */
 
 static crust_result check_group(const crust_group *g) {

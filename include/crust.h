@@ -785,6 +785,28 @@ typedef struct crust_lan_peer {
  * CRUST_OPT_BEACON. */
 CRUST_API crust_result CRUST_CALL crust_service_lan_peer(crust_service service, uint32_t index, crust_lan_peer *io);
 
+/* A peer of which gossip has told. It is not connected, or need not be. Nothing of it is
+ * proved but that the peer holds its key and has said so. */
+typedef struct crust_known_peer {
+    uint32_t      struct_size;    /* sizeof(crust_known_peer), set by the caller */
+    uint8_t       role;           /* CRUST_ROLE_* */
+    uint8_t       direct;         /* 1: it says that somebody on the Internet has come to it unasked */
+    uint8_t       relays;         /* 1: it carries links of others */
+    uint8_t       reserved;
+    crust_peer_id peer;
+    uint64_t      expires_ms;     /* until it is forgotten unless it says by then that it is still there */
+    char          endpoints[512]; /* where it says that it may be dialled, one a line; at most 8, or "" */
+} crust_known_peer;
+
+/* Describes known peers in the order of their ids: those after one id, or from the first
+ * one on when after is NULL. *n is the room in structs on entry, each of list->struct_size
+ * bytes, and the number of those described on return; fewer than there was room for when
+ * there are no more. after may lie in the list, so the last one leads on. With list NULL it
+ * returns CRUST_OK and only how many there are, at most 16384. Without CRUST_GOSSIP_ON
+ * there are none. Each struct is treated as the one of crust_peer is. ABI when struct_size
+ * is smaller than 8, or no multiple of 8; CLOSED. */
+CRUST_API crust_result CRUST_CALL crust_service_known(crust_service service, const crust_peer_id *after, crust_known_peer *list, size_t *n);
+
 #ifdef __cplusplus
 }
 #endif

@@ -278,6 +278,40 @@ static void nat_lists(void) {
     CHECK_CODE(CRUST_OK, crust_service_free(s));
 }
 
+static void known_list(void) {
+    crust_known_peer list[2];
+    crust_config    *config = NULL;
+    crust_service    s = 0;
+    size_t           n = 2;
+    REQUIRE_CODE(CRUST_OK, crust_config_new(&config));
+    REQUIRE_CODE(CRUST_OK, crust_config_add_listener(config, "tcp://127.0.0.1:0"));
+    REQUIRE_CODE(CRUST_OK, crust_service_new(config, NULL, &s));
+    crust_config_free(config);
+    memset(list, 0xAA, sizeof list);
+    list[0].struct_size = sizeof list[0];
+    CHECK_CODE(CRUST_OK, crust_service_known(s, NULL, list, &n)); /* nobody has told of anybody */
+    CHECK(n == 0);
+    n = 2;
+    CHECK_CODE(CRUST_OK, crust_service_known(s, &list[1].peer, list, &n));
+    CHECK(n == 0);
+    n = 2;
+    CHECK_CODE(CRUST_OK, crust_service_known(s, NULL, NULL, &n));
+    CHECK(n == 0);
+    list[0].struct_size = 7; /* of no struct, and there is no room */
+    CHECK_CODE(CRUST_OK, crust_service_known(s, NULL, list, &n));
+    n = 2;
+    CHECK_CODE(CRUST_ERR_ABI, crust_service_known(s, NULL, list, &n));
+    CHECK(n == 0);
+    n = 2;
+    list[0].struct_size = 12;
+    CHECK_CODE(CRUST_ERR_ABI, crust_service_known(s, NULL, list, &n));
+    n = 2;
+    list[0].struct_size = UINT32_MAX;
+    CHECK_CODE(CRUST_ERR_ABI, crust_service_known(s, NULL, list, &n));
+    CHECK_CODE(CRUST_ERR_INVALID, crust_service_known(s, NULL, list, NULL));
+    CHECK_CODE(CRUST_OK, crust_service_free(s));
+}
+
 const tap_test argument_tests[] = {
     {"handles that name nothing", bad_handles},
     {"handles that name nothing any more", stale_handles},
@@ -286,5 +320,6 @@ const tap_test argument_tests[] = {
     {"crust_stats and crust_peer_info of other sizes", stats_and_peer_structs},
     {"crust_nat and crust_nat_flow of other sizes", nat_structs},
     {"servers of STUN, and mapped ports", nat_lists},
+    {"the list of known peers", known_list},
 };
 const size_t argument_count = sizeof argument_tests / sizeof argument_tests[0];

@@ -28,6 +28,7 @@ STRUCTS: dict[str, Any] = {
     "crust_nat_server": _ffi.NatServerStruct,
     "crust_nat_port": _ffi.NatPortStruct,
     "crust_lan_peer": _ffi.LanPeerStruct,
+    "crust_known_peer": _ffi.KnownPeerStruct,
     "crust_group": _ffi.GroupStruct,
     "crust_group_info": _ffi.GroupInfoStruct,
     "crust_group_peer": _ffi.GroupPeerStruct,

@@ -112,6 +112,29 @@ class Connecting(TestCase):
             self.assertEqual(wait_for(other, crust.Message), crust.Message(one.id, b"hello", 1))
             self.assertEqual(one.connect_peer(other.id).result(PATIENCE).__class__, crust.AlreadyConnected)
 
+    def test_known_by_gossip(self) -> None:
+        network = new_network()
+        with (
+            new_service(network, role=crust.Role.CLIENT, gossip=crust.Gossip.ON) as one,
+            new_service(network) as other,
+            new_service(network) as third,
+            new_service(network, gossip=crust.Gossip.ANSWER) as shy,
+        ):
+            link(one, third)
+            link(other, third)
+            link(shy, third)
+            while wait_for(one, crust.Discovered).peer != other.id:
+                pass
+            known = {k.peer: k for k in one.known()}
+            self.assertEqual(list(known), sorted(known))
+            found = known[other.id]
+            self.assertEqual((found.role, found.relays), (crust.Role.NODE, False))
+            self.assertEqual(found.endpoints, tuple(other.listeners()))
+            self.assertTrue(0 < found.expires < 86400, found)
+            self.assertEqual(shy.known(), [])
+        with self.fails(crust.Closed):
+            one.known()
+
     def test_wrong_peer_ids(self) -> None:
         with new_service(new_network()) as one:
             with self.fails(crust.SelfConnect, "our own service"):

@@ -252,6 +252,21 @@ class LanPeerStruct(ctypes.Structure):
     )
 
 
+class KnownPeerStruct(ctypes.Structure):
+    """crust_known_peer."""
+
+    _fields_ = (
+        ("struct_size", c_uint32),
+        ("role", c_uint8),
+        ("direct", c_uint8),
+        ("relays", c_uint8),
+        ("reserved", c_uint8),
+        ("peer", PeerIdStruct),
+        ("expires_ms", c_uint64),
+        ("endpoints", c_char * 512),
+    )
+
+
 class GroupStruct(ctypes.Structure):
     """crust_group; arrays as plain addresses."""
 
@@ -443,6 +458,9 @@ crust_service_nat_server = _bind(
 )
 crust_service_nat_port = _bind("crust_service_nat_port", c_int32, _service, c_uint32, POINTER(NatPortStruct))
 crust_service_lan_peer = _bind("crust_service_lan_peer", c_int32, _service, c_uint32, POINTER(LanPeerStruct))
+crust_service_known = _bind(
+    "crust_service_known", c_int32, _service, c_char_p, POINTER(KnownPeerStruct), POINTER(c_size_t)
+)
 
 
 def text(value: bytes | None) -> str:

@@ -31,12 +31,14 @@ from ._types import (
     Beacon,
     Buffer,
     Config,
+    KnownPeer,
     LanPeer,
     PeerId,
     PeerInfo,
     Role,
     Stats,
     apply_config,
+    known_peer,
     lan_peer,
     peer_info,
     stats,
@@ -690,6 +692,24 @@ class Service(Sending):
         """
         found = self._list(_ffi.crust_service_lan_peer, _ffi.LanPeerStruct, "peers on LAN")
         return [lan_peer(raw) for raw in found]
+
+    def known(self) -> list[KnownPeer]:
+        """Return the peers of which gossip has told, connected ones too, by their ids: up to 16,384.
+
+        There are none unless `Config.gossip` is on.
+        """
+        room = 256
+        raw = (_ffi.KnownPeerStruct * room)()
+        raw[0].struct_size = ctypes.sizeof(_ffi.KnownPeerStruct)
+        found: list[KnownPeer] = []
+        while True:
+            count = ctypes.c_size_t(room)
+            after = found[-1].peer if found else None
+            code = _ffi.crust_service_known(self._handle, after, raw, ctypes.byref(count))
+            self._check(code, "known")
+            found.extend(known_peer(raw[i]) for i in range(count.value))
+            if count.value < room:
+                return found
 
     def _list(self, call: Callable[..., int], kind: type[Any], what: str) -> list[Any]:
         """Return what a function of the library gives one by one."""

@@ -509,6 +509,42 @@ class LanPeer:
     heard: float
 
 
+@dataclass(frozen=True)
+class KnownPeer:
+    """A peer of which gossip has told: see `Service.known`.
+
+    It is not connected, or need not be. Nothing of it is proved but that the peer holds its key and
+    has said so.
+
+    Attributes:
+        peer: who.
+        role: what it is to the network.
+        endpoints: where it says that it may be dialled: at most 8.
+        direct: it says that somebody on the Internet has come to it unasked.
+        relays: it carries links of others.
+        expires: seconds until it is forgotten unless it says by then that it is still there.
+    """
+
+    peer: PeerId
+    role: Role
+    endpoints: tuple[str, ...]
+    direct: bool
+    relays: bool
+    expires: float
+
+
+def known_peer(raw: _ffi.KnownPeerStruct) -> KnownPeer:
+    """Convert a crust_known_peer."""
+    return KnownPeer(
+        peer=PeerId(bytes(raw.peer.bytes)),
+        role=Role(raw.role),
+        endpoints=tuple(_ffi.text(raw.endpoints).splitlines()),
+        direct=raw.direct != 0,
+        relays=raw.relays != 0,
+        expires=raw.expires_ms / 1e3,
+    )
+
+
 def lan_peer(raw: _ffi.LanPeerStruct) -> LanPeer:
     """Convert a crust_lan_peer."""
     return LanPeer(

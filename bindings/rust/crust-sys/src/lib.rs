@@ -732,6 +732,28 @@ pub struct crust_lan_peer {
     pub endpoints: [c_char; 1024],
 }
 
+/// A peer of which gossip has told. Grows at the end.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct crust_known_peer {
+    /// `size_of::<crust_known_peer>()`, set by the caller.
+    pub struct_size: u32,
+    /// `CRUST_ROLE_*`.
+    pub role: u8,
+    /// 1: it says that somebody on the Internet has come to it unasked.
+    pub direct: u8,
+    /// 1: it carries links of others.
+    pub relays: u8,
+    /// 0.
+    pub reserved: u8,
+    /// Who.
+    pub peer: crust_peer_id,
+    /// Until it is forgotten unless it says by then that it is still there.
+    pub expires_ms: u64,
+    /// Where it says that it may be dialled, one a line, NUL-terminated.
+    pub endpoints: [c_char; 512],
+}
+
 /// A group of peers for [`crust_service_keep`]. Grows at the end.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -1072,5 +1094,11 @@ unsafe extern "C" {
         service: crust_service,
         index: u32,
         io: *mut crust_lan_peer,
+    ) -> crust_result;
+    pub fn crust_service_known(
+        service: crust_service,
+        after: *const crust_peer_id,
+        list: *mut crust_known_peer,
+        n: *mut usize,
     ) -> crust_result;
 }

@@ -145,6 +145,9 @@ fn all_layouts() -> Vec<(String, i64)> {
             text,
         }
         crust_lan_peer { struct_size, role, peer, heard_ms, endpoints }
+        crust_known_peer {
+            struct_size, role, direct, relays, reserved, peer, expires_ms, endpoints,
+        }
         crust_group {
             struct_size, any, role, reserved, name, peers, n_peers, contacts, n_contacts, infos,
             info_lens, n_infos,

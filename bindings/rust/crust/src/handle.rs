@@ -10,7 +10,7 @@ use crate::ban::{Ban, Texts};
 use crate::config::{Beacon, c_string};
 use crate::error::{Error, Result, check};
 use crate::group::{Group, GroupInfo, GroupPeer};
-use crate::info::{LanPeer, PeerInfo, Stats};
+use crate::info::{KnownPeer, LanPeer, PeerInfo, Stats};
 use crate::nat::{MappedPort, Nat, NatFlow, NatServer};
 use crate::peer_id::PeerId;
 
@@ -652,6 +652,28 @@ impl Handle {
                 return Ok(peers);
             }
             peers.push(LanPeer::from_raw(&raw));
+        }
+    }
+
+    /// The peers of which gossip has told, connected ones too, in the order of their ids:
+    /// up to 16,384. There are none unless [`Config::gossip`](crate::Config::gossip) is on.
+    pub fn known(&self) -> Result<Vec<KnownPeer>> {
+        let mut peers: Vec<KnownPeer> = Vec::new();
+        let mut raw = [KnownPeer::empty(); 256];
+        loop {
+            let after = match peers.last() {
+                Some(last) => last.peer.as_raw(),
+                None => ptr::null(),
+            };
+            let mut n = raw.len();
+            // SAFETY: an id or NULL, and room for `n` structs that say their own size.
+            check(unsafe {
+                sys::crust_service_known(self.service, after, raw.as_mut_ptr(), &mut n)
+            })?;
+            peers.extend(raw[..n].iter().map(KnownPeer::from_raw));
+            if n < raw.len() {
+                return Ok(peers);
+            }
         }
     }
 

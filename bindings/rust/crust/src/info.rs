@@ -144,6 +144,52 @@ impl LanPeer {
     }
 }
 
+/// A peer of which gossip has told, as [`known`](crate::Handle::known) tells of it. It is
+/// not connected, or need not be. Nothing of it is proved but that the peer holds its key
+/// and has said so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KnownPeer {
+    /// Who.
+    pub peer: PeerId,
+    /// What it is to the network.
+    pub role: Role,
+    /// Where it says that it may be dialled: at most 8.
+    pub endpoints: Vec<String>,
+    /// It says that somebody on the Internet has come to it unasked.
+    pub direct: bool,
+    /// It carries links of others.
+    pub relays: bool,
+    /// Until it is forgotten unless it says by then that it is still there.
+    pub expires: Duration,
+}
+
+impl KnownPeer {
+    pub(crate) fn empty() -> sys::crust_known_peer {
+        sys::crust_known_peer {
+            struct_size: size_of::<sys::crust_known_peer>() as u32,
+            role: 0,
+            direct: 0,
+            relays: 0,
+            reserved: 0,
+            peer: sys::crust_peer_id::default(),
+            expires_ms: 0,
+            endpoints: [0; 512],
+        }
+    }
+
+    pub(crate) fn from_raw(raw: &sys::crust_known_peer) -> Self {
+        Self {
+            peer: PeerId::from_raw(raw.peer),
+            role: Role::from_raw(raw.role),
+            endpoints: text_of(&raw.endpoints).lines().map(str::to_owned).collect(),
+            direct: raw.direct != 0,
+            relays: raw.relays != 0,
+            expires: Duration::from_millis(raw.expires_ms),
+        }
+    }
+}
+
 /// The text in a field of fixed size: up to the NUL.
 pub(crate) fn text_of(field: &[c_char]) -> String {
     let bytes: Vec<u8> = field
@@ -275,6 +321,29 @@ mod tests {
         );
         assert_eq!(peer.endpoints, ["tcp://10.0.0.2:1", "utp://10.0.0.2:2"]);
         assert_eq!(peer.heard, Duration::from_millis(1500));
+    }
+
+    #[test]
+    fn a_known_peer_says_what_its_struct_says() {
+        let mut raw = KnownPeer::empty();
+        raw.peer.bytes = [7; 32];
+        (raw.role, raw.direct, raw.relays) = (sys::CRUST_ROLE_CLIENT as u8, 1, 0);
+        raw.expires_ms = 1500;
+        for (to, from) in raw.endpoints.iter_mut().zip(b"tcp://10.0.0.2:1\0rest") {
+            *to = *from as c_char;
+        }
+        let peer = KnownPeer::from_raw(&raw);
+        assert_eq!(
+            (peer.peer, peer.role),
+            (PeerId::from_raw(raw.peer), Role::Client)
+        );
+        assert_eq!(peer.endpoints, ["tcp://10.0.0.2:1"]);
+        assert_eq!((peer.direct, peer.relays), (true, false));
+        assert_eq!(peer.expires, Duration::from_millis(1500));
+        (raw.direct, raw.relays, raw.endpoints) = (0, 1, [0; 512]);
+        let peer = KnownPeer::from_raw(&raw);
+        assert_eq!((peer.direct, peer.relays), (false, true));
+        assert!(peer.endpoints.is_empty());
     }
 
     #[test]

@@ -82,7 +82,7 @@ pub use event::{Batch, By, Event, How, Means, Message, Payload};
 pub use gate::GateRequest;
 pub use group::{Group, GroupInfo, GroupPeer, GroupState};
 pub use handle::{Handle, Outgoing, Sent};
-pub use info::{Cipher, LanPeer, PeerInfo, Stats};
+pub use info::{Cipher, KnownPeer, LanPeer, PeerInfo, Stats};
 pub use nat::{Confidence, MappedPort, Nat, NatDepends, NatFlow, NatPorts, NatServer};
 pub use peer_id::{PeerId, Seed};
 pub use service::{Events, Service};

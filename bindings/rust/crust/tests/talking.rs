@@ -86,6 +86,27 @@ fn two_meet_through_a_third() {
 }
 
 #[test]
+fn peers_that_gossip_tells_of_are_known() {
+    let (third, mut alice) = pair(listening(), listening());
+    let bob = Node::new(listening());
+    let contact = format!("{}#{}", third.service.listeners().unwrap()[0], third.id());
+    bob.service.connect_endpoint(&contact, 5).unwrap();
+    let told = bob.id();
+    alice.wait("news of bob", |event| match event {
+        Event::Discovered { peer, .. } if peer == told => Some(()),
+        _ => None,
+    });
+    let known = alice.service.known().unwrap();
+    assert!(known.windows(2).all(|two| two[0].peer < two[1].peer));
+    let bobs = known.iter().find(|k| k.peer == told).unwrap();
+    assert_eq!((bobs.role, bobs.relays), (Role::Node, false));
+    assert_eq!(bobs.endpoints, bob.service.listeners().unwrap());
+    assert!(bobs.expires > Duration::ZERO);
+    let quiet = Node::new(listening().gossip(Gossip::Answer));
+    assert!(quiet.service.known().unwrap().is_empty());
+}
+
+#[test]
 fn letters_are_not_carried_when_relaying_is_off() {
     let (third, alice) = pair(
         listening().relay(Relay::Off),
