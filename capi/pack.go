@@ -180,6 +180,9 @@ func rareOf(e *crust.Event) rare {
 		r.data = []byte(e.Internal().String())
 	case crust.EventGroup:
 		r.data = []byte(e.Group())
+	case crust.EventAlert:
+		a := e.Alert()
+		r.data, r.endpoint, r.text = []byte(a.Suggest.String()), crust.BanTarget{Prefix: a.Address}.String(), a.Text()
 	}
 	if err := e.Err(); err != nil {
 		r.text = fit(err.Error(), math.MaxInt)
@@ -282,6 +285,10 @@ func fillRare(o *event, e *crust.Event, mem *region) {
 	}
 	if state := e.State(); state != 0 {
 		o.how, o.bytes, o.tookUS = uint8(state), e.Wanted(), uint64(max(e.Next().Microseconds(), 0))
+	}
+	if a := e.Alert(); a.Kind != 0 {
+		o.how, o.count, o.bytes = uint8(a.Kind), uint32(min(a.Figures.Count, math.MaxUint32)), a.Figures.Bytes
+		o.token, o.tookUS = uint64(max(a.Figures.CPU.Microseconds(), 0)), uint64(max(a.For.Microseconds(), 0))
 	}
 	if len(r.data) > 0 {
 		o.data = mem.put(r.data)

@@ -237,7 +237,7 @@ func (s *Service) decide(link *secure.Link, a adoption) (*peer, error) {
 			return p, refusal{wire.ReasonDuplicate}
 		}
 		if p == nil {
-			err := s.refuses(a)
+			err := s.refuses(link, a)
 			switch {
 			case over(a) || s.stale(link, claim, a):
 				err = refusal{wire.ReasonDuplicate}
@@ -477,7 +477,7 @@ func (s *Service) claimed(link *secure.Link, a adoption, claim wire.Claim, chose
 	case err == nil && resumes && !ours: // the same
 		err = refusal{wire.ReasonOver}
 	case err == nil && p == nil:
-		err = s.refuses(a)
+		err = s.refuses(link, a)
 	}
 	if err != nil || p == nil || ours {
 		s.unpend(id, claim.Seq)
@@ -562,13 +562,13 @@ func (s *Service) unpend(id PeerID, seq uint64) {
 
 // refuses says why no new session may come, and lets an accepted link out of
 // the waiting room. mu is held.
-func (s *Service) refuses(a adoption) error {
+func (s *Service) refuses(link *secure.Link, a adoption) error {
 	switch {
 	case s.stopping:
 		return refusal{wire.ReasonStopping}
 	case a.uninvited() && !s.accept.Load():
 		return refusal{wire.ReasonNotAllowed}
-	case len(s.peers) >= s.cfg.MaxPeers || s.events.crowded():
+	case s.events.crowded() || s.crowded(link, a):
 		return refusal{wire.ReasonLimit}
 	case a.admit != nil && !a.admit():
 		return refusal{wire.ReasonLimit}
@@ -594,6 +594,7 @@ func (s *Service) insert(link *secure.Link, a adoption, o origin) (*peer, func()
 	s.peers[p.id] = p
 	s.lookup.Unlock()
 	s.attendNetwork()
+	s.enlist(p, &a)
 	s.sessions++
 	d := &detail{
 		appID: link.Remote.AppID, endpoint: a.endpoint, how: p.how, role: Role(link.Remote.Role), took: time.Since(a.began),

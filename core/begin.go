@@ -82,7 +82,7 @@ func (s *Service) mayBegin(link *secure.Link, a adoption) bool {
 	case s.expects(link.Remote.Peer, a):
 		return false
 	}
-	return s.refuses(a) == nil
+	return s.refuses(link, a) == nil
 }
 
 // expects reports whether a peer that has called over a relay is about to begin a
@@ -173,7 +173,7 @@ func (s *Service) agree(link *secure.Link, a adoption, chosen wire.Chosen) (p, r
 	case s.old(link, chosen, a):
 		return nil, nil, call, refusal{wire.ReasonOver}
 	case p == nil:
-		if err := s.refuses(a); err != nil {
+		if err := s.refuses(link, a); err != nil {
 			return nil, nil, call, err
 		}
 		p, call = s.insert(link, a, o)

@@ -244,6 +244,25 @@ type Config struct {
 	MaxHandshakesPerAddress int
 	// MaxConnects bounds Connect calls in flight. Zero means 1024.
 	MaxConnects int
+	// MaxInbound bounds sessions that peers have begun, up to MaxPeers. Zero means seven
+	// eighths of MaxPeers, or all of up to 64: the rest is for those that this service
+	// begins. When there is no room, peers of kept groups, peers that were connected for 10 s
+	// or more, and those that this service dials, get that of strangers, whose sessions
+	// end with CodeLimit.
+	MaxInbound int
+	// MaxPeersPerAddress bounds them per IPv4 address or IPv6 /64, so that nobody takes
+	// all. Zero means half of MaxPeers, or all of up to 64. Sessions over relays count for
+	// no address.
+	MaxPeersPerAddress int
+	// MaxPeersPerPrefix bounds them per IPv4 /24 or IPv6 /48. Zero means three quarters of
+	// MaxPeers, or all of up to 64.
+	MaxPeersPerPrefix int
+	// PeerBytesPerSecond bounds what one peer may send, in bytes of messages; at least
+	// 16 KiB. A second's worth may come at once. Beyond it the peer is not read, so that its
+	// link fills up and it has to wait: nothing is lost. Zero means no bound.
+	PeerBytesPerSecond int
+	// PeerMessagesPerSecond is the same in messages, at least 100. Zero means no bound.
+	PeerMessagesPerSecond int
 	// MaxAcceptsPerSecond bounds accepted TCP connections; four seconds' worth may come
 	// at once. When they become scarce, those get in that have come least before, and
 	// known peers; the others are closed unread. Zero means 2048.

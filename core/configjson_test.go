@@ -64,7 +64,12 @@ const everyKey = `{
 	"max_accepts_per_address": 24,
 	"handshake_percent": 25,
 	"reserved_files": 26,
-	"allow_nodes": ["10.0.0.0/8", "2001:db8::1"], "allow_clients": ["192.0.2.1"], "bans": ["` + peerText + `", "198.51.100.77/24"], "max_bans": 27, "gate_timeout_ms": 28, "max_gates": 29
+	"allow_nodes": ["10.0.0.0/8", "2001:db8::1"], "allow_clients": ["192.0.2.1"], "bans": ["` + peerText + `", "198.51.100.77/24"], "max_bans": 27, "gate_timeout_ms": 28, "max_gates": 29,
+	"max_inbound": 27,
+	"max_peers_per_address": 28,
+	"max_peers_per_prefix": 29,
+	"peer_bytes_per_second": 30,
+	"peer_messages_per_second": 31
 }`
 
 func TestParseConfigJSONReadsEveryKey(t *testing.T) {
@@ -94,6 +99,7 @@ func TestParseConfigJSONReadsEveryKey(t *testing.T) {
 		AllowNodes:   []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::1/128")},
 		AllowClients: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")}, MaxBans: 27, GateTimeout: 28 * time.Millisecond, MaxGates: 29,
 		Bans: []BanEntry{{Peer: peer}, {Prefix: netip.MustParsePrefix("198.51.100.0/24")}},
+		MaxInbound: 27, MaxPeersPerAddress: 28, MaxPeersPerPrefix: 29, PeerBytesPerSecond: 30, PeerMessagesPerSecond: 31,
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got\n%+v, want\n%+v", got, want)

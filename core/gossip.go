@@ -320,12 +320,20 @@ func (s *Service) gossipCame(p *peer, body []byte) error {
 	}
 	g := &s.gossip
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	s.enroll(p) // the peer may have been quicker than who began the session
+	before := refusedOf(g.machine.Stats())
 	err := g.machine.Receive(time.Now(), p.id, body)
+	refused := refusedOf(g.machine.Stats()) - before
 	g.poke()
+	g.mu.Unlock()
+	if refused > 0 {
+		s.charge(s.whoIs(p), AlertGossip, int(refused), uint64(len(body)), 0)
+	}
 	return err
 }
+
+// refusedOf counts the records that were refused through the fault of who told them.
+func refusedOf(st gossip.Stats) uint64 { return st.Unchecked + st.Forged + st.Astray }
 
 // tellFact tells the program of a peer that it is not connected to. What it was told of
 // it is told to have forgotten, connected or not, however many events wait: there are no

@@ -161,6 +161,11 @@ func (c *Config) checkGuard() error {
 		{"MaxAcceptsPerSecond", &c.MaxAcceptsPerSecond, defaultMaxAccepts, math.MaxInt32},
 		{"MaxAcceptsPerAddress", &c.MaxAcceptsPerAddress, defaultAddressAccepts, math.MaxInt32},
 		{"HandshakePercent", &c.HandshakePercent, defaultHandshakePercent, mostHandshakePercent},
+		{"MaxInbound", &c.MaxInbound, allBut(c.MaxPeers, 8), c.MaxPeers},
+		{"MaxPeersPerAddress", &c.MaxPeersPerAddress, allBut(c.MaxPeers, 2), math.MaxInt32},
+		{"MaxPeersPerPrefix", &c.MaxPeersPerPrefix, allBut(c.MaxPeers, 4), math.MaxInt32},
+		{"PeerBytesPerSecond", &c.PeerBytesPerSecond, 0, math.MaxInt32},
+		{"PeerMessagesPerSecond", &c.PeerMessagesPerSecond, 0, math.MaxInt32},
 		{"ReservedFiles", &c.ReservedFiles, defaultReservedFiles, math.MaxInt32},
 	} {
 		if *n.value < 0 || *n.value > n.most {
@@ -168,7 +173,29 @@ func (c *Config) checkGuard() error {
 		}
 		*n.value = cmp.Or(*n.value, n.zero)
 	}
+	for _, n := range []struct {
+		name  string
+		value int
+		least int
+	}{
+		{"PeerBytesPerSecond", c.PeerBytesPerSecond, 16 << 10}, {"PeerMessagesPerSecond", c.PeerMessagesPerSecond, 100},
+	} {
+		if n.value != 0 && n.value < n.least {
+			return &Error{Op: "new", Code: CodeInvalid, Err: fmt.Errorf("%s is %d, want 0 or at least %d", n.name, n.value, n.least)}
+		}
+	}
 	return nil
+}
+
+// smallTable is the number of sessions up to which none are kept back.
+const smallTable = 64
+
+// allBut returns n less one part in so many, or n where that is few.
+func allBut(n, part int) int {
+	if n <= smallTable {
+		return n
+	}
+	return n - n/part
 }
 
 // startGuard makes what accounts need.

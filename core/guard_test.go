@@ -24,9 +24,18 @@ const (
 
 // siege is a service that others make work for.
 type siege struct {
-	net  *simnet.Net
-	node *node
-	at   crust.Endpoint
+	net   *simnet.Net
+	node  *node
+	at    crust.Endpoint
+	hosts map[string]*simnet.Host
+}
+
+// host returns the one host at an address.
+func (s *siege) host(at string) *simnet.Host {
+	if s.hosts[at] == nil {
+		s.hosts[at] = s.net.Host(at)
+	}
+	return s.hosts[at]
 }
 
 func besiege(t *testing.T, cfg crust.Config, f func(t *testing.T, s *siege)) {
@@ -35,7 +44,7 @@ func besiege(t *testing.T, cfg crust.Config, f func(t *testing.T, s *siege)) {
 		cfg.Listen = []crust.Endpoint{endpointAt(guardedAt + ":7")}
 		n := newNode(t, crust.On(net.Host(guardedAt), cfg))
 		defer n.Close()
-		f(t, &siege{net, n, endpointAt(guardedAt + ":7")})
+		f(t, &siege{net, n, endpointAt(guardedAt + ":7"), map[string]*simnet.Host{}})
 	})
 }
 

@@ -78,6 +78,10 @@ func (s *Service) isHot(conn net.Conn) bool {
 
 // guardStats adds what the guard has counted.
 func (s *Service) guardStats(st *Stats) {
+	s.mu.Lock()
+	st.RefusedSessions, st.ShedSessions = s.census.refused, s.census.shed
+	s.mu.Unlock()
+	st.RatePauses = s.ratePauses.Load()
 	s.guard.mu.Lock()
 	defer s.guard.mu.Unlock()
 	c := s.guard.machine.Stats()

@@ -225,6 +225,7 @@ func (s *Service) lose(p *peer, why *Error) {
 			end()
 		}
 	}
+	s.delist(p)
 	s.forget(p)
 	c := p.sess.Counters()
 	addCounters(&s.past, c)
@@ -245,11 +246,20 @@ type owner Service
 
 // Deliver puts messages into the event queue.
 func (o *owner) Deliver(sess *session.Session, messages []session.Message, buffers []*session.Buffer, wait bool) bool {
-	return o.events.deliver(sess, messages, buffers, wait)
+	s := (*Service)(o)
+	if !o.events.deliver(sess, messages, buffers, wait) {
+		return false
+	}
+	if wait {
+		s.pace(sess, messages)
+	}
+	return true
 }
 
 // Lend lets the program that waits for events read.
-func (o *owner) Lend(t *session.Turn) bool { return o.events.lend(t) }
+func (o *owner) Lend(t *session.Turn) bool {
+	return o.cfg.PeerBytesPerSecond == 0 && o.cfg.PeerMessagesPerSecond == 0 && o.events.lend(t)
+}
 
 // Writable tells the program that there is room.
 func (o *owner) Writable(sess *session.Session) {
@@ -317,6 +327,8 @@ var causes = []struct {
 	code Code
 }{
 	{session.ErrBanned, CodeBanned},
+	{errShed, CodeLimit},
+	{session.ErrFull, CodeLimit},
 	{session.ErrDisconnected, CodeDisconnected},
 	{session.ErrStopped, CodeDisconnected},
 	{session.ErrSilent, CodePeerSilent},

@@ -176,6 +176,12 @@ func (c *circuits) mayOpen(p *peer, now time.Time) bool {
 func (o *owner) Relay(sess *session.Session, at session.Line, t wire.FrameType, body []byte) error {
 	s, p := (*Service)(o), sess.Tag.(*peer)
 	c := &s.circuits
+	refused := false
+	defer func() { // with no lock held
+		if refused {
+			s.charge(s.whoIs(p), AlertRelay, 1, uint64(len(body)), 0)
+		}
+	}()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch t {
@@ -184,7 +190,8 @@ func (o *owner) Relay(sess *session.Session, at session.Line, t wire.FrameType, 
 		if err != nil {
 			return err
 		}
-		return s.circuitOpened(p, at, open)
+		refused, err = s.circuitOpened(p, at, open)
+		return err
 	case wire.FrameRelayData:
 		id, data, err := wire.ParseRelayData(body)
 		if err != nil {
@@ -213,23 +220,25 @@ func (o *owner) Relay(sess *session.Session, at session.Line, t wire.FrameType, 
 	return nil
 }
 
-// circuitOpened begins a circuit that a peer asks for or announces. mu is held.
-func (s *Service) circuitOpened(p *peer, at session.Line, open wire.RelayOpen) error {
+// circuitOpened begins a circuit that a peer asks for or announces. It reports whether it
+// was refused for want of room or as a rule. mu is held.
+func (s *Service) circuitOpened(p *peer, at session.Line, open wire.RelayOpen) (refused bool, err error) {
 	c := &s.circuits
 	if (open.ID&1 == 1) != (p.id.Compare(s.ID()) > 0) {
-		return errors.New("relay open: the id is not the sender's to choose")
+		return false, errors.New("relay open: the id is not the sender's to choose")
 	}
 	if c.ports[at][open.ID] != nil {
-		return errors.New("relay open: there is a circuit of this id")
+		return false, errors.New("relay open: there is a circuit of this id")
 	}
 	take := s.carry
 	if open.From {
 		take = s.takeCircuit
 	}
-	if reason := take(p, at, open); reason != wire.RelayDone {
+	reason := take(p, at, open)
+	if reason != wire.RelayDone {
 		p.sess.SendLow(at, wire.AppendRelayClose(nil, open.ID, reason))
 	}
-	return nil
+	return reason == wire.RelayLimit || reason == wire.RelayNotAllowed, nil
 }
 
 // carry begins to carry a circuit that a peer asks for, or returns why not. mu is

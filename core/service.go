@@ -51,7 +51,7 @@ type Service struct {
 	claimSeq atomic.Uint64
 	choices  atomic.Uint64 // how often we have decided for a link
 
-	datagramsSent, datagramsReceived, datagramsLost atomic.Uint64
+	datagramsSent, datagramsReceived, datagramsLost, ratePauses atomic.Uint64
 
 	failure atomic.Pointer[Error] // why the service stopped by itself
 	lives   lives
@@ -73,6 +73,7 @@ type Service struct {
 	guard guarding // accounts of the work that others make
 
 	groups keeping // that are kept connected; guarded by mu
+	census census  // of sessions; guarded by mu
 
 	lists lists // of who is not wanted
 	gates gates
@@ -140,9 +141,13 @@ type peer struct {
 	says      [2]netip.Addr      // what our external address is, over TCP and UDP; guarded by watch.mu
 	known     chan struct{}      // closed when it is not unsure any more; nil when nobody waits
 	why       error              // of its loss
+	from      netip.Addr         // whose address it counts for; not valid over a relay
+	leaving   bool               // it is being ended to make room
 
 	// constant after insert
 	inbound bool // the peer has begun the session
+
+	pacer pacer // the reader's own
 
 	unwanted atomic.Bool // the program has ended the session, or we have for want of room
 }
@@ -522,6 +527,9 @@ type Stats struct {
 	RefusedConnections uint64 // closed unread: over MaxAcceptsPerSecond or MaxAcceptsPerAddress
 	RefusedHandshakes  uint64 // not answered: over HandshakePercent
 	RefusedFiles       uint64 // closed unread: over ReservedFiles
+	RefusedSessions    uint64 // over MaxPeers, MaxInbound, MaxPeersPerAddress or MaxPeersPerPrefix
+	ShedSessions       uint64 // ended to make room for those that are worth more
+	RatePauses         uint64 // times that a peer was not read for a while: see PeerBytesPerSecond
 	Alerts             uint64 // raised: see EventAlert
 	SuppressedAlerts   uint64 // that came too fast, to be raised with the next offence
 }

@@ -326,11 +326,19 @@ enum {
                                            become others */
     CRUST_EVENT_FORGOTTEN         = 24, /* peer, count: CRUST_BY_*: it has said goodbye, or nothing was heard of it for
                                            too long; a session with it is not touched */
-    CRUST_EVENT_GROUP             = 25  /* data: the name of a group of crust_service_keep; peer; how: CRUST_GROUP_*, how it
+    CRUST_EVENT_GROUP             = 25, /* data: the name of a group of crust_service_keep; peer; how: CRUST_GROUP_*, how it
                                            stands with it; count: how many peers of the group are connected; bytes:
                                            how many should be; took_us: until the next attempt, 0 when none is due;
                                            code, text: why unless up or trying. Of a group of any, TRYING and FAILED
                                            are of the search for more, and peer is NULL */
+    CRUST_EVENT_ALERT             = 26  /* how: CRUST_ALERT_*, what somebody does too much of; peer: who, NULL when it is an
+                                           address; endpoint: the address, or a prefix such as "203.0.113.0/24" of which
+                                           many addresses do, NULL when not known; count: how often since the last such
+                                           alert, one in 10 s at most; bytes: that came with it, as far as counted;
+                                           token: microseconds of processor time that it took, estimated; data: what
+                                           might be banned, a peer, address or prefix as text; took_us: for how long;
+                                           text: all that is known in one sentence; code is OK. Addresses are named
+                                           only when they have proved themselves */
 };
 #define CRUST_BY_BEACON 1u /* how a peer was discovered: its beacon was heard on a network of this machine */
 #define CRUST_BY_GOSSIP 2u /* connected peers have told of it */
@@ -349,6 +357,15 @@ enum {
 #define CRUST_GROUP_TRYING  3u /* an attempt is under way */
 #define CRUST_GROUP_FAILED  4u /* an attempt has failed; the next one is due in a while */
 #define CRUST_GROUP_DROPPED 5u /* the program has disconnected it: nothing is tried until it asks again */
+#define CRUST_ALERT_CONNECTIONS 1u /* connections over what is taken of one address, closed unread */
+#define CRUST_ALERT_GARBAGE     2u /* connections that said nothing, or nothing of this network */
+#define CRUST_ALERT_HANDSHAKES  3u /* handshakes that were begun and never finished */
+#define CRUST_ALERT_SESSIONS    4u /* sessions that came and went within 10 s, or were refused */
+#define CRUST_ALERT_FORGERY     5u /* records that do not authenticate; whoever carries a TCP connection can make them */
+#define CRUST_ALERT_PROTOCOL    6u /* an authenticated peer broke the protocol */
+#define CRUST_ALERT_FLOOD       7u /* a peer sends more than it may, for seconds on end: it is read no faster */
+#define CRUST_ALERT_GOSSIP      8u /* records of gossip that were refused */
+#define CRUST_ALERT_RELAY       9u /* circuits that were refused */
 
 /* 88 bytes on 64-bit systems. Fields that mean nothing for a type are 0 or NULL.
  * Pointers are valid until the batch is freed (poll mode) or on_events returns
@@ -358,7 +375,7 @@ typedef struct crust_event {
     int32_t              code;     /* CRUST_OK or why */
     uint8_t              priority;
     uint8_t              role;     /* CRUST_ROLE_* */
-    uint8_t              how;      /* CRUST_HOW_*; of GROUP CRUST_GROUP_* */
+    uint8_t              how;      /* CRUST_HOW_*; of GROUP CRUST_GROUP_*, of ALERT CRUST_ALERT_* */
     uint8_t              reserved0;
     uint32_t             count;    /* number of messages */
     uint64_t             token;

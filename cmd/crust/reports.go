@@ -233,6 +233,9 @@ type statsReport struct {
 	RefusedConnections uint64 `json:"refused_connections"`
 	RefusedHandshakes  uint64 `json:"refused_handshakes"`
 	RefusedFiles       uint64 `json:"refused_files"`
+	RefusedSessions    uint64 `json:"refused_sessions"`
+	ShedSessions       uint64 `json:"shed_sessions"`
+	RatePauses         uint64 `json:"rate_pauses"`
 	Alerts             uint64 `json:"alerts"`
 	SuppressedAlerts   uint64 `json:"suppressed_alerts"`
 }
@@ -525,6 +528,7 @@ func statsOf(s crust.Stats) report {
 		SentDatagrams: s.SentDatagrams, ReceivedDatagrams: s.ReceivedDatagrams, LostDatagrams: s.LostDatagrams,
 		Circuits: s.Circuits, CarriedBytes: s.CarriedBytes, Known: s.Known,
 		RefusedConnections: s.RefusedConnections, RefusedHandshakes: s.RefusedHandshakes, RefusedFiles: s.RefusedFiles,
+		RefusedSessions: s.RefusedSessions, ShedSessions: s.ShedSessions, RatePauses: s.RatePauses,
 		Alerts: s.Alerts, SuppressedAlerts: s.SuppressedAlerts,
 	}
 }

@@ -163,6 +163,7 @@ class Numbers(TestCase):
             ("CRUST_MEANS_", crust.Means),
             ("CRUST_BY_", crust.By),
             ("CRUST_GROUP_", crust.GroupState),
+            ("CRUST_ALERT_", crust.AlertKind),
             ("CRUST_RELAY_", crust.Relay),
             ("CRUST_BEACON_", crust.Beacon),
             ("CRUST_GOSSIP_", crust.Gossip),

@@ -335,6 +335,18 @@ with crust.Service(**options, role=crust.Role.CLIENT) as one:
             crust.Service(beacon=4, listen=[LOOPBACK])  # type: ignore[arg-type]
 
 
+class Alerts(TestCase):
+    def test_who_connects_and_says_nothing_is_told_of(self) -> None:
+        with new_service(new_network()) as service:
+            host, _, port = service.listeners()[0].removeprefix("tcp://").rpartition(":")
+            for _ in range(80):
+                socket.create_connection((host, int(port)), PATIENCE).close()
+            alert = wait_for(service, crust.Alert)
+            self.assertEqual((alert.kind, alert.peer, alert.count), (crust.AlertKind.GARBAGE, None, 64))
+            self.assertEqual((alert.address, alert.suggest, alert.suggest_for), (host, host, 600.0))
+            self.assertIn("garbage: 64 times", alert.text)
+
+
 class Groups(TestCase):
     def test_a_group_is_kept_until_it_is_released(self) -> None:
         network = new_network()

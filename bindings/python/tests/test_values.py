@@ -25,6 +25,8 @@ EVENTS: list[crust.Event] = [
     crust.Forgotten(PEER, crust.By.GOSSIP),
     crust.GroupChanged("friends", crust.GroupState.DOWN, PEER, 1, 2, 1.5, crust.Code.RESET, "why"),
     crust.GroupChanged("any", crust.GroupState.TRYING, None, 1, 2, 0.0, 0, ""),
+    crust.Alert(crust.AlertKind.PROTOCOL, PEER, "203.0.113.5", 1, 2, 0.5, str(PEER), 600.0, "all of it"),
+    crust.Alert(crust.AlertKind.GARBAGE, None, "203.0.113.0/24", 1, 2, 0.5, "", 0.0, "all of it"),
     crust.PortUnmapped("tcp://203.0.113.5:1", "tcp://10.0.0.2:1", crust.Means.PCP, 0, ""),
     crust.ListenerFailed("tcp://127.0.0.1:1", crust.Code.ADDRESS_IN_USE, "why"),
     crust.ConnectionInfo(7, b"info"),

@@ -414,6 +414,9 @@ func (in *inbox) control(t wire.FrameType, body []byte) error {
 		if r == wire.ReasonStopping {
 			in.closed = ErrStopped
 		}
+		if r == wire.ReasonLimit {
+			in.closed = ErrFull
+		}
 		if r == wire.ReasonOver {
 			in.closed = ErrOver
 		}

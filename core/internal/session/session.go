@@ -52,6 +52,8 @@ var (
 	ErrAccused = fmt.Errorf("the peer says that we broke the protocol: %w", ErrProtocol)
 	// ErrBanned is ErrDisconnected, and the peer wants no other session either.
 	ErrBanned = fmt.Errorf("%w: the peer has blacklisted us", ErrDisconnected)
+	// ErrFull is ErrDisconnected of a peer that says that it has no room.
+	ErrFull = fmt.Errorf("%w: the peer has no room for the session", ErrDisconnected)
 	// ErrElsewhere is ErrBroken of a link that the peer has refused for another one,
 	// over which Close, too, is still to go.
 	ErrElsewhere = fmt.Errorf("%w: the peer has chosen another link", ErrBroken)

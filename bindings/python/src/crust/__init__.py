@@ -68,6 +68,7 @@ from ._errors import (
     WrongPeer,
 )
 from ._events import (
+    Alert,
     AlreadyConnected,
     BootstrapFailed,
     Bootstrapped,
@@ -104,6 +105,7 @@ from ._inbox import Call
 from ._nat import Confidence, MappedPort, Nat, NatDepends, NatFlow, NatPorts, NatServer
 from ._service import Service
 from ._types import (
+    AlertKind,
     Beacon,
     By,
     Cipher,
@@ -134,6 +136,8 @@ __all__ = [
     "AbiError",
     "AddressError",
     "AddressInUse",
+    "Alert",
+    "AlertKind",
     "AlreadyConnected",
     "BadInfo",
     "Ban",

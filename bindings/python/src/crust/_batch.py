@@ -20,12 +20,13 @@ from typing import Any, Callable, Generic, Optional, TypeVar, Union
 from . import _ffi
 from ._errors import known
 from ._events import (
+    Alert,
     AlreadyConnected,
     BootstrapFailed,
     Bootstrapped,
     CacheTrouble,
-    Connected,
     ConnectFailed,
+    Connected,
     ConnectionInfo,
     Datagram,
     Delivered,
@@ -38,8 +39,8 @@ from ._events import (
     ListenerStopped,
     Lost,
     Message,
-    MessagesDropped,
     MessageView,
+    MessagesDropped,
     NetworkChanged,
     PortMapped,
     PortUnmapped,
@@ -49,7 +50,7 @@ from ._events import (
     Unknown,
     Writable,
 )
-from ._types import By, GroupState, How, Means, PeerId, Role
+from ._types import AlertKind, By, GroupState, How, Means, PeerId, Role
 
 Data = TypeVar("Data", bytes, memoryview)
 
@@ -251,6 +252,9 @@ class Reader:
             return GroupChanged(
                 _ffi.text(data), GroupState(row[4]), peer, row[5], row[13], took_us / 1e6, code, text
             )
+        if kind == _ffi.EVENT_ALERT:
+            figures = (row[5], row[13], token / 1e6)
+            return Alert(AlertKind(row[4]), peer, endpoint, *figures, _ffi.text(data), took_us / 1e6, text)
         if kind in (_ffi.EVENT_PORT_MAPPED, _ffi.EVENT_PORT_UNMAPPED):
             at, means = (endpoint, _ffi.text(data)), Means(row[5])
             if kind == _ffi.EVENT_PORT_UNMAPPED:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Optional, Union
 
 from ._errors import CrustError, code_name, error
-from ._types import By, GroupState, How, Means, PeerId, Role
+from ._types import AlertKind, By, GroupState, How, Means, PeerId, Role
 
 # Longer data is shown by its length in a repr.
 _SHOWN = 64
@@ -436,6 +436,37 @@ class GroupChanged(_Coded):
     wanted: int
     next: float
     code: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Alert(Event):
+    """Somebody makes this service work for nothing. Of one offender and kind one comes in 10 s at most.
+
+    Addresses are named only when they have proved themselves.
+
+    Attributes:
+        kind: what somebody does too much of.
+        peer: who; None: it is about the address.
+        address: an address, or a prefix of which many addresses do; "" when not known.
+        count: how often, since the last such alert.
+        bytes: that came with it, as far as they are counted.
+        cpu: seconds of processor time that it took, estimated.
+        suggest: what might be banned, a peer, an address or a prefix; "": nothing.
+        suggest_for: for how many seconds.
+        text: all that is known, in one sentence.
+    """
+
+    __slots__ = ("kind", "peer", "address", "count", "bytes", "cpu", "suggest", "suggest_for", "text")
+
+    kind: AlertKind
+    peer: Optional[PeerId]
+    address: str
+    count: int
+    bytes: int
+    cpu: float
+    suggest: str
+    suggest_for: float
     text: str
 
 

@@ -110,6 +110,30 @@ class GroupState(OpenNumber):
     """The program has disconnected it: nothing is tried until it asks again."""
 
 
+class AlertKind(OpenNumber):
+    """What somebody does too much of."""
+
+    UNKNOWN = 0
+    CONNECTIONS = 1
+    """Connections over what is taken of one address, closed unread."""
+    GARBAGE = 2
+    """Connections that said nothing, or nothing of this network."""
+    HANDSHAKES = 3
+    """Handshakes that were begun and never finished."""
+    SESSIONS = 4
+    """Sessions that came and went within 10 s, or were refused."""
+    FORGERY = 5
+    """Records that do not authenticate; whoever carries a TCP connection can make them."""
+    PROTOCOL = 6
+    """An authenticated peer broke the protocol."""
+    FLOOD = 7
+    """A peer sends more than it may, for seconds on end: it is read no faster."""
+    GOSSIP = 8
+    """Records of gossip that were refused."""
+    RELAY = 9
+    """Circuits that were refused."""
+
+
 class Cipher(NamedNumber):
     """Which record ciphers a service offers."""
 

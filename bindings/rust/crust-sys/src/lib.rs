@@ -331,6 +331,10 @@ pub const CRUST_EVENT_FORGOTTEN: crust_event_type = 24;
 /// data: the name of a group, peer or none, how: `CRUST_GROUP_*`, count: how many are
 /// connected, bytes: how many should be, took_us: until the next attempt, code, text.
 pub const CRUST_EVENT_GROUP: crust_event_type = 25;
+/// how: `CRUST_ALERT_*`, peer or none, endpoint: an address or prefix, count, bytes,
+/// token: microseconds of processor time, data: what might be banned, took_us: for how
+/// long, text: somebody makes this service work for nothing.
+pub const CRUST_EVENT_ALERT: crust_event_type = 26;
 
 /// How a peer was discovered: its beacon was heard on a network of this machine.
 pub const CRUST_BY_BEACON: u32 = 1;
@@ -468,6 +472,24 @@ pub const CRUST_GROUP_TRYING: u32 = 3;
 pub const CRUST_GROUP_FAILED: u32 = 4;
 /// Of a group's peer: the program has disconnected it.
 pub const CRUST_GROUP_DROPPED: u32 = 5;
+/// Connections over what is taken of one address, closed unread.
+pub const CRUST_ALERT_CONNECTIONS: u32 = 1;
+/// Connections that said nothing, or nothing of this network.
+pub const CRUST_ALERT_GARBAGE: u32 = 2;
+/// Handshakes that were begun and never finished.
+pub const CRUST_ALERT_HANDSHAKES: u32 = 3;
+/// Sessions that came and went within 10 s, or were refused.
+pub const CRUST_ALERT_SESSIONS: u32 = 4;
+/// Records that do not authenticate; whoever carries a TCP connection can make them.
+pub const CRUST_ALERT_FORGERY: u32 = 5;
+/// An authenticated peer broke the protocol.
+pub const CRUST_ALERT_PROTOCOL: u32 = 6;
+/// A peer sends more than it may, for seconds on end: it is read no faster.
+pub const CRUST_ALERT_FLOOD: u32 = 7;
+/// Records of gossip that were refused.
+pub const CRUST_ALERT_GOSSIP: u32 = 8;
+/// Circuits that were refused.
+pub const CRUST_ALERT_RELAY: u32 = 9;
 
 /// The most groups of a service.
 pub const CRUST_MAX_GROUPS: u32 = 64;

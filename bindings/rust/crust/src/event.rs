@@ -13,6 +13,49 @@ use crate::error::{Error, text_at};
 use crate::group::GroupState;
 use crate::peer_id::PeerId;
 
+/// What somebody does too much of. More may be added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum AlertKind {
+    /// Connections over what is taken of one address, closed unread.
+    Connections,
+    /// Connections that said nothing, or nothing of this network.
+    Garbage,
+    /// Handshakes that were begun and never finished.
+    Handshakes,
+    /// Sessions that came and went within 10 s, or were refused.
+    Sessions,
+    /// Records that do not authenticate; whoever carries a TCP connection can make them.
+    Forgery,
+    /// An authenticated peer broke the protocol.
+    Protocol,
+    /// A peer sends more than it may, for seconds on end: it is read no faster.
+    Flood,
+    /// Records of gossip that were refused.
+    Gossip,
+    /// Circuits that were refused.
+    Relay,
+    /// A kind newer than this crate.
+    Unknown,
+}
+
+impl AlertKind {
+    fn from_raw(raw: u32) -> Self {
+        match raw {
+            sys::CRUST_ALERT_CONNECTIONS => Self::Connections,
+            sys::CRUST_ALERT_GARBAGE => Self::Garbage,
+            sys::CRUST_ALERT_HANDSHAKES => Self::Handshakes,
+            sys::CRUST_ALERT_SESSIONS => Self::Sessions,
+            sys::CRUST_ALERT_FORGERY => Self::Forgery,
+            sys::CRUST_ALERT_PROTOCOL => Self::Protocol,
+            sys::CRUST_ALERT_FLOOD => Self::Flood,
+            sys::CRUST_ALERT_GOSSIP => Self::Gossip,
+            sys::CRUST_ALERT_RELAY => Self::Relay,
+            _ => Self::Unknown,
+        }
+    }
+}
+
 /// By which way a session came about. More may be added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -374,6 +417,29 @@ pub enum Event {
         /// Why there is no session; `None` when it is up or trying.
         error: Option<Error>,
     },
+    /// Somebody makes this service work for nothing. Of one offender and kind one comes in
+    /// 10 s at most. Addresses are named only when they have proved themselves.
+    #[non_exhaustive]
+    Alert {
+        /// What somebody does too much of.
+        kind: AlertKind,
+        /// Who; `None`: it is about the address.
+        peer: Option<PeerId>,
+        /// An address, or a prefix of which many addresses do; empty when not known.
+        address: String,
+        /// How often, since the last such alert.
+        count: u32,
+        /// The bytes that came with it, as far as they are counted.
+        bytes: u64,
+        /// What it took of the processor, estimated.
+        cpu: Duration,
+        /// What might be banned: a peer, an address or a prefix; `None`: nothing.
+        suggest: Option<String>,
+        /// For how long.
+        suggest_for: Duration,
+        /// All that is known, in one sentence.
+        text: String,
+    },
     /// An event newer than this crate, to be ignored.
     #[non_exhaustive]
     Unknown {
@@ -399,7 +465,9 @@ impl Event {
             | Event::Discovered { peer, .. }
             | Event::Forgotten { peer, .. }
             | Event::Datagram { peer, .. } => Some(*peer),
-            Event::ConnectFailed { peer, .. } | Event::Group { peer, .. } => *peer,
+            Event::ConnectFailed { peer, .. }
+            | Event::Group { peer, .. }
+            | Event::Alert { peer, .. } => *peer,
             _ => None,
         }
     }
@@ -572,6 +640,17 @@ impl Event {
                 wanted: raw.bytes,
                 next: (raw.took_us != 0).then(|| Duration::from_micros(raw.took_us)),
                 error: (raw.code != sys::CRUST_OK).then(error),
+            },
+            sys::CRUST_EVENT_ALERT => Event::Alert {
+                kind: AlertKind::from_raw(u32::from(raw.how)),
+                peer: peer(),
+                address: endpoint(),
+                count: raw.count,
+                bytes: raw.bytes,
+                cpu: Duration::from_micros(token),
+                suggest: (raw.len > 0).then(|| String::from_utf8_lossy(&data()).into_owned()),
+                suggest_for: Duration::from_micros(raw.took_us),
+                text: text(raw.text).unwrap_or_default(),
             },
             number => Event::Unknown { number },
         }

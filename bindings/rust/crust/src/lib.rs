@@ -78,7 +78,7 @@ mod stream;
 pub use ban::Ban;
 pub use config::{Beacon, Config, Gossip, Relay, Role};
 pub use error::{Error, ErrorKind, Result};
-pub use event::{Batch, By, Event, How, Means, Message, Payload};
+pub use event::{AlertKind, Batch, By, Event, How, Means, Message, Payload};
 pub use gate::GateRequest;
 pub use group::{Group, GroupInfo, GroupPeer, GroupState};
 pub use handle::{Handle, Outgoing, Sent};
