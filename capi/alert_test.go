@@ -21,7 +21,7 @@ func TestPackAlert(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer service.Close()
-	for range 80 {
+	for range 200 {
 		conn, err := net.Dial("tcp", service.Listeners()[0].Addr.String())
 		if err != nil {
 			t.Fatal(err)
@@ -39,7 +39,7 @@ func TestPackAlert(t *testing.T) {
 		m, release := packOnce(t, &s, 0)
 		defer release()
 		got := &m.events[0]
-		if got.kind != 26 || got.code != 0 || got.how != uint8(crust.AlertGarbage) || got.peer != 0 || got.count != 64 || got.tookUS != 600_000_000 {
+		if got.kind != 26 || got.code != 0 || got.how != uint8(crust.AlertGarbage) || got.peer != 0 || got.count < 64 || got.count > 200 || got.tookUS != 600_000_000 {
 			t.Errorf("the event is %+v", *got)
 		}
 		if text := string(at(t, m, got.data, int(got.size))); text != "127.0.0.1" {
@@ -48,7 +48,7 @@ func TestPackAlert(t *testing.T) {
 		if text := string(at(t, m, got.endpoint, len("127.0.0.1")+1)); text != "127.0.0.1\x00" {
 			t.Errorf("the address is %q", text)
 		}
-		if want := e.Alert().Text(); string(at(t, m, got.text, len(want))) != want || !strings.Contains(want, "garbage: 64 times by 127.0.0.1") {
+		if want := e.Alert().Text(); string(at(t, m, got.text, len(want))) != want || !strings.HasPrefix(want, "garbage: ") || !strings.Contains(want, "times by 127.0.0.1, ") {
 			t.Errorf("the text is not %q", want)
 		}
 		return

@@ -163,6 +163,9 @@ func (s *Service) respond(g *guest, t endpoint.Transport) {
 	if err == nil {
 		admit := func() bool { return s.halls.admit(g) }
 		_, err = s.adopt(link, adoption{how: how, began: began, linked: began, endpoint: endpointOf(t, g.conn.RemoteAddr()), attempt: own, admit: admit})
+		if how == Accepted {
+			s.broken(g, err)
+		}
 	} else {
 		if errors.Is(err, secure.ErrFirstFlight) {
 			s.halls.demote(g)

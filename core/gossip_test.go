@@ -397,6 +397,9 @@ func TestGossipFlood(t *testing.T) {
 			id, raws[i] = madeUp(i, nil)
 			invented[id] = true
 		}
+		for _, n := range nodes {
+			n.evil = evil.ID()
+		}
 		flood := func(rounds int) {
 			for r := range rounds {
 				for i, n := range nodes {
@@ -430,6 +433,9 @@ func TestGossipFlood(t *testing.T) {
 			}
 			if _, ok := a.Peer(evil.ID()); !ok {
 				t.Error("the attacker, which has broken no rule, has lost a session")
+			}
+			if a.Stats().Alerts == 0 {
+				t.Error("the program was not told of the attacker")
 			}
 		}
 		t.Logf("%d of %d honest records are kept; at most %d made-up ones", kept, all, most)

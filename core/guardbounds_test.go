@@ -3,6 +3,7 @@ package crust_test
 import (
 	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	crust "github.com/libcrust/libcrust/core"
@@ -26,6 +27,7 @@ func (s *siege) again(t *testing.T, n *node) crust.Event {
 	e := n.next(crust.EventConnected, crust.EventConnectFailed, crust.EventLost)
 	if e.Type == crust.EventConnected { // the service may refuse a session that was begun at once
 		time.Sleep(100 * time.Millisecond)
+		synctest.Wait()
 		if n.EventsPending() {
 			e = n.next(crust.EventLost, crust.EventConnected)
 		}

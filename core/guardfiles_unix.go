@@ -27,6 +27,6 @@ func fewFiles(conn net.Conn, reserve int) bool {
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil {
 		return false
 	}
-	most := int(min(uint64(limit.Cur), math.MaxInt32)) //nolint:unconvert // signed on some systems
+	most := int(min(uint64(limit.Cur), math.MaxInt32)) // signed on some systems
 	return number >= most-min(reserve, most/4)
 }

@@ -69,6 +69,19 @@ func (s *Service) shaken(g *guest, err error) {
 	}
 }
 
+// broken charges who has shaken hands, at a price, and then makes nothing of it. A link
+// that is refused, by either side, is none of these.
+func (s *Service) broken(g *guest, err error) {
+	var e *Error
+	if err == nil || errors.As(err, new(refusal)) || errors.As(err, new(told)) || errors.Is(err, errDuplicate) || errors.Is(err, errOver) || s.halls.gone(g) {
+		return
+	}
+	if errors.As(err, &e) && (e.Code == CodeSelf || e.Code == CodeNotAllowed) {
+		return
+	}
+	s.charge(guard.Who{Addr: endpointOf(endpoint.TCP, g.conn.RemoteAddr()).Addr.Addr()}, AlertHandshakes, 1, 0, answerCost+finishCost)
+}
+
 // isHot reports whether a connection gives way to others where there is no room.
 func (s *Service) isHot(conn net.Conn) bool {
 	s.guard.mu.Lock()

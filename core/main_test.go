@@ -13,5 +13,9 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 	}
+	if os.Getenv(floodEnv) != "" {
+		runVictim()
+		return
+	}
 	os.Exit(m.Run())
 }

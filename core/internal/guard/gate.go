@@ -6,6 +6,13 @@ import (
 	"time"
 )
 
+// There are no puzzles. What does not know the network's name fails at the first tag,
+// which costs next to nothing, so that only members can make a service work; they
+// would buy key agreements with puzzles on more and faster machines than the telephones
+// have that would have to solve them, too. What a cookie proves, that an address is
+// one's own, TCP proves by itself, and over datagrams there are cookies. So what is
+// scarce is given by address, to those first who have had least.
+
 // Gate is a budget that strangers share.
 type Gate uint8
 

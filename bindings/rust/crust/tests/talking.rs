@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use common::{Node, PATIENCE, couple, listening, pair};
 use crust::{
-    AlertKind, Cipher, Config, ErrorKind, Event, Gossip, Group, GroupState, How, MAX_MESSAGE, Outgoing, Relay,
-    Role,
+    AlertKind, Cipher, Config, ErrorKind, Event, Gossip, Group, GroupState, How, MAX_MESSAGE,
+    Outgoing, Relay, Role,
 };
 
 #[test]
@@ -494,29 +494,27 @@ fn servers_of_stun_are_told() {
 fn who_connects_and_says_nothing_is_told_of() {
     let mut node = Node::new(listening());
     let at = node.service.listeners().unwrap()[0].clone();
-    for _ in 0..80 {
+    for _ in 0..200 {
         std::net::TcpStream::connect(at.trim_start_matches("tcp://")).unwrap();
     }
-    let (peer, address, count, suggest, text) =
-        node.wait("an alert", |event| match event {
-            Event::Alert {
-                kind: AlertKind::Garbage,
-                peer,
-                address,
-                count,
-                suggest,
-                suggest_for,
-                text,
-                ..
-            } if suggest_for == Duration::from_secs(600) => {
-                Some((peer, address, count, suggest, text))
-            }
-            _ => None,
-        });
-    assert_eq!((peer, count), (None, 64));
+    let (peer, address, count, suggest, text) = node.wait("an alert", |event| match event {
+        Event::Alert {
+            kind: AlertKind::Garbage,
+            peer,
+            address,
+            count,
+            suggest,
+            suggest_for,
+            text,
+            ..
+        } if suggest_for == Duration::from_secs(600) => Some((peer, address, count, suggest, text)),
+        _ => None,
+    });
+    assert_eq!(peer, None);
+    assert!((64..=200).contains(&count), "{count}");
     assert_eq!(suggest.as_deref(), Some(address.as_str()));
     assert_eq!(address, "127.0.0.1");
-    assert!(text.contains("garbage: 64 times"), "{text}");
+    assert!(text.contains(&format!("garbage: {count} times")), "{text}");
 }
 
 #[test]

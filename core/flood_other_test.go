@@ -1,0 +1,5 @@
+//go:build !unix
+
+package crust_test
+
+func limitFiles(string) {}
