@@ -31,10 +31,9 @@ func TestConnectionsLeaveFilesToTheProgram(t *testing.T) {
 	var idle []net.Conn
 	for range 300 {
 		conn, err := net.Dial("tcp", v.at.Addr.String())
-		if err != nil {
-			t.Fatal(err)
+		if err == nil { // else it was refused already
+			idle = append(idle, conn)
 		}
-		idle = append(idle, conn)
 	}
 	deadline := time.Now().Add(20 * time.Second)
 	for v.state().Stats.RefusedFiles == 0 {
