@@ -98,7 +98,7 @@ func TestParseConfigJSONReadsEveryKey(t *testing.T) {
 		MaxAcceptsPerSecond: 23, MaxAcceptsPerAddress: 24, HandshakePercent: 25, ReservedFiles: 26,
 		AllowNodes:   []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::1/128")},
 		AllowClients: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")}, MaxBans: 27, GateTimeout: 28 * time.Millisecond, MaxGates: 29,
-		Bans: []BanEntry{{Peer: peer}, {Prefix: netip.MustParsePrefix("198.51.100.0/24")}},
+		Bans:       []BanEntry{{Peer: peer}, {Prefix: netip.MustParsePrefix("198.51.100.0/24")}},
 		MaxInbound: 27, MaxPeersPerAddress: 28, MaxPeersPerPrefix: 29, PeerBytesPerSecond: 30, PeerMessagesPerSecond: 31,
 	}
 	if !reflect.DeepEqual(got, want) {
