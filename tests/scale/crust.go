@@ -12,7 +12,7 @@ import (
 	crust "github.com/libcrust/libcrust/core"
 )
 
-// Crust is libcrust over TCP, with its defaults but for a limit of peers that is not
+// Crust is libcrust over TCP, with its defaults but for limits of peers that are not
 // reached.
 func Crust() Stack { return crustStack{} }
 
@@ -22,7 +22,8 @@ func (crustStack) Name() string { return "crust" }
 
 func (crustStack) Hub() (Hub, error) {
 	s, err := crust.New(crust.Config{
-		NetworkName: "scale", MaxPeers: 16384, MaxHandshakes: 4096, MaxHandshakesPerAddress: 4096,
+		NetworkName: "scale", MaxPeers: 16384, MaxInbound: 16384, MaxPeersPerAddress: 16384, MaxPeersPerPrefix: 16384,
+		MaxHandshakes: 4096, MaxHandshakesPerAddress: 4096,
 		Listen: []crust.Endpoint{{Transport: crust.TCP, Addr: netip.MustParseAddrPort("127.0.0.1:0")}},
 	})
 	if err != nil {
