@@ -25,7 +25,7 @@ import (
 const (
 	port      = 5483
 	linkDelay = 5 * time.Millisecond // of each link, in each direction
-	disk      = 256 << 10            // of a node whose disk may be full
+	disk      = 1 << 20              // of a node whose disk may be full: room for the cache
 	patience  = 20 * time.Second     // for an answer of a process
 )
 

@@ -4,6 +4,7 @@ package soak
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"time"
 )
@@ -23,25 +24,45 @@ const (
 )
 
 // disturbed tells for how long, without a calm between, one of two nodes could not be
-// reached before a time.
-func disturbed(a, b []span, at time.Time) time.Duration {
+// reached: the longest such time of which a loss may still be told.
+func disturbed(a, b []span, at time.Time) (most time.Duration) {
 	all := slices.Concat(a, b)
 	slices.SortFunc(all, func(x, y span) int { return cmp.Compare(x.from.UnixNano(), y.from.UnixNano()) })
 	var now span
-	for _, s := range all {
-		if s.from.After(at) {
-			break
+	end := func() {
+		if now.to.IsZero() || at.Sub(now.to) > promise+grace {
+			return
 		}
-		if now.to.IsZero() || s.from.Sub(now.to) > recovery {
+		if at.Sub(now.to) <= recovery {
+			now.to = at
+		}
+		most = max(most, now.to.Sub(now.from))
+	}
+	for _, s := range all {
+		switch {
+		case s.from.After(at):
+		case now.to.IsZero() || s.from.Sub(now.to) > recovery:
+			end()
 			now = s
-		} else if s.to.After(now.to) {
+		case s.to.After(now.to):
 			now.to = s.to
 		}
 	}
-	if now.to.IsZero() || at.Sub(now.to) > promise+grace {
-		return 0
+	end()
+	return most
+}
+
+// relay returns which node carries a link, -1 if none does. Fields are the peer, how the
+// link came about, and an endpoint.
+func relay(fields []string) int {
+	if len(fields) < 3 || fields[1] != "relayed" {
+		return -1
 	}
-	return at.Sub(now.from)
+	var node, rest int
+	if _, err := fmt.Sscanf(fields[2][len("tcp://"):], "11.77.%d.%d", &node, &rest); err != nil {
+		return -1
+	}
+	return node - 1 // as linklab numbers addresses
 }
 
 // losses checks what the lives were told of losses before the end.
@@ -51,11 +72,17 @@ func (a *accounts) losses(spans map[int][]span, end time.Time) {
 		if !l.ended.IsZero() && l.ended.Before(end) {
 			until = l.ended
 		}
+		via := map[int]int{} // by peer: who carried its last link
 		for _, e := range l.entries {
+			if e.word == "connected" || e.word == "resumed" {
+				via[e.number(0)] = relay(e.fields)
+			}
 			if e.word != "lost" || !e.at.Before(until) {
 				continue
 			}
-			if peer := e.number(0); !a.ended(peer, e.at) && disturbed(spans[l.node], spans[peer], e.at) < window {
+			peer := e.number(0)
+			others := slices.Concat(spans[peer], spans[via[peer]])
+			if !a.ended(peer, e.at) && disturbed(spans[l.node], others, e.at) < window {
 				a.wrong("%v: false loss of node %d at %s: %v", l, peer, e.at.Format("15:04:05.000"), e.fields)
 			}
 		}
