@@ -3,6 +3,7 @@ package crust_test
 import (
 	"bytes"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -100,4 +101,44 @@ func TestLentSocketClose(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestLentSocketShared: over real sockets, a program that reads its service's socket by
+// itself for answers of one peer, while it streams to another one over the same socket
+// and a third comes and goes, loses nothing and keeps the order.
+func TestLentSocketShared(t *testing.T) {
+	const trips, large = 3000, 100
+	cfg := over(crust.Config{}, "127.0.0.1", "utp")
+	a, b, c, d := newNode(t, cfg), newNode(t, cfg), newNode(t, cfg), newNode(t, cfg)
+	for _, n := range []*node{a, c} {
+		linkOver(t, n, b, crust.UTP)
+	}
+	go echo(t.Context(), a)
+	var running sync.WaitGroup
+	running.Go(func() {
+		for i := range uint64(large) {
+			if err := b.SendWait(t.Context(), c.ID(), filled(60<<10, i), 1); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	running.Go(func() {
+		for i := range uint64(large) {
+			if e := c.next(crust.EventMessage); !bytes.Equal(e.Data, filled(60<<10, i)) {
+				t.Errorf("large message %d is wrong", i)
+			}
+		}
+	})
+	running.Go(func() {
+		for range 5 { // its dials are answered, and die again before the program is told
+			if err := d.ConnectEndpoint(crust.Contact{Endpoint: b.Listeners()[0], Peer: a.ID()}, 1); err != nil {
+				t.Error(err)
+			}
+			d.next(crust.EventConnectFailed)
+		}
+	})
+	for range trips {
+		roundTrip(t, b, a.ID())
+	}
+	running.Wait()
 }

@@ -9,13 +9,12 @@ import (
 	"time"
 
 	crust "github.com/libcrust/libcrust/core"
-	"github.com/libcrust/libcrust/core/internal/simnet"
 )
 
 // TestLentWakesNobodyWhenIdle: an idle session that a program reads for costs no
 // processor time.
 func TestLentWakesNobodyWhenIdle(t *testing.T) {
-	lent(t, crust.Config{Heartbeat: time.Minute}, func(t *testing.T, _ *simnet.Net, _, _ *simnet.Host, a *node, b *consumer) {
+	lentOver(t, crust.Config{Heartbeat: time.Minute}, func(t *testing.T, a *node, b *consumer) {
 		used := func() time.Duration {
 			var u syscall.Rusage
 			if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
