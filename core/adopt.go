@@ -241,7 +241,7 @@ func (s *Service) decide(link *secure.Link, a adoption) (*peer, error) {
 			switch {
 			case over(a) || s.stale(link, claim, a):
 				err = refusal{wire.ReasonDuplicate}
-			case claim.Only || a.resumes(link) || claim.Begun && s.tombs[link.Remote.Peer].session == claim.Session:
+			case claim.Only || a.resumes(link) || s.buried(link, claim):
 				err = refusal{wire.ReasonOver}
 			}
 			if err != nil {
@@ -271,8 +271,11 @@ func (s *Service) decide(link *secure.Link, a adoption) (*peer, error) {
 				return p, err
 			}
 		} else {
-			last := p.claim
+			last, buried := p.claim, s.buried(link, claim)
 			s.mu.Unlock()
+			if buried {
+				return nil, refusal{wire.ReasonOver}
+			}
 			if knows(claim, link, p.instance, last) {
 				return p, refusal{wire.ReasonDuplicate}
 			}

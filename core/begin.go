@@ -117,6 +117,9 @@ func (s *Service) decideUnsure(link *secure.Link, a adoption, p *peer, claim wir
 		return nil, func() {}, refusal{wire.ReasonLimit}
 	}
 	call, err := s.move(p, link, a, origin{claim: claim.Seq, first: s.choose(link, p.sess.ID(), 0).Append(nil)}, 0, 0)
+	if err == nil && claim.Begun {
+		p.theirs = claim.Session
+	}
 	return p, call, err
 }
 

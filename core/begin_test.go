@@ -27,7 +27,11 @@ type decider struct {
 
 const deciderAt, serviceAt = "203.0.113.2", "203.0.113.1"
 
-func newDecider(t *testing.T) *decider {
+func newDecider(t *testing.T) *decider { return newByHand(t, 1) }
+
+// newByHand makes a peer whose id compares with the service's as given: it decides, or
+// claims.
+func newByHand(t *testing.T, order int) *decider {
 	t.Helper()
 	world := simnet.New(1)
 	s, err := crust.New(crust.On(world.Host(serviceAt), crust.Config{
@@ -37,7 +41,7 @@ func newDecider(t *testing.T) *decider {
 		t.Fatal(err)
 	}
 	key, err := identity.Generate()
-	for err == nil && key.ID().Compare(s.ID()) < 0 {
+	for err == nil && key.ID().Compare(s.ID()) != order {
 		key, err = identity.Generate()
 	}
 	if err != nil {
@@ -76,7 +80,13 @@ func (d *decider) await(l *secure.Link, want wire.FrameType) []byte {
 // choose chooses a link for a session, and sends its only message behind that.
 func (d *decider) choose(l *secure.Link, name wire.SessionID, order uint64) {
 	d.t.Helper()
-	if err := session.Tell(l, wire.Chosen{Session: name, Order: order}.Append(nil)); err != nil {
+	d.begin(l, wire.Chosen{Session: name, Order: order}.Append(nil))
+}
+
+// begin says something about a link, and sends the only message behind that.
+func (d *decider) begin(l *secure.Link, first []byte) {
+	d.t.Helper()
+	if err := session.Tell(l, first); err != nil {
 		d.t.Fatal(err)
 	}
 	if _, err := l.Conn.Write(l.Seal.Seal(nil, wire.Header{Type: wire.TypeFrames}, wire.AppendMessage(nil, 1, d.text))); err != nil {
@@ -185,5 +195,55 @@ func TestDisconnectWhileBothBegin(t *testing.T) {
 		d.choose(own, wire.SessionID{1}, 1)
 		d.refusedAsOver(own)
 		d.saw(1, 0, 1)
+	})
+}
+
+// TestRenamedSessionStaysEnded: both sides have begun a session, and the name that
+// the decider gave is the one that stays. The peer does not learn of that, nor that the
+// session was taken and ended there, since its link breaks before. It carries on the
+// session that it has begun over a new link, with every message again. They must not
+// come twice, and the peer is told.
+func TestRenamedSessionStaysEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newByHand(t, -1)
+		defer d.s.Close()
+		l, err := d.host.Listen(t.Context(), netip.MustParseAddrPort(deciderAt+":9"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		own := d.dial()
+		if err := d.s.ConnectEndpoint(crust.Contact{Endpoint: endpointAt(deciderAt + ":9"), Peer: d.cfg.Key.ID()}, 1); err != nil {
+			t.Fatal(err)
+		}
+		conn, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		theirs, err := secure.Respond(conn, d.cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.await(theirs, wire.FrameChosen)
+		d.saw(1, 0, 0)
+		if err := session.Tell(theirs, wire.AppendReason(nil, wire.FrameRefused, wire.ReasonDuplicate)); err != nil {
+			t.Fatal(err)
+		}
+		claim := wire.Claim{Seq: 1, Begun: true, Session: wire.SessionID{1}}
+		d.begin(own, claim.Append(nil))
+		d.await(own, wire.FrameChosen)
+		d.saw(1, 1, 0)
+		if err := d.s.Disconnect(d.cfg.Key.ID()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(100 * time.Millisecond)
+		own.Conn.Close()
+		theirs.Conn.Close()
+		d.saw(1, 1, 1)
+		again := d.dial()
+		claim.Seq = 2
+		d.begin(again, claim.Append(nil))
+		d.refusedAsOver(again)
+		d.saw(1, 1, 1)
 	})
 }

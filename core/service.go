@@ -133,6 +133,7 @@ type peer struct {
 	naming    []uint64           // seqs of our claims that name the session, and may have been granted without us knowing
 	order     uint64             // of the decider's choice of the link; 0: not known yet, or we decide
 	unsure    bool               // the session was begun at once, and the peer is not known to have it
+	theirs    wire.SessionID     // the name that the peer had begun the session by, when it is another one
 	elsewhere bool               // its link was refused for another one, which must show soon
 	told      []Endpoint         // of endpoints, those that only a letter or an info has told
 	proven    []netip.Addr       // from which its links have come

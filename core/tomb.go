@@ -20,6 +20,7 @@ func knows(c wire.Claim, link *secure.Link, instance, claim uint64) bool {
 // race.
 type tombstone struct {
 	session                wire.SessionID
+	theirs                 wire.SessionID // the name that the peer had begun it by
 	instance, claim, order uint64
 	unsure                 bool
 	at                     time.Time
@@ -41,7 +42,7 @@ func (s *Service) bury(p *peer) {
 	if t.instance != p.instance {
 		t.claim, t.order = 0, 0
 	}
-	s.tombs[p.id] = tombstone{p.sess.ID(), p.instance, max(p.claim, t.claim), max(p.order, t.order), p.unsure, time.Now()}
+	s.tombs[p.id] = tombstone{p.sess.ID(), p.theirs, p.instance, max(p.claim, t.claim), max(p.order, t.order), p.unsure, time.Now()}
 }
 
 // stale reports whether a claim was made while a session lived that has ended
@@ -57,6 +58,14 @@ func (s *Service) stale(link *secure.Link, c wire.Claim, a adoption) bool {
 func (s *Service) begunBefore(link *secure.Link, c wire.Claim) bool {
 	t, ok := s.tombs[link.Remote.Peer]
 	return ok && c.Begun && knows(c, link, t.instance, t.claim)
+}
+
+// buried reports whether a claim is of a session that the claimant has begun, which
+// was taken here, by that name or by another one, and has ended since. The claimant
+// does not know, if the answer was lost with its link. mu is held.
+func (s *Service) buried(link *secure.Link, c wire.Claim) bool {
+	t, ok := s.tombs[link.Remote.Peer]
+	return ok && c.Begun && (c.Session == t.session || c.Session == t.theirs)
 }
 
 // old reports whether the decider has made a choice before one by which a session
