@@ -28,3 +28,13 @@ func Mapping(cfg Config, start func(portmap.Config) Mapper) Config {
 
 // HeardContacts returns what Bootstrap may try of the peers that beacons have told of.
 func HeardContacts(s *Service) ([]Contact, <-chan struct{}) { return s.heardContacts() }
+
+// Secrets tells what an attacker may know of a session who has everything but keys: its name,
+// and how many records of content have come in it.
+func Secrets(s *Service, id PeerID) (name [16]byte, received uint64) {
+	p := s.find(id)
+	return p.sess.ID(), p.sess.Received()
+}
+
+// Instance returns which life of a service this is.
+func Instance(s *Service) uint64 { return s.secure.Hello.Instance }
