@@ -36,12 +36,16 @@ const chachaFrom = 1280
 // wideGCM returns the kernel for AES-256-GCM, nil where the processor, or the
 // system with its registers, lacks AVX-512 with VAES and VPCLMULQDQ.
 var wideGCM = sync.OnceValue(func() *kernel {
-	x := &cpu.X86
-	if !x.HasAVX512F || !x.HasAVX512BW || !x.HasAVX512VL || !x.HasAVX512DQ || !x.HasAVX512VAES || !x.HasAVX512VPCLMULQDQ {
+	if !hasAVX512() || !cpu.X86.HasAVX512VAES || !cpu.X86.HasAVX512VPCLMULQDQ {
 		return nil
 	}
 	return checked(&gcmKernel)
 })
+
+func hasAVX512() bool {
+	x := &cpu.X86
+	return x.HasAVX512F && x.HasAVX512BW && x.HasAVX512VL && x.HasAVX512DQ
+}
 
 var gcmKernel = kernel{
 	from: gcmFrom,
@@ -81,8 +85,7 @@ func (k *gcmKey) zero() { *k = gcmKey{} }
 // wideChaCha returns the kernel for ChaCha20-Poly1305, nil where the processor, or
 // the system with its registers, lacks AVX-512 with IFMA.
 var wideChaCha = sync.OnceValue(func() *kernel {
-	x := &cpu.X86
-	if !x.HasAVX512F || !x.HasAVX512BW || !x.HasAVX512VL || !x.HasAVX512DQ || !x.HasAVX512IFMA {
+	if !hasAVX512() || !cpu.X86.HasAVX512IFMA {
 		return nil
 	}
 	return checked(&chachaKernel)

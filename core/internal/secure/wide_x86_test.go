@@ -9,7 +9,21 @@ import (
 	"math/rand/v2"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/cpu"
 )
+
+// TestWideIsUsed: on a processor for them the kernels pass the check at the start.
+// Otherwise the tests here would pass by Go's own ciphers.
+func TestWideIsUsed(t *testing.T) {
+	x := &cpu.X86
+	if hasAVX512() && x.HasAVX512VAES && x.HasAVX512VPCLMULQDQ && wideGCM() == nil {
+		t.Error("AES-256-GCM's kernel has failed the check at the start")
+	}
+	if hasAVX512() && x.HasAVX512IFMA && wideChaCha() == nil {
+		t.Error("ChaCha20-Poly1305's kernel has failed the check at the start")
+	}
+}
 
 // slowGCM is GCM as NIST SP 800-38D writes it down, a bit at a time, from any first
 // counter block.
