@@ -358,3 +358,24 @@ func TestRelayComesBack(t *testing.T) {
 		w.talk(t, 1, 20)
 	})
 }
+
+// TestRelayComesBackToWhoCannotBeDialled is the same between two of whom nobody can be
+// dialled: there is nothing to try until the relay is back.
+func TestRelayComesBackToWhoCannotBeDialled(t *testing.T) {
+	relayWorld(t, 0, 1, "tcp", crust.Config{NoListen: true}, crust.Config{}, func(t *testing.T, w *relayed) {
+		w.meet()
+		time.Sleep(time.Second)
+		for _, end := range []*simnet.Host{w.ha, w.hb} {
+			w.Cut(w.hosts[0], end)
+			w.Reset(w.hosts[0], end)
+		}
+		time.Sleep(4 * time.Second)
+		for _, end := range []*simnet.Host{w.ha, w.hb} {
+			w.Heal(w.hosts[0], end)
+		}
+		if took := w.await(true, 25*time.Second); took > 8*time.Second {
+			t.Errorf("it took %v", took)
+		}
+		w.talk(t, 1, 20)
+	})
+}

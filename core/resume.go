@@ -28,7 +28,8 @@ func (p *peer) reach(eps ...Endpoint) {
 	}
 }
 
-// Unlinked begins to dial the peer anew.
+// Unlinked begins to dial the peer anew: also one that was met over a relay and cannot be
+// dialled, since there may be a relay later.
 func (o *owner) Unlinked(sess *session.Session, why error) {
 	s, p := (*Service)(o), sess.Tag.(*peer)
 	s.cutCircuits(sess)
@@ -37,7 +38,7 @@ func (o *owner) Unlinked(sess *session.Session, why error) {
 	defer s.mu.Unlock()
 	ours := isOurs(why) || !s.moved.IsZero() && time.Since(s.moved) < changeFresh
 	p.loss, p.fresh = loss{ours: ours, dialled: p.how == Accepted, trip: trip}, true
-	if p.redialing || len(p.endpoints) == 0 && len(s.relaysFor(p.id)) == 0 || s.peers[p.id] != p {
+	if p.redialing || len(p.endpoints) == 0 && p.how != Relayed && len(s.relaysFor(p.id)) == 0 || s.peers[p.id] != p {
 		return
 	}
 	p.redialing = true
