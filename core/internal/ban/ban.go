@@ -114,6 +114,21 @@ type value struct {
 
 func (v *value) holds(now time.Time) bool { return v.until.IsZero() || now.Before(v.until) }
 
+// key stands for the two ids that the holder of one key can prove: they differ in the
+// top bit of their last byte.
+type key identity.PeerID
+
+func keyOf(id identity.PeerID) key {
+	id[len(id)-1] &^= 0x80
+	return key(id)
+}
+
+// banned is what is kept of an entry of a peer, with the id that was named.
+type banned struct {
+	value
+	id identity.PeerID
+}
+
 // family is the prefixes of IPv4 or IPv6.
 type family struct {
 	entries map[netip.Prefix]value
@@ -125,7 +140,7 @@ type family struct {
 type Set struct {
 	Max int // entries at most
 
-	peers    map[identity.PeerID]value
+	peers    map[key]banned
 	families [2]family // IPv4, IPv6
 	soonest  time.Time // no entry ends before; zero: none ends
 }
@@ -156,9 +171,9 @@ func (s *Set) Add(now time.Time, list []Entry) error {
 		}
 		if !e.Peer.IsZero() {
 			if s.peers == nil {
-				s.peers = make(map[identity.PeerID]value, len(list))
+				s.peers = make(map[key]banned, len(list))
 			}
-			s.peers[e.Peer] = v
+			s.peers[keyOf(e.Peer)] = banned{v, e.Peer}
 			continue
 		}
 		s.of(e.Prefix.Addr()).put(e.Prefix, v)
@@ -174,13 +189,13 @@ func (s *Set) size() int {
 // fresh returns how many of a list there is no entry of.
 func (s *Set) fresh(list []Entry) (n int) {
 	type subject struct {
-		peer   identity.PeerID
+		peer   key
 		prefix netip.Prefix
 	}
 	counted := make(map[subject]struct{}, len(list))
 	for _, e := range list {
 		if !s.has(e) {
-			counted[subject{e.Peer, e.Prefix}] = struct{}{}
+			counted[subject{keyOf(e.Peer), e.Prefix}] = struct{}{}
 		}
 	}
 	return len(counted)
@@ -188,7 +203,7 @@ func (s *Set) fresh(list []Entry) (n int) {
 
 func (s *Set) has(e Entry) (ok bool) {
 	if !e.Peer.IsZero() {
-		_, ok = s.peers[e.Peer]
+		_, ok = s.peers[keyOf(e.Peer)]
 		return ok
 	}
 	_, ok = s.of(e.Prefix.Addr()).entries[e.Prefix]
@@ -236,8 +251,8 @@ func (f *family) list() {
 // other entries say of the same addresses holds on.
 func (s *Set) Remove(now time.Time, e Entry) bool {
 	if !e.Peer.IsZero() {
-		v, ok := s.peers[e.Peer]
-		delete(s.peers, e.Peer)
+		v, ok := s.peers[keyOf(e.Peer)]
+		delete(s.peers, keyOf(e.Peer))
 		return ok && v.holds(now)
 	}
 	f := s.of(e.Prefix.Addr())
@@ -248,13 +263,14 @@ func (s *Set) Remove(now time.Time, e Entry) bool {
 	return ok && v.holds(now)
 }
 
-// Peer returns the entry of a peer, and whether there is one.
+// Peer returns the entry of a peer, also one that was made by the other id of the same
+// key, and whether there is one.
 func (s *Set) Peer(now time.Time, id identity.PeerID) (Entry, bool) {
-	v, ok := s.peers[id]
+	v, ok := s.peers[keyOf(id)]
 	if !ok || !v.holds(now) {
 		return Entry{}, false
 	}
-	return Entry{Peer: id, Until: v.until, Reason: v.reason}, true
+	return Entry{Peer: v.id, Until: v.until, Reason: v.reason}, true
 }
 
 // Addr returns the entry with the longest prefix that an address is in, and whether
@@ -289,7 +305,7 @@ func (s *Set) Expire(now time.Time) {
 		return v.holds(now)
 	}
 	for id, v := range s.peers {
-		if !stays(&v) {
+		if !stays(&v.value) {
 			delete(s.peers, id)
 		}
 	}
@@ -309,8 +325,8 @@ func (s *Set) Expire(now time.Time) {
 func (s *Set) List(now time.Time) []Entry {
 	s.Expire(now)
 	list := make([]Entry, 0, s.size())
-	for id, v := range s.peers {
-		list = append(list, Entry{Peer: id, Until: v.until, Reason: v.reason})
+	for _, v := range s.peers {
+		list = append(list, Entry{Peer: v.id, Until: v.until, Reason: v.reason})
 	}
 	n := len(list)
 	slices.SortFunc(list, func(a, b Entry) int { return a.Peer.Compare(b.Peer) })

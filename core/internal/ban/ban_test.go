@@ -184,3 +184,31 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestTwins: whoever is banned by one of the two ids of a key is by the other one, too,
+// and there is one entry.
+func TestTwins(t *testing.T) {
+	now := time.Now()
+	id := identity.PeerID{1, 2, 3}
+	twin := id
+	twin[len(twin)-1] ^= 0x80
+	s := Set{Max: 1}
+	if err := s.Add(now, []Entry{{Peer: id}}); err != nil {
+		t.Fatal(err)
+	}
+	if e, ok := s.Peer(now, twin); !ok || e.Peer != id {
+		t.Errorf("the twin: %v, %v", e, ok)
+	}
+	if err := s.Add(now, []Entry{{Peer: twin}}); err != nil {
+		t.Fatal(err)
+	}
+	if list := s.List(now); len(list) != 1 || list[0].Peer != twin {
+		t.Errorf("%v", list)
+	}
+	if !s.Remove(now, Entry{Peer: id}) {
+		t.Error("it was not there")
+	}
+	if _, ok := s.Peer(now, twin); ok {
+		t.Error("the twin is still banned")
+	}
+}
