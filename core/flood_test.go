@@ -263,9 +263,10 @@ func besieging(stop <-chan struct{}, rate int, at netip.AddrPort, use func(conn 
 			default: // it is not quick enough: what is due is not made up for
 				continue
 			}
+			who := attacker(i)
 			wg.Go(func() {
 				defer func() { <-slots }()
-				d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(attacker(i), 0)), Timeout: 2 * time.Second}
+				d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(who, 0)), Timeout: 2 * time.Second}
 				conn, err := d.Dial("tcp", at.String())
 				n.Add(1)
 				if err != nil {
