@@ -198,7 +198,7 @@ typedef struct gate_log {
 } gate_log;
 
 static int CRUST_CALL gate(void *user, const crust_gate_request *request) {
-    gate_log *log = user;
+    gate_log *log = (gate_log *)user;
     log->calls++;
     log->last = *request;
     memcpy(log->app_id, request->app_id, request->app_id_len < 8 ? request->app_id_len : 8);
