@@ -67,6 +67,28 @@ func (d *decider) dial() *secure.Link {
 	return l
 }
 
+// cross makes a link to the service, and has the service dial one.
+func (d *decider) cross() (own, theirs *secure.Link) {
+	d.t.Helper()
+	l, err := d.host.Listen(d.t.Context(), netip.MustParseAddrPort(deciderAt+":9"))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer l.Close()
+	own = d.dial()
+	if err := d.s.ConnectEndpoint(crust.Contact{Endpoint: endpointAt(deciderAt + ":9"), Peer: d.cfg.Key.ID()}, 1); err != nil {
+		d.t.Fatal(err)
+	}
+	conn, err := l.Accept()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	if theirs, err = secure.Respond(conn, d.cfg); err != nil {
+		d.t.Fatal(err)
+	}
+	return own, theirs
+}
+
 // await reads the frame that the service says next about a link.
 func (d *decider) await(l *secure.Link, want wire.FrameType) []byte {
 	d.t.Helper()
@@ -161,24 +183,8 @@ func TestDisconnectWhileBothBegin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDecider(t)
 		defer d.s.Close()
-		l, err := d.host.Listen(t.Context(), netip.MustParseAddrPort(deciderAt+":9"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		own := d.dial()
+		own, theirs := d.cross()
 		defer own.Conn.Close()
-		if err := d.s.ConnectEndpoint(crust.Contact{Endpoint: endpointAt(deciderAt + ":9"), Peer: d.cfg.Key.ID()}, 1); err != nil {
-			t.Fatal(err)
-		}
-		conn, err := l.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
-		theirs, err := secure.Respond(conn, d.cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
 		if claim, err := wire.ParseClaim(d.await(theirs, wire.FrameClaim)); err != nil || !claim.Begun {
 			t.Fatalf("claim %+v, %v", claim, err)
 		}
@@ -207,23 +213,7 @@ func TestRenamedSessionStaysEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newByHand(t, -1)
 		defer d.s.Close()
-		l, err := d.host.Listen(t.Context(), netip.MustParseAddrPort(deciderAt+":9"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		own := d.dial()
-		if err := d.s.ConnectEndpoint(crust.Contact{Endpoint: endpointAt(deciderAt + ":9"), Peer: d.cfg.Key.ID()}, 1); err != nil {
-			t.Fatal(err)
-		}
-		conn, err := l.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
-		theirs, err := secure.Respond(conn, d.cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
+		own, theirs := d.cross()
 		d.await(theirs, wire.FrameChosen)
 		d.saw(1, 0, 0)
 		if err := session.Tell(theirs, wire.AppendReason(nil, wire.FrameRefused, wire.ReasonDuplicate)); err != nil {
