@@ -7,6 +7,7 @@ need_to_test() {
     need_rust rustc
     need_command cmake cmake "the install tests consume the library by CMake"
     need_command make make "runs what CMake generates"
+    need_command abidiff abigail-tools "compares the C ABI with that of the last release"
     need_command valgrind valgrind "looks for leaks in programs that use the library"
     need_command ip iproute2 "makes the networks of the port mapping tests"
     need_command nft nftables "the router of the port mapping tests"
