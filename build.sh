@@ -19,7 +19,7 @@ Usage: ./build.sh COMMAND [ARGUMENT...]
   lib             build everything a program links or runs:
                     build/bin/crust              the command-line tool
                     build/lib/libcrust.so*, .a   the library
-                    build/include/crust.h        its header
+                    build/include/crust.h*       its headers, for C and for C++
                     build/lib/pkgconfig, build/lib/cmake/Crust
   test [NAME...]  run all tests, or the suites named; ends with a table
   bench [ARG...]  measure throughput, latency and connections
@@ -112,7 +112,7 @@ command_lib() {
     build_packages
     build_library
     say "Ready"
-    (cd "$BUILD" && printf '    build/%s\n' bin/crust lib/libcrust.* lib/pkgconfig/*.pc lib/cmake/Crust/*.cmake include/crust.h)
+    (cd "$BUILD" && printf '    build/%s\n' bin/crust lib/libcrust.* lib/pkgconfig/*.pc lib/cmake/Crust/*.cmake include/crust.h*)
 }
 
 command_demo() {

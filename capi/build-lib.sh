@@ -18,7 +18,7 @@
 #                     libsodium for it
 #
 # Result: OUTDIR/lib/libcrust.so.X.Y.Z with its links, lib/libcrust.a,
-# lib/pkgconfig/crust.pc and include/crust.h; for Windows bin/crust.dll,
+# lib/pkgconfig/crust.pc, include/crust.h and crust.hpp; for Windows bin/crust.dll,
 # lib/libcrust.dll.a and lib/crust.def. Nothing is rebuilt when nothing has
 # changed.
 #
@@ -295,7 +295,7 @@ else
     build_shared
     case $variant in release | debug) build_static ;; esac
 fi
-cp -f "$header" "$out/include/crust.h"
+cp -f "$header" "${header}pp" "$out/include/"
 write_pc
 printf '%s\n' "$new_stamp" >"$out/obj/stamp"
 say "done in $out"

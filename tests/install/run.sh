@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the library and uses it as strangers' projects do: by find_package, by
-# add_subdirectory and by pkg-config, from an installed prefix, from one that was
+# add_subdirectory, by FetchContent and by pkg-config, from an installed prefix, from one that was
 # moved, and from the build tree; in C programs without any C++, and inside a C++
 # program and a shared library. tests/install/run.sh [BUILD]
 set -euo pipefail
@@ -69,6 +69,9 @@ pkg_config() {
     # shellcheck disable=SC2086 # flags are words
     try "$name: compile and link" cc -o "$work/pc" "$here/main.c" $flags -Wl,-rpath,"$lib"
     try "$name: the program runs" says "$work/pc"
+    # shellcheck disable=SC2086
+    try "$name: compile and link C++ with crust.hpp" c++ -std=c++17 -o "$work/pcc" "$root/docs/examples/raii.cc" $flags -Wl,-rpath,"$lib"
+    try "$name: that program runs" "$work/pcc"
     flags=$(pkg-config --cflags crust)
     # shellcheck disable=SC2046,SC2086
     try "$name: compile and link the archive" cc -o "$work/pcs" "$here/main.c" $flags "$lib/libcrust.a" \
@@ -115,6 +118,10 @@ consume build-tree find_package -DCMAKE_PREFIX_PATH="$build"
 pkg_config build-tree "$build" lib
 embed "$build/lib"
 consume subdirectory add_subdirectory -DCRUST_SOURCE="$root" -DCRUST_OUTPUT_DIR="$work/library/out"
+# The same sources, so that nothing is built again.
+try "pack the sources" tar -C "$root" -czf "$work/libcrust.tar.gz" --transform 's,^,libcrust/,' \
+    CMakeLists.txt LICENSE-APACHE LICENSE-MIT capi cmake core go.mod go.sum include
+consume fetched fetch_content -DCRUST_ARCHIVE="$work/libcrust.tar.gz" -DCRUST_OUTPUT_DIR="$work/library/out"
 
 try "another minor version is refused" refuses 'requested version "0.2"' \
     cmake -S "$here/find_package" -B "$work/refused" -DCMAKE_PREFIX_PATH="$build" -DCRUST_WANTED_VERSION=0.2
