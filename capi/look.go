@@ -101,4 +101,13 @@ func fillStats(out *C.crust_stats, st crust.Stats) {
 	out.lost_datagrams = C.uint64_t(st.LostDatagrams)
 	out.circuits, out.carried_bytes = C.uint64_t(st.Circuits), C.uint64_t(st.CarriedBytes)
 	out.known = C.uint64_t(st.Known)
+	out.refused_connections = C.uint64_t(st.RefusedConnections)
+	out.refused_handshakes = C.uint64_t(st.RefusedHandshakes)
+	out.refused_files = C.uint64_t(st.RefusedFiles)
+	out.refused_sessions = C.uint64_t(st.RefusedSessions)
+	out.shed_sessions = C.uint64_t(st.ShedSessions)
+	out.rate_pauses = C.uint64_t(st.RatePauses)
+	out.alerts = C.uint64_t(st.Alerts)
+	out.suppressed_alerts = C.uint64_t(st.SuppressedAlerts)
+	out.resumptions = C.uint64_t(st.Resumptions)
 }

@@ -103,6 +103,9 @@ func TestResume(t *testing.T) {
 		if a.Stats().SessionsTotal != 1 || b.Stats().SessionsTotal != 1 {
 			t.Fatal("more than one session")
 		}
+		if pa, _ := a.Peer(b.ID()); pa.Resumed == 0 || a.Stats().Resumptions != pa.Resumed {
+			t.Errorf("%d resumptions, want the %d of the only session", a.Stats().Resumptions, pa.Resumed)
+		}
 	})
 }
 

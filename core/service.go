@@ -484,6 +484,7 @@ type Stats struct {
 	RatePauses         uint64 // times that a peer was not read for a while: see PeerBytesPerSecond
 	Alerts             uint64 // raised: see EventAlert
 	SuppressedAlerts   uint64 // that came too fast, to be raised with the next offence
+	Resumptions        uint64 // times that a session went over to another link
 }
 
 // Stats returns the counters.
@@ -499,7 +500,7 @@ func (s *Service) Stats() Stats {
 	s.mu.Unlock()
 	st.SentMessages, st.SentBytes, st.DroppedMessages = c.SentMessages, c.SentBytes, c.DroppedMessages
 	st.ReceivedMessages, st.ReceivedBytes = c.ReceivedMessages, c.ReceivedBytes
-	st.WireSentBytes, st.WireReceivedBytes = c.WireSent, c.WireReceived
+	st.WireSentBytes, st.WireReceivedBytes, st.Resumptions = c.WireSent, c.WireReceived, c.Resumed
 	st.Handshakes, st.HandshakesFailed, st.HandshakesEvicted = s.halls.counts()
 	st.SentDatagrams, st.ReceivedDatagrams, st.LostDatagrams = s.datagramsSent.Load(), s.datagramsReceived.Load(), s.datagramsLost.Load()
 	st.Circuits, st.CarriedBytes = s.circuits.counts()
@@ -520,6 +521,7 @@ func addCounters(sum *session.Counters, c session.Counters) {
 	sum.DroppedMessages += c.DroppedMessages
 	sum.WireSent += c.WireSent
 	sum.WireReceived += c.WireReceived
+	sum.Resumed += c.Resumed
 }
 
 // Events returns an iterator over the events, until ctx ends or EventStopped

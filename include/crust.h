@@ -706,6 +706,15 @@ typedef struct crust_stats {
     uint64_t circuits;                                       /* links carried for others, now */
     uint64_t carried_bytes;                                  /* of those, since the start */
     uint64_t known;                                          /* peers of which gossip has told, now */
+    uint64_t refused_connections;                            /* closed unread: too many */
+    uint64_t refused_handshakes;                             /* not answered, for the processor's sake */
+    uint64_t refused_files;                                  /* closed unread: descriptors ran short */
+    uint64_t refused_sessions;                               /* over a limit of peers */
+    uint64_t shed_sessions;                                  /* ended for those that are worth more */
+    uint64_t rate_pauses;                                    /* times that a peer was not read */
+    uint64_t alerts;                                         /* raised */
+    uint64_t suppressed_alerts;                              /* that came too fast */
+    uint64_t resumptions;                                    /* sessions that went to another link */
 } crust_stats;
 
 /* Counters since the service was made. Bytes beyond the library's own struct

@@ -40,6 +40,7 @@ type peerFlags struct {
 	noAccept  bool
 	echo      bool
 	quiet     bool
+	metrics   string
 	json      bool
 	config    string
 }
@@ -98,13 +99,14 @@ its input open: tail -f /dev/null | crust peer --echo
 	flags.StringVar(&f.relay, "relay", "signal", "`WHAT` is done for peers that cannot reach each other: off, signal (carry the letters by which they meet) or data (carry their links too, where peers can reach this one)")
 	flags.BoolVar(&f.echo, "echo", false, "send every message back to whom it came from")
 	flags.BoolVar(&f.quiet, "quiet-messages", false, "do not print received messages of over 256 bytes, only count them in stats")
+	flags.StringVar(&f.metrics, "metrics", "", "serve the counters to Prometheus, in clear, at http://`ADDRESS`/metrics: a port of 127.0.0.1, or IP:PORT (default nowhere)")
 	flags.BoolVar(&f.json, "json", false, "one JSON object per line, for programs")
 	flags.StringVar(&f.config, "config", "", "`FILE` with settings as JSON (docs/CONFIG.md); a flag given beside it replaces its setting")
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{"node", "client"}, cobra.ShellCompDirectiveNoFileComp)))
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("only", cobra.FixedCompletions([]string{"dialed", "accepted", "mapped", "punched", "relayed"}, cobra.ShellCompDirectiveNoFileComp)))
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("relay", cobra.FixedCompletions([]string{"off", "signal", "data"}, cobra.ShellCompDirectiveNoFileComp)))
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("gossip", cobra.FixedCompletions([]string{"on", "answer", "off"}, cobra.ShellCompDirectiveNoFileComp)))
-	for _, name := range []string{"listen", "live-port", "port-rotation", "external-port", "resume-window", "network", "app-id", "contact", "stun", "keep"} {
+	for _, name := range []string{"listen", "live-port", "port-rotation", "external-port", "resume-window", "network", "app-id", "contact", "stun", "keep", "metrics"} {
 		cobra.CheckErr(cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions))
 	}
 	return cmd
@@ -310,6 +312,17 @@ func runPeer(cmd *cobra.Command, f *peerFlags) error {
 	if cfg.Identity != nil {
 		defer cfg.Identity.Zero()
 	}
+	var scraped *metricsServer
+	if cmd.Flags().Changed("metrics") {
+		at, err := parseMetricsAddress(f.metrics)
+		if err != nil {
+			return usagef("--metrics: %w", err)
+		}
+		if scraped, err = listenMetrics(at); err != nil {
+			return err
+		}
+		defer scraped.Close()
+	}
 	out := newOutput(cmd.OutOrStdout(), f.json)
 	service, err := crust.New(cfg)
 	if err != nil {
@@ -320,6 +333,10 @@ func runPeer(cmd *cobra.Command, f *peerFlags) error {
 	}
 	p := newPeer(service, out, cfg.CloseTimeout)
 	p.echo, p.quiet = f.echo, f.quiet
+	if scraped != nil {
+		scraped.serve(service)
+		p.scraped = scraped.report()
+	}
 	if p.groups, err = f.groups(); err != nil {
 		return errors.Join(err, service.Close())
 	}

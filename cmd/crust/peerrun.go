@@ -38,6 +38,7 @@ type peer struct {
 	echo         bool          // send every message back
 	quiet        bool          // do not print large messages
 	groups       []crust.Group // to be kept
+	scraped      report        // where the counters are served, nil: nowhere
 	lastToken    atomic.Uint64
 
 	mu       sync.Mutex
@@ -66,6 +67,9 @@ func (p *peer) run(commands io.Reader, bootstrap bool) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	p.out.tell(&startedReport{Peer: p.service.ID()})
+	if p.scraped != nil {
+		p.out.tell(p.scraped)
+	}
 	for _, g := range p.groups {
 		if err := p.service.Keep(g); err != nil {
 			p.out.tell(errorOf(err))

@@ -238,6 +238,7 @@ type statsReport struct {
 	RatePauses         uint64 `json:"rate_pauses"`
 	Alerts             uint64 `json:"alerts"`
 	SuppressedAlerts   uint64 `json:"suppressed_alerts"`
+	Resumptions        uint64 `json:"resumptions"`
 }
 
 func (*startedReport) name() string         { return "started" }
@@ -529,7 +530,7 @@ func statsOf(s crust.Stats) report {
 		Circuits: s.Circuits, CarriedBytes: s.CarriedBytes, Known: s.Known,
 		RefusedConnections: s.RefusedConnections, RefusedHandshakes: s.RefusedHandshakes, RefusedFiles: s.RefusedFiles,
 		RefusedSessions: s.RefusedSessions, ShedSessions: s.ShedSessions, RatePauses: s.RatePauses,
-		Alerts: s.Alerts, SuppressedAlerts: s.SuppressedAlerts,
+		Alerts: s.Alerts, SuppressedAlerts: s.SuppressedAlerts, Resumptions: s.Resumptions,
 	}
 }
 

@@ -152,6 +152,7 @@ static void sessions_outlive_their_links(void) {
     pair p;
     relay r;
     crust_peer_info info;
+    crust_stats stats;
     const crust_event *e;
     uint32_t sent = 0, received = 0;
     int cut;
@@ -177,6 +178,9 @@ static void sessions_outlive_their_links(void) {
     info.struct_size = sizeof info;
     CHECK_CODE(CRUST_OK, crust_peer(p.b.service, &p.id_a, &info));
     CHECK(info.resumed == 3 && info.suspended == 0);
+    stats.struct_size = sizeof stats;
+    CHECK_CODE(CRUST_OK, crust_service_stats(p.b.service, &stats));
+    CHECK(stats.resumptions == 3 && stats.refused_sessions == 0 && stats.alerts == 0);
     info.resumed = 77;
     info.struct_size = 168; /* a program from when the struct ended there */
     CHECK_CODE(CRUST_OK, crust_peer(p.b.service, &p.id_a, &info));

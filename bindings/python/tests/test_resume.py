@@ -101,6 +101,7 @@ class Resuming(TestCase):
             self.assertEqual(received, sent)
             info = other.peer(one.id)
             self.assertEqual((info.suspended, info.resumed), (False, 3))
+            self.assertEqual(other.stats().resumptions, 3)
 
     def test_a_session_that_does_not_resume(self) -> None:
         network = new_network()

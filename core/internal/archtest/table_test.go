@@ -30,8 +30,8 @@ func room(dir string) string {
 	switch dir {
 	case "core":
 		return "core"
-	case "core/identity":
-		return "identity"
+	case "core/identity", "core/metrics":
+		return path.Base(dir)
 	}
 	name, ok := strings.CutPrefix(dir, "core/internal/")
 	if !ok {

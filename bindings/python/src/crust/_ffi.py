@@ -174,6 +174,15 @@ class StatsStruct(ctypes.Structure):
         ("circuits", c_uint64),
         ("carried_bytes", c_uint64),
         ("known", c_uint64),
+        ("refused_connections", c_uint64),
+        ("refused_handshakes", c_uint64),
+        ("refused_files", c_uint64),
+        ("refused_sessions", c_uint64),
+        ("shed_sessions", c_uint64),
+        ("rate_pauses", c_uint64),
+        ("alerts", c_uint64),
+        ("suppressed_alerts", c_uint64),
+        ("resumptions", c_uint64),
     )
 
 

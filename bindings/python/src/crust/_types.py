@@ -626,6 +626,15 @@ class Stats:
         circuits: links carried for others, now.
         carried_bytes: of those, since the start.
         known: peers of which gossip has told, now.
+        refused_connections: Connections closed unread, over a limit of accepting.
+        refused_handshakes: Handshakes not answered, over the share of the processor that they may have.
+        refused_files: Connections closed unread, for want of descriptors.
+        refused_sessions: Sessions refused, over a limit of peers.
+        shed_sessions: Sessions ended to make room for those that are worth more.
+        rate_pauses: Times that a peer was not read for a while, since it sends too fast.
+        alerts: Alerts raised.
+        suppressed_alerts: Alerts that came too fast to be raised.
+        resumptions: Times that a session went over to another link.
     """
 
     peers: int
@@ -653,6 +662,15 @@ class Stats:
     circuits: int
     carried_bytes: int
     known: int
+    refused_connections: int
+    refused_handshakes: int
+    refused_files: int
+    refused_sessions: int
+    shed_sessions: int
+    rate_pauses: int
+    alerts: int
+    suppressed_alerts: int
+    resumptions: int
 
 
 def stats(raw: _ffi.StatsStruct) -> Stats:

@@ -619,6 +619,24 @@ pub struct crust_stats {
     pub carried_bytes: u64,
     /// Peers of which gossip has told, now.
     pub known: u64,
+    /// Connections closed unread, over a limit of accepting.
+    pub refused_connections: u64,
+    /// Handshakes not answered, over the share of the processor that they may have.
+    pub refused_handshakes: u64,
+    /// Connections closed unread, for want of descriptors.
+    pub refused_files: u64,
+    /// Sessions refused, over a limit of peers.
+    pub refused_sessions: u64,
+    /// Sessions ended to make room for those that are worth more.
+    pub shed_sessions: u64,
+    /// Times that a peer was not read for a while, since it sends too fast.
+    pub rate_pauses: u64,
+    /// Alerts raised.
+    pub alerts: u64,
+    /// Alerts that came too fast to be raised.
+    pub suppressed_alerts: u64,
+    /// Times that a session went over to another link.
+    pub resumptions: u64,
 }
 
 /// On what of the other end a NAT's mapping or filter depends: not found out.

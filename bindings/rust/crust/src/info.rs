@@ -285,6 +285,24 @@ stats! {
     carried_bytes,
     /// Peers of which gossip has told, now.
     known,
+    /// Connections closed unread, over a limit of accepting.
+    refused_connections,
+    /// Handshakes not answered, over the share of the processor that they may have.
+    refused_handshakes,
+    /// Connections closed unread, for want of descriptors.
+    refused_files,
+    /// Sessions refused, over a limit of peers.
+    refused_sessions,
+    /// Sessions ended to make room for those that are worth more.
+    shed_sessions,
+    /// Times that a peer was not read for a while, since it sends too fast.
+    rate_pauses,
+    /// Alerts raised.
+    alerts,
+    /// Alerts that came too fast to be raised.
+    suppressed_alerts,
+    /// Times that a session went over to another link.
+    resumptions,
 }
 
 #[cfg(test)]

@@ -116,6 +116,7 @@ fn a_session_outlives_its_links() {
     }
     let info = b.service.peer(&to).unwrap();
     assert_eq!((info.suspended, info.resumed), (false, 3));
+    assert_eq!(b.service.stats().unwrap().resumptions, 3);
 }
 
 #[test]
