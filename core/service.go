@@ -9,6 +9,7 @@ import (
 	"iter"
 	"log/slog"
 	"math"
+	mathrand "math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -118,6 +119,7 @@ func New(cfg Config) (*Service, error) {
 		session: session.Config{
 			Heartbeat: cfg.Heartbeat, LostAfter: cfg.LostAfter, CloseTimeout: cfg.CloseTimeout,
 			MaxAge: cfg.MessageMaxAge, SendQueue: cfg.SendQueue, ResumeWindow: cfg.ResumeWindow, ResendBuffer: cfg.ResendBuffer,
+			Epoch: time.Now().Add(-mathrand.N(session.Beat)), // services that were made together shall not beat together
 		},
 	}
 	var instance [8]byte

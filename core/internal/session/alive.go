@@ -94,8 +94,8 @@ func (s *Session) tickBy(at, now int64) {
 	}
 }
 
-// pulse makes sure that a tick comes soon after something was read: by then the
-// reader may be held up.
+// pulse makes sure that a tick comes soon after messages were read: by then the
+// reader may be held up, since the program takes none.
 func (s *Session) pulse(now int64) {
 	s.mu.Lock()
 	s.tickBy(now+int64(padEvery), now)

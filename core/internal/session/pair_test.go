@@ -99,6 +99,7 @@ type told struct {
 type lives struct {
 	mu      sync.Mutex
 	running int
+	ever    int
 	idle    chan struct{}
 }
 
@@ -106,6 +107,7 @@ func (l *lives) Go(f func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.running++
+	l.ever++
 	go func() {
 		defer func() {
 			l.mu.Lock()

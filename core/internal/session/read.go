@@ -49,6 +49,7 @@ type inbox struct {
 	header   wire.Header
 	headed   bool   // header is opened, its body is not complete
 	whole    bool   // a record was complete since note
+	asked    bool   // a ping has come since the last answer
 	number   uint64 // of the next record of content on the line
 	has      uint64 // records that have come to the session; those before come again
 	size     uint64 // bytes of the bodies of records on the line
@@ -58,7 +59,7 @@ type inbox struct {
 	bytes    int    // of messages that lie in buf
 	total    uint64 // bytes of all messages, when packed
 	used     bool   // some message lies in buf
-	pulse    int64  // session clock when Session.pulse was called
+	pulse    int64  // session clock at what was read last when Session.pulse was called
 	packed   bool   // messages and buffers are ready to be delivered
 	closed   error
 	failed   error // the link is useless
@@ -199,12 +200,7 @@ func (in *inbox) got(n int) {
 		return
 	}
 	in.end += n
-	now := in.s.clock()
-	in.s.lastHeard.Store(now)
-	if now-in.pulse > int64(padEvery) {
-		in.pulse = now
-		in.s.pulse(now)
-	}
+	in.s.lastHeard.Store(in.s.clock())
 	in.s.wireIn.Add(uint64(n))
 	switch {
 	case in.end == len(in.buf.B):
@@ -221,6 +217,10 @@ func (in *inbox) take() error {
 	err := in.parse()
 	if in.note(); in.number != before {
 		in.s.acknowledge(in.line)
+	}
+	if in.asked {
+		in.asked = false
+		in.s.answer(in.line)
 	}
 	return err
 }
@@ -371,7 +371,7 @@ func (in *inbox) control(t wire.FrameType, body []byte) error {
 		s.mu.Lock()
 		if s.line == in.line && s.state < finishing {
 			s.pong, s.pongDue = v, true // of several pings the last is answered: the memory has a bound
-			s.wake()
+			in.asked = true
 		}
 		s.mu.Unlock()
 	case wire.FramePong:
@@ -446,6 +446,10 @@ func (in *inbox) deliver(wait bool) bool {
 	}
 	if wait {
 		s.paused.Store(true)
+		if now := s.lastHeard.Load(); now-in.pulse > int64(padEvery) {
+			in.pulse = now
+			s.pulse(now)
+		}
 	}
 	n := uint64(len(in.messages))
 	s.received.Add(n) // before: who has a message finds it counted

@@ -284,6 +284,24 @@ func (s *Session) acknowledge(l *line) {
 		s.mu.Unlock()
 		return
 	}
+	s.writeControls(l)
+}
+
+// answer answers a ping that has come by a line. An idle session does it at once: to
+// start the writer for that costs more than all the rest.
+func (s *Session) answer(l *line) {
+	s.mu.Lock()
+	if s.line != l || l.shut || l.try == nil || l.first != nil || s.state != live || s.writing || s.queued > 0 || len(s.control) > 0 || s.kept.behind() {
+		s.wake()
+		s.mu.Unlock()
+		return
+	}
+	s.writeControls(l)
+}
+
+// writeControls writes the frames without content that are to go out, without waiting.
+// The write side is free. mu is held, and released.
+func (s *Session) writeControls(l *line) {
 	s.writing, s.using = true, l
 	frames := s.controls(l)
 	s.mu.Unlock()

@@ -120,7 +120,7 @@ type Owner interface {
 	Go(f func())
 }
 
-// Config bounds a session. All fields must be set but ResumeWindow.
+// Config bounds a session. All fields must be set but ResumeWindow and Epoch.
 type Config struct {
 	Heartbeat    time.Duration
 	LostAfter    time.Duration
@@ -129,6 +129,9 @@ type Config struct {
 	ResumeWindow time.Duration // how long to wait for another link; zero: not at all
 	SendQueue    int           // bytes
 	ResendBuffer int           // bytes, at least MinResendBuffer
+	// Epoch is of the owner, whose sessions look after their heartbeats at whole beats since
+	// then, so that it is woken for many of them at once; zero: each when it likes.
+	Epoch time.Time
 }
 
 // tryWriter is a connection that can write without waiting; see netio.TryWriter.
@@ -182,7 +185,8 @@ type Session struct {
 	window time.Duration // the lesser of both sides'; zero: nothing is kept
 	base   time.Time     // origin of the session's clock
 	hb     time.Duration
-	Tag    any // the owner's
+	phase  int64 // nanoseconds from Config.Epoch to base, -1 when there are no beats
+	Tag    any   // the owner's
 
 	// atomic
 	link                atomic.Pointer[secure.Link] // the last one
@@ -276,8 +280,31 @@ func New(link *secure.Link, id wire.SessionID, cfg Config, owner Owner, first []
 	if theirs := time.Duration(link.Remote.LostAfter) * time.Millisecond / 4; theirs > 0 {
 		s.hb = min(s.hb, max(theirs, 10*time.Millisecond))
 	}
+	s.phase = -1
+	if !cfg.Epoch.IsZero() && s.hb >= leastBeats*Beat {
+		s.phase = max(0, int64(s.base.Sub(cfg.Epoch)))
+	}
 	s.hb = spread(s.hb, id, link.Initiator)
 	return s
+}
+
+const (
+	// Beat is the time between two moments at which an owner's sessions look after their
+	// heartbeats: what is sooner than it must be costs the less the longer they are
+	// together.
+	Beat = 250 * time.Millisecond
+	// leastBeats is how many of them a heartbeat must be: both sides' come less than that
+	// sooner than spread has them an eighth apart.
+	leastBeats = 16
+)
+
+// beat returns when the heartbeat is looked after that is due at a time: then, or less
+// than a Beat before.
+func (s *Session) beat(at int64) int64 {
+	if s.phase < 0 {
+		return at
+	}
+	return at - (at+s.phase)%int64(Beat)
 }
 
 // spread returns how long a session is silent of the time that it may be, for each
@@ -559,7 +586,7 @@ func (s *Session) tick() {
 	}()
 	drops := s.expire(now)
 	writable := s.owed()
-	if due := s.lastSent.Load() + int64(s.hb); s.line != nil && (now >= due || s.rtt.Load() == 0 && s.pingSent == 0) {
+	if due := s.beat(s.lastSent.Load() + int64(s.hb)); s.line != nil && (now >= due || s.rtt.Load() == 0 && s.pingSent == 0) {
 		if len(s.control) == 0 { // else something is still to go out, which tells as much
 			s.pingSent = uint64(now) + 1
 			s.control = wire.AppendPing(s.control, wire.FramePing, s.pingSent)
@@ -600,7 +627,7 @@ func (s *Session) schedule(now int64) {
 	}
 	next := now + int64(s.cfg.LostAfter)
 	if s.line != nil {
-		next = min(s.lastSent.Load()+int64(s.hb), s.silentAt())
+		next = min(s.beat(s.lastSent.Load()+int64(s.hb)), s.silentAt())
 	}
 	next = s.dueAlive(next, now)
 	for _, q := range s.queues {

@@ -45,3 +45,42 @@ func TestOneSideSpeaks(t *testing.T) {
 		}
 	})
 }
+
+// TestBeats: what a session says while nothing is sent it says at whole beats since its
+// owner's epoch, so that the sessions of one owner wake the machine together, and none
+// later than it may; and who answers starts next to nothing for it.
+func TestBeats(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := resuming
+		cfg.Epoch = time.Now().Add(-100 * time.Millisecond)
+		a, b, _, ofB := pair(t, cfg, 40_000, nil)
+		time.Sleep(2 * cfg.Heartbeat)
+		synctest.Wait()
+		ofB.wg.mu.Lock()
+		begun := ofB.wg.ever
+		ofB.wg.mu.Unlock()
+		pings, last := 0, time.Now()
+		for range 100 * cfg.Heartbeat / Beat {
+			time.Sleep(Beat - time.Since(cfg.Epoch)%Beat - 1)
+			before := a.Counters().WireSent
+			time.Sleep(2)
+			if a.Counters().WireSent != before {
+				pings++
+				if took := time.Since(last); took > cfg.Heartbeat {
+					t.Errorf("silent for %v", took)
+				}
+				last = time.Now()
+			}
+			after := a.Counters().WireSent
+			time.Sleep(Beat - 4)
+			if n := a.Counters().WireSent; n != after {
+				t.Fatalf("%d bytes between two beats", n-after)
+			}
+		}
+		ofB.wg.mu.Lock()
+		defer ofB.wg.mu.Unlock()
+		if n := ofB.wg.ever - begun; pings < 100 || n > pings*5/4 || b.Counters().WireSent == 0 {
+			t.Errorf("%d pings, and %d goroutines of who answers: want one each, for the look at the time", pings, n)
+		}
+	})
+}
