@@ -3,8 +3,10 @@ package crust
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
+	"github.com/libcrust/libcrust/core/internal/endpoint"
 	"github.com/libcrust/libcrust/core/internal/nat/observe"
 	"github.com/libcrust/libcrust/core/internal/wire"
 )
@@ -118,13 +120,30 @@ type NATReport struct {
 	Pending bool
 	// Servers are those of Config.STUN, in that order.
 	Servers []NATServer
+	// Seen is who has said what, of the peers that are connected now and not over a
+	// relay, in the order of their ids, TCP first; at most MaxNATSeen. Each speaks for
+	// itself: External is what comes of it all.
+	Seen []NATSeen
+}
+
+// MaxNATSeen bounds NATReport.Seen.
+const MaxNATSeen = 256
+
+// NATSeen is how one peer sees this service.
+type NATSeen struct {
+	Peer PeerID
+	// From is the peer's end of its link, with which it looks.
+	From netip.AddrPort
+	// At is this service's endpoint as the peer has seen it last. Over TCP it is our
+	// end of a link that was dialled, or the listener.
+	At Endpoint
 }
 
 // NAT returns what is known now. It sends nothing. After Stop it returns what was
 // known last.
 func (s *Service) NAT() NATReport {
 	s.lookAround()
-	ports := s.mappedPorts()
+	ports, witnesses := s.mappedPorts(), s.witnesses()
 	s.watch.mu.Lock()
 	defer s.watch.mu.Unlock()
 	now := time.Now()
@@ -132,6 +151,7 @@ func (s *Service) NAT() NATReport {
 	r.CGNAT = s.watch.machine.Carrier(now)
 	r.Pending = s.ctx.Err() == nil && (s.watch.surveys.due || s.watch.surveys.running)
 	r.Servers = s.watch.serversOf()
+	r.Seen = seenBy(witnesses)
 	proof, reached := s.watch.machine.Reachable(now)
 	switch {
 	case reached:
@@ -144,6 +164,38 @@ func (s *Service) NAT() NATReport {
 		r.Why = "nobody on the Internet has come unasked within the last hour"
 	}
 	return r
+}
+
+// witness is a peer that may have said as what it sees us.
+type witness struct {
+	peer *peer
+	from netip.AddrPort
+}
+
+// witnesses returns the peers with a link of their own, in the order of their ids.
+func (s *Service) witnesses() (list []witness) {
+	s.lookup.RLock()
+	for _, p := range s.peers {
+		if p.how != Relayed {
+			list = append(list, witness{p, p.endpoint.Addr})
+		}
+	}
+	s.lookup.RUnlock()
+	slices.SortFunc(list, func(a, b witness) int { return a.peer.id.Compare(b.peer.id) })
+	return list
+}
+
+// seenBy returns what they have said. watch.mu is held.
+func seenBy(list []witness) (seen []NATSeen) {
+	for _, w := range list {
+		if at := w.peer.saw[observe.TCP]; at.IsValid() {
+			seen = append(seen, NATSeen{w.peer.id, w.from, endpoint.New(TCP, at)})
+		}
+		if at := w.peer.saw[observe.UDP]; at.IsValid() {
+			seen = append(seen, NATSeen{w.peer.id, w.from, endpoint.New(UTP, at)})
+		}
+	}
+	return seen[:min(len(seen), MaxNATSeen)]
 }
 
 // flow returns what is known of a protocol. watch.mu is held.

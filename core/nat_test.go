@@ -34,6 +34,19 @@ func TestNATReport(t *testing.T) {
 				t.Errorf("%s: external %v, want %s first", f.what, f.flow.External, f.addr)
 			}
 		}
+		for what, r := range map[string]crust.NATReport{"203.0.113.1": home, "192.0.2.1": symmetric} {
+			by, previous := map[crust.Transport]int{}, crust.PeerID{}
+			for _, s := range r.Seen {
+				by[s.At.Transport]++
+				if s.At.Addr.Addr().String() != what || !s.From.IsValid() || previous.Compare(s.Peer) > 0 {
+					t.Errorf("%s: seen %+v", what, s)
+				}
+				previous = s.Peer
+			}
+			if by[crust.TCP] < 4 || by[crust.UTP] < 4 {
+				t.Errorf("%s: seen %v times", what, by)
+			}
+		}
 		// Where the listeners of the symmetric one would be seen, nobody can tell.
 		for why, r := range map[string]crust.NATReport{"nothing of them has come": home, "nobody on the Internet": symmetric} {
 			if r.Reachable || !strings.Contains(r.Why, why) {

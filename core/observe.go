@@ -167,7 +167,7 @@ func (s *Service) seenAs(p *peer, seen netip.AddrPort) {
 	defer s.gossip.moved()
 	s.watch.mu.Lock()
 	defer s.watch.mu.Unlock()
-	p.says[0] = seen.Addr().Unmap()
+	p.says[0], p.saw[proto] = seen.Addr().Unmap(), seen
 	s.watch.machine.Observe(observe.Vote{Proto: proto, Local: local, Seen: seen, Observer: remote, Outbound: dialed}, time.Now())
 	if unasked && proto == observe.TCP {
 		s.watch.machine.Arrived(proto, remote, observe.Stranger, time.Now())
@@ -315,7 +315,7 @@ func (u *udpSocket) stray(from netip.AddrPort, datagram []byte) {
 		defer w.mu.Unlock()
 		if now := time.Now(); slices.Contains(a.order, h.probe.Echo) && h.probe.Seen.IsValid() && from == a.at {
 			w.machine.Observe(a.vote(u.mux.LocalAddr(), h.probe.Seen), now)
-			a.peer.says[1] = h.probe.Seen.Addr()
+			a.peer.says[1], a.peer.saw[observe.UDP] = h.probe.Seen.Addr(), h.probe.Seen
 			a.order, a.answer = nil, now
 		}
 	case h.probe.Kind == wire.ProbeReach:

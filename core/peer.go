@@ -45,6 +45,7 @@ type peer struct {
 	knocked   uint64             // bytes that dials of the former may have cost
 	allowed   uint64             // of these, those that it need not pay for
 	says      [2]netip.Addr      // what our external address is, over TCP and UDP; guarded by watch.mu
+	saw       [2]netip.AddrPort  // as what it has seen us last, by observe.Proto; guarded by watch.mu
 	known     chan struct{}      // closed when it is not unsure any more; nil when nobody waits
 	why       error              // of its loss
 	from      netip.Addr         // whose address it counts for; not valid over a relay

@@ -1,6 +1,6 @@
 // Command crust runs and inspects libcrust peers: `crust peer` is one peer for
-// people or, with --json, for programs; `crust bench` measures; `crust keygen`
-// makes an identity; `crust version` tells what this build is.
+// people or, with --json, for programs; `crust doctor` explains a machine's network;
+// `crust bench` measures; `crust keygen` makes an identity; `crust version` tells what this build is.
 package main
 
 import (
@@ -43,6 +43,9 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	err := root.Execute()
 	if err == nil {
 		return exitOK
+	}
+	if status, ok := err.(statusError); ok { //nolint:errorlint // wrapped in others, those are told
+		return int(status)
 	}
 	fmt.Fprintf(stderr, "crust: %s\n", oneLine(err))
 	var usage usageError

@@ -74,6 +74,9 @@ func (m *mappedPort) text() string {
 		return "not mapped: " + m.Error
 	}
 	text := fmt.Sprintf("mapped: %s to %s by %s", m.Endpoint, m.Internal, m.Means)
+	if m.Lease > 0 {
+		text += fmt.Sprintf(", for another %.0f s", m.Lease/1000)
+	}
 	if m.Double {
 		text += ", of no use to peers: another NAT is in front of the router"
 	}

@@ -114,7 +114,7 @@ func TestSTUNFlag(t *testing.T) {
 		t.Errorf("--only: exit code %d, %q", code, stderr)
 	}
 	stdout, stderr, code := invoke("doctor", "--json", "--stun", "127.0.0.1:1")
-	if code != exitFailure || !strings.Contains(stderr, "no server has answered") || !strings.Contains(stdout, `"servers":[{"server":"127.0.0.1:1","seen":"","error":"no answer"}]`) {
+	if code != exitBroken || stderr != "" || !strings.Contains(stdout, `"servers":[{"server":"127.0.0.1:1","seen":"","error":"no answer"}]`) || !strings.Contains(stdout, `"kind":"no-answer"`) {
 		t.Errorf("nobody there: exit code %d, %q, %q", code, stdout, stderr)
 	}
 }
@@ -182,10 +182,10 @@ func TestNATForPeople(t *testing.T) {
 func TestDoctor(t *testing.T) {
 	a := start(t, "--network", "doctor")
 	stdout, stderr, code := invoke("doctor", "--network", "doctor", "--wait", "0s", a.at+"#"+a.id, "127.0.0.1:1")
-	if code != exitOK || stderr != "" {
+	if code != exitLimited || stderr != "" {
 		t.Errorf("exit code %d, standard error %q", code, stderr)
 	}
-	for _, want := range []string{"listening on tcp://", "connected " + a.id[:8], "not connected: connect tcp://127.0.0.1:1", "\nUDP: ", "\nTCP: ", "\nnot known to be reachable: ", "\nunknown:\n", "three different networks"} {
+	for _, want := range []string{"listening on tcp://", "connected " + a.id[:8], "not connected: connect tcp://127.0.0.1:1", "\nInterfaces:\n", "\nUDP: ", "\nTCP: ", "\nnot known to be reachable: ", "\nSeen from outside:\n", "\nClock: ", "\nMTU: ", "\nHow peers are met", "\nunknown:\n", "three different networks", "\nhealth: limited\n"} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("%q has no %q", stdout, want)
 		}
@@ -194,10 +194,10 @@ func TestDoctor(t *testing.T) {
 	if l := a.next("lost"); l.text("code") != "disconnected" {
 		t.Errorf("got %s, want an orderly end", l.raw)
 	}
-	if stdout, stderr, code = invoke("doctor", "127.0.0.1:1"); code != exitFailure || !strings.Contains(stderr, "none of the 1 peers can be reached") {
+	if stdout, stderr, code = invoke("doctor", "127.0.0.1:1"); code != exitBroken || stderr != "" || !strings.Contains(stdout, "\nno-answer:\n") {
 		t.Errorf("nobody there: exit code %d, %q, %q", code, stdout, stderr)
 	}
-	for _, wrong := range [][]string{{}, {"nowhere"}, {"--wait", "-1s", "127.0.0.1:1"}, {"--wait", "2h", "127.0.0.1:1"}} {
+	for _, wrong := range [][]string{{"nowhere"}, {"--wait", "-1s", "127.0.0.1:1"}, {"--wait", "2h", "127.0.0.1:1"}} {
 		if _, stderr, code := invoke(append([]string{"doctor"}, wrong...)...); code != exitUsage || stderr == "" {
 			t.Errorf("doctor %q: exit code %d, %q", wrong, code, stderr)
 		}

@@ -7,11 +7,93 @@ import (
 	crust "github.com/libcrust/libcrust/core"
 )
 
-// diagnosis is what doctor makes of a NATReport: a word for programs, and sentences
+// What doctor says in one word.
+const (
+	healthy = "healthy" // peers reach this machine
+	limited = "limited" // not everybody does, or it is not known
+	broken  = "broken"  // nobody is met
+)
+
+// diagnosis is what doctor makes of a NATReport: words for programs, and sentences
 // for people, of which each says what is so and what can be done about it.
 type diagnosis struct {
 	kind   string
+	health string
 	advice []string
+	expect []expectation
+}
+
+// expectation is how peers are met that are behind something.
+type expectation struct {
+	Peer string `json:"peer"` // one of sites
+	Way  string `json:"way"`  // direct, punched, relayed or unknown
+}
+
+// The ways in which a link comes about.
+const (
+	wayDirect  = "direct"  // one dials the other
+	wayPunched = "punched" // both open their NATs together
+	wayRelayed = "relayed" // a third peer carries the link, if one does
+	wayUnknown = "unknown"
+)
+
+// What peers are behind, in the words of expectation, and in those for people.
+var sites = []struct{ name, words string }{
+	{"reachable", "public, mapped, or behind a full cone"},
+	{"home", "behind a NAT or firewall as at home"},
+	{"sequential", "behind a symmetric NAT that counts"},
+	{"block", "behind a symmetric NAT with a block of ports"},
+	{"symmetric", "behind a symmetric NAT with random ports"},
+}
+
+// words are those of the peer's site for people.
+func (x *expectation) words() string {
+	for _, s := range sites {
+		if s.name == x.Peer {
+			return s.words
+		}
+	}
+	return x.Peer
+}
+
+// maxBlock is the largest block of ports of which each is tried.
+const maxBlock = 2048
+
+// siteOf returns which of sites a flow is of, "" when it is not known.
+func siteOf(f crust.NATFlow) string {
+	switch {
+	case len(f.External) == 0:
+		return ""
+	case f.None && f.Filtering == crust.NATEndpointIndependent, f.Mapping == crust.NATEndpointIndependent && f.Filtering == crust.NATEndpointIndependent:
+		return "reachable"
+	case f.None, f.Mapping <= crust.NATEndpointIndependent, f.Ports == crust.NATPortsPreserving: // what is not known is most likely as at home
+		return "home"
+	case f.Ports == crust.NATPortsSequential:
+		return "sequential"
+	case f.Ports == crust.NATPortsBlock && f.High-f.Low < maxBlock:
+		return "block"
+	}
+	return "symmetric"
+}
+
+// expectations says how peers of each site are met from a site, as the room nat/punch
+// does it: ports that everybody sees are found from everywhere, sequences find each
+// other too, and nothing else does.
+func expectations(mine string) []expectation {
+	list := make([]expectation, 0, len(sites))
+	for _, s := range sites {
+		way := wayRelayed
+		switch {
+		case mine == "reachable" || s.name == "reachable":
+			way = wayDirect
+		case mine == "":
+			way = wayUnknown
+		case mine == "home" || s.name == "home" || mine == "sequential" && s.name == "sequential":
+			way = wayPunched
+		}
+		list = append(list, expectation{s.name, way})
+	}
+	return list
 }
 
 func (d *diagnosis) say(format string, args ...any) {
@@ -25,8 +107,9 @@ func diagnose(r crust.NATReport) diagnosis {
 	if r.UDP.Blocked || len(r.UDP.External) == 0 {
 		flow, by = r.TCP, "TCP"
 	}
+	d.health = limited
 	if len(flow.External) == 0 {
-		d.kind = "unknown"
+		d.kind, d.expect = "unknown", expectations("")
 		d.say("Nobody has told how they see this machine: connect to peers in three different networks.")
 		return d
 	}
@@ -38,6 +121,17 @@ func diagnose(r crust.NATReport) diagnosis {
 		d.say("Your router maps ports: peers reach you at %s.", strings.Join(mapped, " and "))
 	} else {
 		d.kind = judge(&d, flow, by)
+	}
+	site := siteOf(flow)
+	if d.kind == "mapped" || r.Reachable {
+		site = "reachable"
+	}
+	d.expect = expectations(site)
+	if site == "reachable" && !flow.Near {
+		d.health = healthy
+	}
+	if r.Reachable && d.kind != "open" && d.kind != "full-cone" && d.kind != "mapped" {
+		d.say("Still, somebody has come to this machine unasked (%s): it can be reached.", r.Why)
 	}
 	if r.CGNAT {
 		d.say("The NAT that others see is your provider's: ports that your own router maps do not help. Ask the provider for a public address, or use IPv6.")
