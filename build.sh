@@ -27,6 +27,8 @@ Usage: ./build.sh COMMAND [ARGUMENT...]
   coverage        test coverage of Go, C, Rust and Python in one report:
                   build/coverage/report.txt and build/coverage/index.html
   docs            reference documentation into build/docs
+  deb             Debian packages into build/deb: libcrust1, libcrust-dev,
+                  python3-crust
   clean           remove build/ and what the bindings have built
   help            this text
 
@@ -147,6 +149,21 @@ command_clean() {
     printf 'Removed build/ and the caches of the bindings\n'
 }
 
+command_deb() {
+    [ $# = 0 ] || usage_error "deb takes no arguments"
+    need_to_compile
+    need_python plain
+    # shellcheck source=.ci/deb.sh
+    . "$ROOT/.ci/deb.sh"
+    need_for_deb
+    install_needs
+    ensure_go
+    ensure_python
+    build_packages
+    build_library
+    make_debs
+}
+
 command_docs() {
     [ $# = 0 ] || usage_error "docs takes no arguments"
     need_to_compile
@@ -168,7 +185,7 @@ main() {
     # Nothing that runs here asks the router of this machine, or broadcasts.
     export CRUST_PORTMAP=off CRUST_BEACON=off
     case $command in
-    demo | lib | bench | docs | clean) "command_$command" "$@" ;;
+    demo | lib | bench | deb | docs | clean) "command_$command" "$@" ;;
     test | check | coverage)
         # shellcheck source=/dev/null
         . "$ROOT/.ci/$command.sh"

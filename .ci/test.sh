@@ -1,6 +1,9 @@
 # shellcheck shell=bash
 # build.sh test: every test there is, one suite after another. Sourced by build.sh.
 
+# shellcheck source=.ci/deb.sh
+. "$ROOT/.ci/deb.sh"
+
 need_to_test() {
     need_to_compile
     need_python venv
@@ -8,6 +11,10 @@ need_to_test() {
     need_command cmake cmake "the install tests consume the library by CMake"
     need_command make make "runs what CMake generates"
     need_command abidiff abigail-tools "compares the C ABI with that of the last release"
+    need_for_deb
+    need_command lintian lintian "looks for faults in the Debian packages"
+    need_command debootstrap debootstrap "makes the Debian in which they are installed"
+    [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || need debian-archive-keyring "knows that it is Debian's"
     need_command valgrind valgrind "looks for leaks in programs that use the library"
     need_command ip iproute2 "makes the networks of the port mapping tests"
     need_command nft nftables "the router of the port mapping tests"

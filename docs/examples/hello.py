@@ -1,6 +1,6 @@
 """Two services of one program meet, and say hello: the whole life of a connection.
 
-    python3 hello.py [ENDPOINT]      where both listen, by default tcp://127.0.0.1:0
+Usage: python3 hello.py [ENDPOINT], where both listen, by default tcp://127.0.0.1:0.
 """
 
 import asyncio
@@ -11,8 +11,8 @@ import crust
 
 async def main(endpoint: str) -> None:
     """Let Bob connect to Alice, and greet her."""
-    options = {"network_name": "example", "listen": [endpoint]}
-    async with crust.Service(**options) as alice, crust.Service(**options) as bob:
+    config = crust.Config(network_name="example", listen=[endpoint])
+    async with crust.Service(config) as alice, crust.Service(config) as bob:
         info = await alice.prepare_connection_info()
         await bob.connect(info)  # real programs send the info to the other one somehow
         await bob.send_receipt(alice.id, b"hello")  # returns when it has arrived

@@ -56,13 +56,9 @@ focal | jammy | noble | plucky | questing) distribution=ubuntu components=main,u
 *) distribution=debian components=main script=sid ;;
 esac
 
-# machine_mirror prints the first archive of the distribution this machine uses.
-machine_mirror() {
-    cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null |
-        sed -n "s/^URIs: *\([^ ]*\).*/\1/p; s/^deb  *\(\[[^]]*\] *\)\{0,1\}\([^ ]*\).*/\2/p" |
-        grep "/$distribution/*\$" | head -n 1 || true
-}
-[ -n "$mirror" ] || mirror=$(machine_mirror)
+# shellcheck source=tests/chroot/mirror.sh
+. "$here/mirror.sh"
+[ -n "$mirror" ] || mirror=$(machine_mirror "$distribution")
 [ -n "$mirror" ] || fail "this machine uses no archive of $distribution: name one with --mirror"
 
 dir=$(mktemp -d "${TMPDIR:-/var/tmp}/libcrust-$suite.XXXXXX")
