@@ -16,7 +16,7 @@
 #define WIDE __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,vaes,vpclmulqdq,aes,pclmul,ssse3,sse4.1")))
 #define INLINE static inline __attribute__((always_inline)) WIDE
 
-enum { block = 16, vector = 64, step = 4 * vector };
+enum { block = 16, vector = 64, step = 4 * vector, stride = 8 * vector };
 
 // low terms of the field's polynomial: x^128 = x^7 + x^2 + x + 1.
 #define LOW_TERMS 0xc200000000000000ull
@@ -232,6 +232,69 @@ INLINE void whole_steps(const struct crust_gcm *key, struct state *s, uint8_t *d
 		hash_step(s, power, h16, a, b, c, d);
 }
 
+// hash_stride adds 32 blocks to the four sums.
+INLINE void hash_stride(const struct crust_gcm *key, struct state *s, const uint8_t *text)
+{
+	struct product p = no_product();
+	add_product(&p, s->sums, same(key, 32));
+	for (size_t i = 0; i < 7; i++)
+		add_product(&p, reverse(load(text + i * vector)), same(key, 28 - 4 * i));
+	s->sums = _mm512_xor_si512(reduce(p), reverse(load(text + 7 * vector)));
+}
+
+// whole_strides goes through n bytes, a multiple of stride: 32 blocks at a time, as many
+// as it takes for each round not to wait for the one before it. Between the rounds
+// what is opened is hashed, or what was sealed a stride before.
+INLINE void whole_strides(const struct crust_gcm *key, struct state *s, uint8_t *dst, const uint8_t *src, size_t n, int opening)
+{
+	for (size_t at = 0; at < n; at += stride) {
+		const uint8_t *text = opening ? src + at : dst + at - stride;
+		const int hashing = opening || at > 0;
+		struct product p = no_product();
+		__m512i x[8], k;
+		for (int i = 0; i < 8; i++)
+			x[i] = count(s);
+		if (hashing)
+			add_product(&p, s->sums, same(key, 32));
+#define ROUND(kind, r) \
+	k = four(key->round[r]); \
+	x[0] = kind(x[0], k), x[1] = kind(x[1], k), x[2] = kind(x[2], k), x[3] = kind(x[3], k); \
+	x[4] = kind(x[4], k), x[5] = kind(x[5], k), x[6] = kind(x[6], k), x[7] = kind(x[7], k);
+#define HASH(i) \
+	if (hashing) \
+		add_product(&p, reverse(load(text + (i) * vector)), same(key, 28 - 4 * (i)));
+		ROUND(_mm512_aesenc_epi128, 1)
+		HASH(0)
+		ROUND(_mm512_aesenc_epi128, 2)
+		HASH(1)
+		ROUND(_mm512_aesenc_epi128, 3)
+		HASH(2)
+		ROUND(_mm512_aesenc_epi128, 4)
+		HASH(3)
+		ROUND(_mm512_aesenc_epi128, 5)
+		HASH(4)
+		ROUND(_mm512_aesenc_epi128, 6)
+		HASH(5)
+		ROUND(_mm512_aesenc_epi128, 7)
+		HASH(6)
+		ROUND(_mm512_aesenc_epi128, 8)
+		if (hashing)
+			s->sums = _mm512_xor_si512(reduce(p), reverse(load(text + 7 * vector)));
+		ROUND(_mm512_aesenc_epi128, 9)
+		ROUND(_mm512_aesenc_epi128, 10)
+		ROUND(_mm512_aesenc_epi128, 11)
+		ROUND(_mm512_aesenc_epi128, 12)
+		ROUND(_mm512_aesenc_epi128, 13)
+		ROUND(_mm512_aesenclast_epi128, 14)
+#undef ROUND
+#undef HASH
+		for (int i = 0; i < 8; i++)
+			_mm512_storeu_si512(dst + at + i * vector, _mm512_xor_si512(x[i], load(src + at + i * vector)));
+	}
+	if (!opening && n > 0)
+		hash_stride(key, s, dst + n - stride);
+}
+
 // mask_of has a bit for each of the next 64 bytes that is among n.
 INLINE __mmask64 mask_of(size_t n) { return n >= vector ? ~0ull : (1ull << n) - 1; }
 
@@ -269,8 +332,9 @@ INLINE __m128i pass(const struct crust_gcm *key, const uint8_t *start, uint8_t *
 	KEY(0) KEY(1) KEY(2) KEY(3) KEY(4) KEY(5) KEY(6) KEY(7) KEY(8) KEY(9) KEY(10) KEY(11) KEY(12) KEY(13) KEY(14)
 #undef KEY
 	s.sums = hash_extra(key, extra, extra_len);
-	size_t steps = n - n % step;
-	whole_steps(key, &s, dst, src, steps, opening);
+	size_t strides = n - n % stride, steps = n - n % step;
+	whole_strides(key, &s, dst, src, strides, opening);
+	whole_steps(key, &s, dst + strides, src + strides, steps - strides, opening);
 	__m128i lengths = _mm_set_epi64x((long long)(extra_len * 8), (long long)(n * 8));
 	__m128i hash = end(key, &s, dst + steps, src + steps, n - steps, lengths, opening);
 	return _mm_xor_si128(reverse_block(hash), encrypt_block(key, first));

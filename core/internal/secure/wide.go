@@ -147,7 +147,7 @@ func goGCM(key []byte) (cipher.AEAD, error) {
 func (k *kernel) agrees() bool {
 	var secret [32]byte
 	var nonce [nonceSize]byte
-	buf := make([]byte, 3<<10)
+	buf := make([]byte, 16<<10)
 	extra := make([]byte, 100)
 	rand.Read(secret[:])
 	rand.Read(nonce[:])
@@ -159,7 +159,8 @@ func (k *kernel) agrees() bool {
 	}
 	key := k.begin(&secret)
 	defer key.zero()
-	for i, n := range []int{0, 1, 16, 63, 64, 129, 255, 256, 500, 1024, 1300, 2049, 2900} {
+	lengths := []int{0, 1, 16, 63, 64, 129, 255, 256, 500, 1024, 1300, 2049, 2900, 8192, 15000}
+	for i, n := range lengths {
 		text, extra := buf[:n], extra[:i*i%len(extra)]
 		want := own.Seal(nil, nonce[:], text, extra)
 		got := make([]byte, n+tagSize)
@@ -168,7 +169,7 @@ func (k *kernel) agrees() bool {
 			return false
 		}
 		copy(got, want)
-		got[n*i/13] ^= 0x10
+		got[n*i/len(lengths)] ^= 0x10
 		if key.open(&nonce, got[:n], got, extra) {
 			return false
 		}

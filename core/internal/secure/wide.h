@@ -8,9 +8,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// POWERS is how many powers of the hash key stand in a table: 16 blocks of a step
-// or of an end, 4 of what was hashed before them, and the block of lengths.
-#define CRUST_GCM_POWERS 21
+// POWERS is how many powers of the hash key stand in a table: as many as a stride
+// has blocks.
+#define CRUST_GCM_POWERS 32
 
 // crust_gcm is an expanded key of AES-256-GCM.
 struct crust_gcm {

@@ -97,6 +97,9 @@ func TestWideLengths(t *testing.T) {
 		for n := range 2200 {
 			same(t, key, own, some(r, nonceSize), some(r, n), some(r, n%7), n%64)
 		}
+		for n := 8 << 10; n < 12<<10; n += 1 + n%3 { // the two lengths of long steps, and what is left behind them
+			same(t, key, own, some(r, nonceSize), some(r, n), some(r, n%7), n%64)
+		}
 		for _, n := range []int{4095, 4096, 4097, 16384, wire.MaxBody, 65535, 65536, 65537, 1<<20 - 1, 1<<20 + 17, 5<<20 + 300} {
 			same(t, key, own, some(r, nonceSize), some(r, n), nil, 24)
 		}
