@@ -26,6 +26,8 @@ Usage: ./build.sh COMMAND [ARGUMENT...]
   check           formatters, linters, static analysis, type checks
   coverage        test coverage of Go, C, Rust and Python in one report:
                   build/coverage/report.txt and build/coverage/index.html
+  wheel           the Python package into build/wheel: a wheel with the library
+                  inside, and a source distribution
   docs            reference documentation into build/docs
   deb             Debian packages into build/deb: libcrust1, libcrust-dev,
                   python3-crust
@@ -167,12 +169,13 @@ command_deb() {
 command_docs() {
     [ $# = 0 ] || usage_error "docs takes no arguments"
     need_to_compile
-    need_python plain
+    need_python venv
     need_rust rustc
     install_needs
     ensure_go
     ensure_rust
     ensure_python
+    ensure_venv
     build_library
     # shellcheck source=.ci/docs.sh
     . "$ROOT/.ci/docs.sh"
@@ -186,7 +189,7 @@ main() {
     export CRUST_PORTMAP=off CRUST_BEACON=off
     case $command in
     demo | lib | bench | deb | docs | clean) "command_$command" "$@" ;;
-    test | check | coverage)
+    test | check | coverage | wheel)
         # shellcheck source=/dev/null
         . "$ROOT/.ci/$command.sh"
         "command_$command" "$@"

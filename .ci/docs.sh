@@ -23,10 +23,9 @@ make_docs() {
     cp -r "$BUILD/rustdoc/doc" "$out/rust"
     printf '    build/docs/rust/crust/index.html\n'
     say "Python"
-    (cd "$out" && PYTHONPATH=$ROOT/bindings/python/src CRUST_LIBRARY=$BUILD/lib/libcrust.so.1 \
-        PYTHONDONTWRITEBYTECODE=1 python3 -m pydoc -w crust >/dev/null)
-    mv "$out/crust.html" "$out/python.html"
-    printf '    build/docs/python.html\n'
+    PYTHONPATH=$ROOT/bindings/python/src CRUST_LIBRARY=$BUILD/lib/libcrust.so.1 PYTHONDONTWRITEBYTECODE=1 \
+        "$VENV/bin/python" .ci/pydocs.py "$out/python"
+    printf '    build/docs/python/crust.html\n'
     cp docs/*.md docs/*.svg README.md CHANGELOG.md "$out/"
     write_index >"$out/index.html"
     say "Ready: build/docs/index.html"
@@ -44,7 +43,7 @@ write_index() {
     printf '<!doctype html><meta charset="utf-8"><title>libcrust</title><h1>libcrust</h1><ul>\n'
     printf '<li><a href="%s">%s</a>\n' go/core.txt "Go: package crust" go/core-identity.txt "Go: package identity" \
         go/cmd-crust.txt "The command crust" crust.h.html "C: crust.h" rust/crust/index.html "Rust: crate crust" \
-        rust/crust_sys/index.html "Rust: crate crust-sys" python.html "Python: package crust"
+        rust/crust_sys/index.html "Rust: crate crust-sys" python/crust.html "Python: package crust"
     for file in README.md CHANGELOG.md docs/*.md; do
         printf '<li><a href="%s">%s</a>\n' "$(basename "$file")" "$(basename "$file" .md)"
     done

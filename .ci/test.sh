@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # build.sh test: every test there is, one suite after another. Sourced by build.sh.
 
-# shellcheck source=.ci/deb.sh
-. "$ROOT/.ci/deb.sh"
+# shellcheck source=.ci/wheel.sh
+. "$ROOT/.ci/wheel.sh"
 
 need_to_test() {
     need_to_compile
@@ -127,6 +127,13 @@ run_rust() {
 }
 
 run_python() { (cd bindings/python && "$VENV/bin/python" -m pytest -q -p no:cacheprovider); }
+
+# The package as its users get it, and how fast it is.
+run_wheel() {
+    make_wheel wheel
+    make_wheel wheel-again >/dev/null
+    tests/wheel/run.sh "$BUILD"
+}
 
 # run_go_tests PACKAGE runs a package below tests/ and shows what it says.
 run_go_tests() {

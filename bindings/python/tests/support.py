@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ os.environ.setdefault("CRUST_PORTMAP", "off")  # no test asks the router of this
 os.environ.setdefault("CRUST_BEACON", "off")  # nor broadcasts
 
 TESTS = Path(__file__).resolve().parent
-SOURCE = TESTS.parent / "src"
+SOURCE = Path(crust.__file__).resolve().parents[1]  # the package under test, installed or not
 REPOSITORY = TESTS.parents[2]
 LOOPBACK = "tcp://127.0.0.1:0"
 PATIENCE = 30.0  # seconds until something that must happen counts as missing
@@ -104,6 +105,14 @@ def run_python(
         timeout=timeout,
         check=False,
     )
+
+
+def compiler() -> list[str]:
+    """Return the command of the C compiler; a test that needs one is left out where there is none."""
+    command = os.environ.get("CC", "cc").split()
+    if shutil.which(command[0]) is None:
+        raise unittest.SkipTest(f"there is no C compiler {command[0]} in PATH")
+    return command
 
 
 class Fails:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import re
 import subprocess
 import tempfile
@@ -13,7 +12,7 @@ from typing import Any
 
 import crust
 from crust import _errors, _ffi, _loader, _types
-from support import REPOSITORY, TestCase
+from support import REPOSITORY, TestCase, compiler
 
 HEADER = REPOSITORY / "include" / "crust.h"
 STRUCTS: dict[str, Any] = {
@@ -51,8 +50,7 @@ def ask_compiler(questions: list[str]) -> list[int]:
     with tempfile.TemporaryDirectory() as directory:
         source, binary = Path(directory) / "layout.c", Path(directory) / "layout"
         source.write_text(program)
-        compiler = os.environ.get("CC", "cc").split()
-        subprocess.run([*compiler, "-I", str(HEADER.parent), "-o", str(binary), str(source)], check=True)
+        subprocess.run([*compiler(), "-I", str(HEADER.parent), "-o", str(binary), str(source)], check=True)
         answers = subprocess.run([str(binary)], check=True, capture_output=True, text=True).stdout.split()
     return [int(answer) for answer in answers]
 

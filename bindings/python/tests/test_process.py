@@ -14,7 +14,17 @@ from pathlib import Path
 
 import crust
 import spawned
-from support import PATIENCE, REPOSITORY, SOURCE, TestCase, new_network, new_service, run_python, wait_for
+from support import (
+    PATIENCE,
+    REPOSITORY,
+    SOURCE,
+    TestCase,
+    compiler,
+    new_network,
+    new_service,
+    run_python,
+    wait_for,
+)
 
 EXIT_TIME = 2.0
 
@@ -29,8 +39,7 @@ class Loading(TestCase):
         """Make a shared library from C."""
         source, library = self.directory / f"{name}.c", self.directory / f"{name}.so"
         source.write_text(code)
-        compiler = os.environ.get("CC", "cc").split()
-        subprocess.run([*compiler, "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
+        subprocess.run([*compiler(), "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
         return library
 
     def import_with(self, library: str) -> str:

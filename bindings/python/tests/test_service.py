@@ -295,11 +295,10 @@ class Cache(TestCase):
                 self.assertEqual(again.bootstrap().result(PATIENCE).peer, other.id)
 
     def test_trouble_is_an_event(self) -> None:
-        with tempfile.TemporaryDirectory() as directory:
-            with new_service(new_network(), cache=directory) as one:
-                trouble = wait_for(one, crust.CacheTrouble)
-                self.assertIn("it is a directory; going on in memory only", trouble.text)
-                self.assertEqual(trouble.name, "io")
+        with tempfile.TemporaryDirectory() as directory, new_service(new_network(), cache=directory) as one:
+            trouble = wait_for(one, crust.CacheTrouble)
+            self.assertIn("it is a directory; going on in memory only", trouble.text)
+            self.assertEqual(trouble.name, "io")
 
 
 class Lan(TestCase):
@@ -635,7 +634,7 @@ class Looking(TestCase):
 
     def test_stun(self) -> None:
         with self.fails(crust.Invalid, "nobody can be reached"):
-            crust.Service(stun=["0.0.0.0"])
+            crust.Service(stun=["0.0.0.0"])  # noqa: S104
         with new_service(new_network(), stun=["127.0.0.1:1", "127.0.0.2"]) as one:
             self.assertEqual([s.server for s in one.nat().servers], ["127.0.0.1:1", "127.0.0.2"])
             self.assertEqual([s.seen for s in one.nat().servers], [None, None])

@@ -432,7 +432,9 @@ crust_service_connect_peer = _bind("crust_service_connect_peer", c_int32, _servi
 crust_connection_info_peer = _bind("crust_connection_info_peer", c_int32, c_char_p, c_size_t, c_void_p)
 crust_disconnect = _bind("crust_disconnect", c_int32, _service, c_char_p)
 crust_bootstrap = _bind("crust_bootstrap", c_int32, _service, c_uint64)
-crust_bootstrap_except = _bind("crust_bootstrap_except", c_int32, _service, POINTER(c_char_p), c_size_t, c_uint64)
+crust_bootstrap_except = _bind(
+    "crust_bootstrap_except", c_int32, _service, POINTER(c_char_p), c_size_t, c_uint64
+)
 crust_stop_bootstrap = _bind("crust_stop_bootstrap", c_int32, _service)
 
 crust_service_keep = _bind("crust_service_keep", c_int32, _service, POINTER(GroupStruct))

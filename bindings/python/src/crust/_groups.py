@@ -10,11 +10,12 @@ from typing import Optional
 from . import _ffi
 from ._base import check_peer
 from ._errors import CrustError, error
+from ._show import Shown
 from ._types import Buffer, GroupState, PeerId, Role
 
 
 @dataclass(frozen=True)
-class GroupPeer:
+class GroupPeer(Shown):
     """A peer of a group.
 
     Attributes:
@@ -33,7 +34,7 @@ class GroupPeer:
 
 
 @dataclass(frozen=True)
-class GroupInfo:
+class GroupInfo(Shown):
     """A group that is kept, as `Service.groups` saw it.
 
     Attributes:

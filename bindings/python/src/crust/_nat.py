@@ -8,6 +8,7 @@ from typing import Optional
 
 from . import _ffi
 from ._errors import CrustError, OpenNumber, error
+from ._show import Shown
 
 
 class NatDepends(OpenNumber):
@@ -50,9 +51,7 @@ class Confidence(OpenNumber):
 
 
 @dataclass(frozen=True)
-
-
-class NatFlow:
+class NatFlow(Shown):
     """What is known of the NAT between a service and others, of one transport protocol.
 
     Attributes:
@@ -90,7 +89,7 @@ class NatFlow:
 
 
 @dataclass(frozen=True)
-class NatServer:
+class NatServer(Shown):
     """What a STUN server has said.
 
     Attributes:
@@ -105,7 +104,7 @@ class NatServer:
 
 
 @dataclass(frozen=True)
-class MappedPort:
+class MappedPort(Shown):
     """A port of a listener that a router passes on, or why it does not.
 
     Attributes:
@@ -128,7 +127,7 @@ class MappedPort:
 
 
 @dataclass(frozen=True)
-class Nat:
+class Nat(Shown):
     """What is known of the NATs between a service and others, as `Service.nat` saw it.
 
     It is of the address family about which more is known; of both, IPv4.

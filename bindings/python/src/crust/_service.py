@@ -21,12 +21,13 @@ from ._aio import Pump
 from ._bans import Ban, ban_of, texts
 from ._base import check_peer
 from ._batch import MessageBatch, with_copy
-from ._errors import Closed, Code, CrustError, error
+from ._errors import Closed, Code, CrustError, UnknownPeer, error
 from ._events import AlreadyConnected, Bootstrapped, Connected, Event, Stopped
 from ._groups import GroupInfo, GroupPeer, RawGroup, group_info, group_peer
 from ._inbox import Call, Inbox, deadline_of
 from ._nat import Nat, mapped_port, nat, nat_server
 from ._sending import Sending
+from ._show import table
 from ._types import (
     Beacon,
     Buffer,
@@ -203,6 +204,20 @@ class Service(Sending):
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
         return f"<Service {self._id.short} {state}>" if hasattr(self, "_id") else "<Service>"
+
+    def _repr_html_(self) -> str:
+        heads = ("peer", "endpoint", "how", "role", "round trip, ms", "sent", "received", "queued bytes")
+        rows: list[tuple[object, ...]] = []
+        state = "closed"
+        with contextlib.suppress(CrustError):  # closed meanwhile, or in a forked child
+            for peer in self.peers():
+                with contextlib.suppress(UnknownPeer):
+                    i = self.peer(peer)
+                    trip = None if i.rtt is None else i.rtt * 1e3
+                    counts = (i.sent_messages, i.received_messages, i.queued_bytes)
+                    rows.append((i.peer, i.endpoint, i.how, i.role, trip, *counts))
+            state = f"{len(rows)} peers, listens at {', '.join(self.listeners()) or 'nothing'}"
+        return table(f"Service {self._id.short}: {state}", heads, rows)
 
     def _abandon(self) -> None:
         """In a forked child: leave everything as it is, it belongs to the parent."""

@@ -12,6 +12,7 @@ from typing import Any, Optional, Union
 from . import _ffi
 from ._errors import Code, NamedNumber, OpenNumber, error
 from ._gate import GateRequest, set_gate
+from ._show import Shown
 
 Buffer = Union[bytes, bytearray, memoryview]
 """What can be sent: contiguous bytes."""
@@ -51,6 +52,9 @@ class PeerId(bytes):
 
     def __repr__(self) -> str:
         return f"PeerId('{self.hex()}')"
+
+    def _repr_html_(self) -> str:
+        return f'<code title="{self.hex()}">{self.short}</code>'
 
 
 class Role(OpenNumber):
@@ -477,7 +481,7 @@ def _apply_endpoints(handle: ctypes.c_void_p, config: Config) -> None:
 
 
 @dataclass(frozen=True)
-class PeerInfo:
+class PeerInfo(Shown):
     """One session, as `Service.peer` saw it.
 
     Attributes:
@@ -516,7 +520,7 @@ class PeerInfo:
 
 
 @dataclass(frozen=True)
-class LanPeer:
+class LanPeer(Shown):
     """A peer whose beacon was heard on a network of this machine: see `Service.peers_on_lan`.
 
     Attributes:
@@ -534,7 +538,7 @@ class LanPeer:
 
 
 @dataclass(frozen=True)
-class KnownPeer:
+class KnownPeer(Shown):
     """A peer of which gossip has told: see `Service.known`.
 
     It is not connected, or need not be. Nothing of it is proved but that the peer holds its key and
@@ -602,7 +606,7 @@ def peer_info(raw: _ffi.PeerInfoStruct) -> PeerInfo:
 
 
 @dataclass(frozen=True)
-class Stats:
+class Stats(Shown):
     """What a service has done since it was made.
 
     Attributes:
