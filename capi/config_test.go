@@ -12,7 +12,7 @@ func TestLoadJSONRelay(t *testing.T) {
 	t.Setenv("CRUST_BEACON", "")
 	var c config
 	err := c.loadJSON([]byte(`{"relay":"data","relay_circuits":7,"relay_per_peer":3,"relay_bytes_per_second":65536,` +
-		`"relay_bytes_per_circuit":131072,"relay_lifetime_ms":5000,"no_network_watch":true,"port_map":"off","external_port":5483,"beacon":"listen","beacon_port":5485,"cache":"/tmp/cache","cache_peers":7,"gossip":"answer"}`))
+		`"relay_bytes_per_circuit":131072,"relay_lifetime_ms":5000,"no_network_watch":true,"port_map":"off","external_port":5483,"beacon":"listen","beacon_port":5485,"cache":"/tmp/cache","cache_peers":7,"gossip":"answer","tracer":"on","key_log":"/tmp/keys"}`))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -48,7 +48,7 @@ func (s *Service) open(ep Endpoint) (*listener, error) {
 
 // listen starts a listener and its goroutine.
 func (s *Service) listen(ep Endpoint) (Endpoint, *Error) {
-	if err := checkTransport(ep); err != nil {
+	if err := s.checkListen(ep); err != nil {
 		err.Op = "listen"
 		return Endpoint{}, err
 	}
@@ -138,7 +138,9 @@ func (s *Service) respond(g *guest, t endpoint.Transport) {
 	var err error
 	how := Accepted
 	var own *attempt
-	if p := s.punchedFrom(endpointOf(t, g.conn.RemoteAddr()).Addr); p != nil {
+	if t == Tracer {
+		link, err = s.respondClear(g)
+	} else if p := s.punchedFrom(endpointOf(t, g.conn.RemoteAddr()).Addr); p != nil {
 		how, own = Punched, p.attempt
 		link, err = p.shake(g.conn)
 	} else {

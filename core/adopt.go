@@ -57,6 +57,8 @@ func (a *adoption) uninvited() bool { return a.admit != nil && a.how != Punched 
 // rank orders links: a greater one is better.
 func rank(how How, ep Endpoint) int {
 	switch {
+	case ep.Transport == Tracer: // anything that is not in clear is better
+		return -1
 	case how == Relayed:
 		return 0
 	case ep.Transport == UTP:
@@ -212,6 +214,9 @@ func await(link *secure.Link, want wire.FrameType) ([]byte, error) {
 
 // decide is adopt for the side with the greater peer id.
 func (s *Service) decide(link *secure.Link, a adoption) (*peer, error) {
+	if p := s.secureBeside(link); p != nil {
+		return p, refusal{wire.ReasonDuplicate}
+	}
 	if link.Initiator {
 		if err := session.Ask(link); err != nil {
 			return nil, err
@@ -232,6 +237,10 @@ func (s *Service) decide(link *secure.Link, a adoption) (*peer, error) {
 	for {
 		s.mu.Lock()
 		p := s.peers[link.Remote.Peer]
+		if p.staysSecure(link) {
+			s.mu.Unlock()
+			return p, refusal{wire.ReasonDuplicate}
+		}
 		if s.begunBefore(link, claim) {
 			s.mu.Unlock()
 			return p, refusal{wire.ReasonDuplicate}
@@ -337,6 +346,9 @@ type origin struct {
 // move takes a session over to another link. mu is held; the returned function is
 // to be called without it.
 func (s *Service) move(p *peer, link *secure.Link, a adoption, o origin, told, theirs uint64) (func(), error) {
+	if p.staysSecure(link) {
+		return func() {}, refusal{wire.ReasonDuplicate}
+	}
 	before := rank(p.how, p.endpoint)
 	s.lookup.Lock() // the session's reader tells where it goes on, as soon as it does
 	moved, err := p.sess.Resume(link, o.first, told, theirs)
@@ -357,7 +369,7 @@ func (s *Service) move(p *peer, link *secure.Link, a adoption, o origin, told, t
 	}
 	calls := []func(){moved}
 	p.prove(a.how, a.endpoint)
-	for _, at := range s.joined(p.id, a.attempt) {
+	for _, at := range s.joined(p, a.attempt) {
 		at.tells(p)
 		s.resolve(at)
 		if !at.quiet {
@@ -402,6 +414,10 @@ func (s *Service) claim(link *secure.Link, a adoption) (*peer, error) {
 		}
 	}
 	s.mu.Lock()
+	if p := s.peers[id]; p.staysSecure(link) {
+		s.mu.Unlock()
+		return p, refusal{wire.ReasonDuplicate}
+	}
 	claim := s.nextClaim(link)
 	better := false
 	if p := s.peers[id]; p != nil && p.instance == link.Remote.Instance {
@@ -466,6 +482,9 @@ func (s *Service) claimed(link *secure.Link, a adoption, claim wire.Claim, chose
 		p.unnamed(func(seq uint64) bool { return seq == claim.Seq })
 	}
 	same := p != nil && p.instance == link.Remote.Instance
+	if err == nil && p.staysSecure(link) {
+		err = refusal{wire.ReasonDuplicate}
+	}
 	if err == nil && s.old(link, chosen, a) { // it has ended meanwhile
 		err = refusal{wire.ReasonOver}
 	}
@@ -605,7 +624,7 @@ func (s *Service) insert(link *secure.Link, a adoption, o origin) (*peer, func()
 	if a.how == Dialed {
 		p.reach(a.endpoint)
 	}
-	joined := s.joined(p.id, a.attempt)
+	joined := s.joined(p, a.attempt)
 	e := Event{Type: EventConnected, Peer: p.id, detail: d}
 	asked := slices.IndexFunc(joined, func(at *attempt) bool { return !at.quiet })
 	if asked >= 0 { // the call began before its peer came
@@ -613,6 +632,9 @@ func (s *Service) insert(link *secure.Link, a adoption, o origin) (*peer, func()
 		d.took = time.Since(joined[asked].began)
 	}
 	calls := []func(){s.events.add(e)}
+	if p.inClear() {
+		calls = append(calls, s.warnClear(p, link))
+	}
 	p.prove(a.how, a.endpoint)
 	for i, at := range joined {
 		at.tells(p)

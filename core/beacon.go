@@ -177,7 +177,7 @@ func (s *Service) beaconOwn() beacon.Own {
 		s.log.Debug("the beacon tells of no addresses", "error", err)
 	}
 	for _, l := range s.Listeners() {
-		if !s.isOld(l) {
+		if !s.isOld(l) && l.Transport != Tracer {
 			own.Listen = append(own.Listen, l)
 			own.Endpoints = append(own.Endpoints, reachable(l, addrs)...)
 		}

@@ -166,7 +166,7 @@ func (s *Service) agree(link *secure.Link, a adoption, chosen wire.Chosen) (p, r
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p, call = s.peers[id], func() {}
-	if len(s.pending[id]) > wire.MaxHeld {
+	if len(s.pending[id]) > wire.MaxHeld || p.staysSecure(link) {
 		return nil, nil, call, refusal{wire.ReasonDuplicate}
 	}
 	claim := s.nextClaim(link)

@@ -160,7 +160,7 @@ func (s *Service) note(contact bootstrap.Contact) {
 // for us.
 func (s *Service) noteReached(link *secure.Link, a *adoption) {
 	met := a.attempt != nil && a.attempt.meets || a.resume != nil && a.endpoint.Transport != endpoint.TCP
-	if s.book.cache == nil || a.how != Dialed || a.within == nil || met {
+	if s.book.cache == nil || a.how != Dialed || a.within == nil || met || link.InClear() {
 		return
 	}
 	c := contactOf(link, a.endpoint)

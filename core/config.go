@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -26,7 +27,8 @@ type Endpoint = endpoint.Endpoint
 // Transport is the protocol under a link.
 type Transport = endpoint.Transport
 
-// Transports. This version speaks TCP and uTP.
+// Transports. This version speaks TCP and uTP, and TCP in clear as far as Config.Tracer
+// allows it.
 const (
 	TCP    = endpoint.TCP
 	UTP    = endpoint.UTP
@@ -151,6 +153,10 @@ type Config struct {
 	// it; NAT says which could not be. They are asked in clear, so that an observer sees
 	// STUN where the rest looks like random bytes. nil means none.
 	STUN []string
+	// Tracer says whether there may be sessions in clear, for looking at what peers say to
+	// each other: over endpoints of transport Tracer, in Listen and where ConnectEndpoint
+	// dials, and both sides must allow it. Zero means TracerOff. See TracerMode.
+	Tracer TracerMode
 	// Only are the ways in which links may come about: for policies, and for tests. A
 	// link in another way is not tried, or refused after authentication with
 	// CodeNotAllowed. Dials count as Mapped when a router of the peer passes them on,
@@ -305,6 +311,16 @@ type Config struct {
 	// MaxGates bounds the calls of Gate that have not returned, up to 4,096. Zero means 64.
 	MaxGates int
 
+	// KeyLogFile is a file to which the keys of every session are appended, so that captures
+	// of them can be read: docs/TRACER.md. It is made with mode 0600 when it is not there.
+	// WHOEVER HAS IT READS EVERYTHING that the service sends and receives, and the service says so in
+	// Logger. It is for looking at one's own sessions, as SSLKEYLOGFILE is. A file that
+	// cannot be opened is an error of New. Empty means that no key leaves the service.
+	KeyLogFile string
+	// KeyLog gets the same lines, each in one call; the calls come one after another, from
+	// goroutines of the library, and hold its handshakes up. nil means nobody.
+	KeyLog io.Writer
+
 	// OnEvents, when not nil, is called each time the event queue goes from
 	// empty to not empty, from a goroutine of the library. It must not block
 	// and must not call the service. It is for programs that wait elsewhere,
@@ -421,7 +437,7 @@ func (c Config) check() (Config, error) {
 	if err := c.checkRelay(); err != nil {
 		return Config{}, err
 	}
-	if err := errors.Join(c.checkPortMap(), c.checkSTUN(), c.checkOnly(), c.checkCache(), c.checkBeacon(), c.checkGossip(), c.checkGate(), c.checkGuard()); err != nil {
+	if err := errors.Join(c.checkPortMap(), c.checkSTUN(), c.checkOnly(), c.checkCache(), c.checkBeacon(), c.checkGossip(), c.checkGate(), c.checkGuard(), c.checkTracer()); err != nil {
 		return Config{}, err
 	}
 	for _, contact := range c.Contacts {
@@ -475,13 +491,13 @@ const maxDuration = 24 * time.Hour
 // maxRotation keeps rotation within what makes sense.
 const maxRotation = 365 * 24 * time.Hour
 
-// checkTransport refuses transports that this version does not speak.
+// checkTransport refuses transports that this version does not speak by itself.
 func checkTransport(ep Endpoint) *Error {
 	if (ep.Transport == TCP || ep.Transport == UTP) && ep.Addr.IsValid() {
 		return nil
 	}
 	if ep.Addr.IsValid() && ep.Transport.Known() {
-		return &Error{Op: "check endpoint", Endpoint: ep, Code: CodeUnsupported, Err: errors.New("this version speaks TCP and uTP only")}
+		return &Error{Op: "check endpoint", Endpoint: ep, Code: CodeUnsupported, Err: errClear}
 	}
 	return &Error{Op: "check endpoint", Code: CodeInvalid, Err: errors.New("the endpoint is not set")}
 }

@@ -81,6 +81,8 @@ var configKeys = map[string]func(*configText, json.RawMessage) error{
 	"no_network_watch": func(t *configText, v json.RawMessage) error { return readBool(v, &t.cfg.NoNetworkWatch) },
 	"no_accept":        func(t *configText, v json.RawMessage) error { return readBool(v, &t.cfg.NoAccept) },
 
+	"tracer":           func(t *configText, v json.RawMessage) error { return readChoice(v, tracers, &t.cfg.Tracer) },
+	"key_log":          func(t *configText, v json.RawMessage) error { return readPath(v, &t.cfg.KeyLogFile) },
 	"beacon":           func(t *configText, v json.RawMessage) error { return readChoice(v, beacons, &t.cfg.Beacon) },
 	"beacon_port":      func(t *configText, v json.RawMessage) error { return readPort(v, &t.cfg.BeaconPort) },
 	"port_map":         func(t *configText, v json.RawMessage) error { return readChoice(v, portMaps, &t.cfg.PortMap) },
@@ -233,6 +235,7 @@ var (
 	roles    = []choice[Role]{{"node", Node}, {"client", Client}}
 	relays   = []choice[RelayMode]{{"off", RelayOff}, {"signal", RelaySignal}, {"data", RelayData}}
 	gossips  = []choice[GossipMode]{{"on", GossipOn}, {"answer", GossipAnswer}, {"off", GossipOff}}
+	tracers  = []choice[TracerMode]{{"off", TracerOff}, {"on", TracerOn}}
 	portMaps = []choice[PortMapMode]{{"on", PortMapOn}, {"off", PortMapOff}}
 	beacons  = []choice[BeaconMode]{{"on", BeaconOn}, {"off", BeaconOff}, {"listen", BeaconListen}, {"ask", BeaconAsk}}
 	ciphers  = []choice[CipherChoice]{{"auto", CipherAuto}, {"chacha20-poly1305", CipherChaCha20Poly1305}}

@@ -42,7 +42,7 @@ const everyKey = `{
 	"port_map": "off",
 	"beacon": "listen",
 	"beacon_port": 22,
-	"external_port": 21, "cache": "/tmp/cache", "cache_peers": 22, "gossip": "answer",
+	"external_port": 21, "cache": "/tmp/cache", "cache_peers": 22, "gossip": "answer", "tracer": "on", "key_log": "/tmp/keys",
 	"port_rotation_ms": 14,
 	"connect_timeout_ms": 1,
 	"bootstrap_timeout_ms": 2,
@@ -94,7 +94,7 @@ func TestParseConfigJSONReadsEveryKey(t *testing.T) {
 		ResumeWindow: 14 * time.Millisecond, NoResume: true, ResendBuffer: 15,
 		Relay: RelayData, RelayCircuits: 16, RelayPerPeer: 17, RelayBytesPerSecond: 18, RelayBytesPerCircuit: 19,
 		RelayLifetime: 20 * time.Millisecond, Only: []How{Dialed, Relayed}, STUN: []string{"stun.example.org:3478", "203.0.113.9"}, PortMap: PortMapOff, ExternalPort: 21, Beacon: BeaconListen, BeaconPort: 22,
-		Cache: "/tmp/cache", CachePeers: 22, Gossip: GossipAnswer,
+		Cache: "/tmp/cache", CachePeers: 22, Gossip: GossipAnswer, Tracer: TracerOn, KeyLogFile: "/tmp/keys",
 		MaxAcceptsPerSecond: 23, MaxAcceptsPerAddress: 24, HandshakePercent: 25, ReservedFiles: 26,
 		AllowNodes:   []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::1/128")},
 		AllowClients: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")}, MaxBans: 27, GateTimeout: 28 * time.Millisecond, MaxGates: 29,
@@ -113,7 +113,7 @@ func TestParseConfigJSONCoversConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	inCode := []string{"Identity", "OnEvents", "Logger", "Gate"} // Identity by identity_file
+	inCode := []string{"Identity", "OnEvents", "Logger", "Gate", "KeyLog"} // Identity by identity_file, KeyLog by key_log
 	v := reflect.ValueOf(cfg)
 	for i := range v.NumField() {
 		field := v.Type().Field(i)
@@ -135,7 +135,7 @@ func TestParseConfigJSONCoversConfig(t *testing.T) {
 func TestParseConfigJSONDefaults(t *testing.T) {
 	for _, text := range []string{
 		`{}`, " \n{ }\n", `{"network":null,"listen":null,"heartbeat_ms":null,"identity_file":null}`,
-		`{"listen":[],"contacts":[],"heartbeat_ms":0,"max_peers":0,"role":"node","cipher":"auto","network":"","no_listen":false,"relay":"signal","port_map":"on","external_port":0,"beacon":"on","beacon_port":0,"gossip":"on"}`,
+		`{"listen":[],"contacts":[],"heartbeat_ms":0,"max_peers":0,"role":"node","cipher":"auto","network":"","no_listen":false,"relay":"signal","port_map":"on","external_port":0,"beacon":"on","beacon_port":0,"gossip":"on","tracer":"off"}`,
 	} {
 		got, err := ParseConfigJSON([]byte(text))
 		if err != nil {

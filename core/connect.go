@@ -31,6 +31,7 @@ type attempt struct {
 	order     uint64
 	bare      bool          // an endpoint, not an info
 	meets     bool          // the endpoints come by a letter
+	clear     bool          // it dials in clear, and nothing else does
 	pays      *account      // for what goes to endpoints that have come so; nil without any
 	local     bool          // and who has brought them is on this machine
 	quiet     bool          // the program knows nothing of it
@@ -152,12 +153,12 @@ func (s *Service) already(a *attempt, p *peer) bool {
 	return true
 }
 
-// joined returns the attempts that a new session with id answers, own first,
-// then in the order of their beginning. Bootstraps have their own final event.
-// mu is held.
-func (s *Service) joined(id PeerID, own *attempt) (list []*attempt) {
+// joined returns the attempts that a new session answers, own first,
+// then in the order of their beginning. Bootstraps have their own final event, and a
+// session in clear answers nobody who did not ask for that. mu is held.
+func (s *Service) joined(p *peer, own *attempt) (list []*attempt) {
 	for a := range s.attempts {
-		if !a.bootstrap && (a == own || a.peer == id) {
+		if !a.bootstrap && (a == own || a.peer == p.id) && (a.clear || !p.inClear()) {
 			list = append(list, a)
 		}
 	}
@@ -176,7 +177,7 @@ func (s *Service) runConnect(a *attempt) {
 	relaying := false
 	var aside *beside
 	var known *knownDial
-	if a.info {
+	if a.info && !a.clear {
 		aside = s.goBeside(a)
 	}
 	for over, waited := 0, false; ; {
@@ -273,7 +274,7 @@ func (s *Service) settled(a *attempt) *peer {
 			return nil
 		}
 		if p.sess.Live() {
-			if _, suspended := p.sess.Suspended(); suspended { // whatever is dialled may carry it on
+			if _, suspended := p.sess.Suspended(); suspended || !a.clear && s.isClear(p) { // whatever is dialled may carry it on
 				return nil
 			}
 			return p
@@ -353,7 +354,10 @@ func (s sentences) Unwrap() []error { return s }
 
 // race dials endpoints until one has proved to be the peer.
 func (s *Service) race(a *attempt, endpoints []Endpoint) (*secure.Link, Endpoint, error) {
-	if a.bare { // there is nothing to plan, nor to race
+	if endpoints = ofKind(endpoints, a.clear); a.clear {
+		return s.raceClear(a, endpoints)
+	}
+	if a.bare && len(endpoints) > 0 { // there is nothing to plan, nor to race
 		link, err := s.try(a.ctx, endpoints[0], a.peer)
 		return link, endpoints[0], err
 	}
@@ -473,10 +477,17 @@ func (s *Service) try(ctx context.Context, ep Endpoint, expect PeerID) (*secure.
 // shake shakes hands over a connection that we have made, until ctx ends, which has
 // a deadline. On an error the connection is closed.
 func (s *Service) shake(ctx context.Context, conn net.Conn, ep Endpoint, expect PeerID) (*secure.Link, error) {
+	return s.shakeBy(ctx, conn, ep, expect, secure.Initiate)
+}
+
+// shakeBy is shake by a certain handshake.
+func (s *Service) shakeBy(ctx context.Context, conn net.Conn, ep Endpoint, expect PeerID,
+	initiate func(net.Conn, *secure.Config, PeerID) (*secure.Link, error),
+) (*secure.Link, error) {
 	stop := closeWith(ctx, conn)
 	deadline, _ := ctx.Deadline()
 	conn.SetDeadline(deadline) //nolint:errcheck // a closed connection shows in the first write
-	link, err := secure.Initiate(conn, s.secure, expect)
+	link, err := initiate(conn, s.secure, expect)
 	if !stop() && err == nil {
 		err = context.Cause(ctx)
 	}

@@ -98,7 +98,7 @@ func (s *Service) doors(seen netip.Addr) (d wire.Doors) {
 	}
 	if addrs, err := s.network.Addrs(); err == nil && slices.Contains(addrs, seen) {
 		for _, l := range s.mappables() {
-			if l.old || len(reachable(l.ep, []netip.Addr{seen})) == 0 || !l.ep.Addr.Addr().IsUnspecified() && l.ep.Addr.Addr() != seen {
+			if l.old || l.ep.Transport == Tracer || len(reachable(l.ep, []netip.Addr{seen})) == 0 || !l.ep.Addr.Addr().IsUnspecified() && l.ep.Addr.Addr() != seen {
 				continue
 			}
 			if port := l.ep.Addr.Port(); l.ep.Transport == UTP {

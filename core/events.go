@@ -109,6 +109,11 @@ const (
 	// when it has proved who it is. Of one offender and kind one comes in 10 s at most, with
 	// what has happened since the last one. It is left out while 65,536 events wait.
 	EventAlert EventType = 26
+	// EventClear says that the session with a peer is in clear, over Tracer: whoever is
+	// between the two reads all, and can change it: Peer, Endpoint, How. It follows the
+	// peer's EventConnected, before any message, since only what Config.Tracer allowed and
+	// somebody asked for comes about so.
+	EventClear EventType = 27
 )
 
 var eventNames = [...]string{
@@ -120,7 +125,7 @@ var eventNames = [...]string{
 	EventDatagram: "datagram", EventListenerStopped: "listener_stopped",
 	EventNetworkChanged: "network_changed", EventPortMapped: "port_mapped", EventPortUnmapped: "port_unmapped",
 	EventCacheTrouble: "cache_trouble", EventDiscovered: "discovered", EventForgotten: "forgotten",
-	EventGroup: "group", EventAlert: "alert",
+	EventGroup: "group", EventAlert: "alert", EventClear: "clear",
 }
 
 // String returns the name in snake_case.

@@ -66,6 +66,7 @@ func (s *Service) connectionInfo() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	eps = s.withClear(eps)
 	i := wire.Info{Peer: s.ID(), Expires: uint64(time.Now().Add(infoLifetime).Unix()), Endpoints: eps, Mapped: mapped}
 	i.UDP, i.TCP = s.facts()
 	if _, err := rand.Read(i.Nonce[:]); err != nil {
@@ -87,7 +88,7 @@ func (s *Service) endpoints() (eps []Endpoint, mapped uint32, err error) {
 	passed := s.mapped()
 	eps = append(eps, passed...)
 	for _, l := range s.Listeners() {
-		if !s.isOld(l) {
+		if !s.isOld(l) && l.Transport != Tracer {
 			eps = append(eps, reachable(l, addrs)...)
 		}
 	}

@@ -117,6 +117,7 @@ func (s *Service) shutdown() {
 	if failure := s.failure.Load(); failure != nil {
 		err = failure
 	}
+	s.closeKeyLog()
 	s.secure.Spare.Zero()
 	if s.cfg.ownKey {
 		s.key.Zero()

@@ -188,7 +188,7 @@ func (s *Service) wishes() (wants []portmap.Want) {
 // wantOf returns what a listener wants of routers; Port is 0 when it is nothing.
 func wantOf(ep Endpoint) portmap.Want {
 	a := ep.Addr.Addr()
-	if a.IsLoopback() || a.IsLinkLocalUnicast() {
+	if a.IsLoopback() || a.IsLinkLocalUnicast() || ep.Transport == Tracer {
 		return portmap.Want{}
 	}
 	w := portmap.Want{Protocol: portmap.TCP, Port: ep.Addr.Port()}

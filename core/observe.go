@@ -169,7 +169,7 @@ func (s *Service) seenAs(p *peer, seen netip.AddrPort) {
 	defer s.watch.mu.Unlock()
 	p.says[0], p.saw[proto] = seen.Addr().Unmap(), seen
 	s.watch.machine.Observe(observe.Vote{Proto: proto, Local: local, Seen: seen, Observer: remote, Outbound: dialed}, time.Now())
-	if unasked && proto == observe.TCP {
+	if unasked && transport == TCP {
 		s.watch.machine.Arrived(proto, remote, observe.Stranger, time.Now())
 	}
 }

@@ -12,7 +12,7 @@ import (
 // listenFirst starts a listener of Config.Listen: a random port is the live port
 // if that is free.
 func (s *Service) listenFirst(ep Endpoint) {
-	if s.cfg.LivePort != 0 && ep.Addr.Port() == 0 {
+	if s.cfg.LivePort != 0 && ep.Addr.Port() == 0 && ep.Transport != Tracer {
 		live := endpoint.New(ep.Transport, netip.AddrPortFrom(ep.Addr.Addr(), s.cfg.LivePort))
 		_, err := s.listen(live)
 		if err == nil {

@@ -17,7 +17,7 @@ import (
 // reach notes where the peer may be dialled, the newest last. Service.mu is held.
 func (p *peer) reach(eps ...Endpoint) {
 	for _, ep := range eps {
-		if checkDialable(ep) != nil {
+		if !mayReach(ep) {
 			continue
 		}
 		p.endpoints = slices.DeleteFunc(p.endpoints, func(e Endpoint) bool { return e == ep })
@@ -38,6 +38,9 @@ func (o *owner) Unlinked(sess *session.Session, why error) {
 	defer s.mu.Unlock()
 	ours := isOurs(why) || !s.moved.IsZero() && time.Since(s.moved) < changeFresh
 	p.loss, p.fresh = loss{ours: ours, dialled: p.how == Accepted, trip: trip}, true
+	if p.inClear() && !slices.ContainsFunc(p.endpoints, isTracer) {
+		return // nobody has named where it may be dialled in clear
+	}
 	if p.redialing || len(p.endpoints) == 0 && p.how != Relayed && len(s.relaysFor(p.id)) == 0 || s.peers[p.id] != p {
 		return
 	}
@@ -143,7 +146,7 @@ func (s *Service) rest(ctx context.Context, d time.Duration) bool {
 // relays, and lets the session go on over the first link.
 func (s *Service) redialOnce(ctx context.Context, p *peer, eps []Endpoint) error {
 	began := time.Now()
-	won := s.raceAll(&attempt{peer: p.id, ctx: ctx}, eps)
+	won := s.raceAll(&attempt{peer: p.id, ctx: ctx, clear: s.isClear(p)}, eps)
 	err := won.err
 	if err == nil {
 		_, err = s.adopt(won.link, adoption{how: won.how, began: began, linked: began, endpoint: won.ep, within: ctx, resume: p})

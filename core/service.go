@@ -76,6 +76,7 @@ type Service struct {
 	census census  // of sessions; guarded by mu
 
 	lists lists // of who is not wanted
+	keys  keyLog
 	gates gates
 
 	// guarded by udpMu, which is taken with no other lock held
@@ -140,6 +141,9 @@ func New(cfg Config) (*Service, error) {
 			Unacked: uint32(min(uint64(cfg.ResendBuffer), math.MaxUint32)),
 		},
 	}
+	if err := s.openKeyLog(); err != nil {
+		return nil, err
+	}
 	s.secure.Ready = s.ready
 	s.secure.Hello.Flags |= gossip.Mode(cfg.Gossip).Flags()
 	if cfg.Relay == RelayData {
@@ -153,10 +157,12 @@ func New(cfg Config) (*Service, error) {
 	s.accept.Store(!cfg.NoAccept)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if s.stack, err = utp.New(utp.Config{Go: s.spawnBelow, Linger: cfg.CloseTimeout}); err != nil {
+		s.closeKeyLog()
 		return nil, &Error{Op: "new", Code: CodeInternal, Err: err}
 	}
 	s.lan.mode = BeaconOff
 	if s.lan.key, err = s.secure.NewBeaconKey(); err != nil {
+		s.closeKeyLog()
 		return nil, &Error{Op: "new", Code: CodeInternal, Err: err}
 	}
 	s.startGuard()
@@ -259,6 +265,7 @@ func (s *Service) Connect(info []byte, token uint64) error {
 	}
 	return s.connect(&attempt{
 		token: token, peer: i.Peer, endpoints: i.Endpoints, mapped: marked(i.Endpoints, i.Mapped), info: true, facts: infoFacts{i.UDP, i.TCP},
+		clear: s.cfg.Tracer == TracerOn && onlyClear(i.Endpoints),
 	})
 }
 
@@ -266,10 +273,10 @@ func (s *Service) Connect(info []byte, token uint64) error {
 // accepted there; without, whoever answers is. The final event is as for
 // Connect; the peer being this service itself is CodeSelf.
 func (s *Service) ConnectEndpoint(c Contact, token uint64) error {
-	if err := checkDialable(c.Endpoint); err != nil {
+	if err := s.checkDial(c.Endpoint); err != nil {
 		return err
 	}
-	return s.connect(&attempt{token: token, peer: c.Peer, endpoints: []Endpoint{c.Endpoint}, bare: true})
+	return s.connect(&attempt{token: token, peer: c.Peer, endpoints: []Endpoint{c.Endpoint}, bare: true, clear: c.Endpoint.Transport == Tracer})
 }
 
 // Bootstrap tries everybody of whom it knows, at once and in lots a tenth of a second
@@ -402,7 +409,7 @@ type PeerInfo struct {
 	How              How
 	Role             Role
 	AppID            []byte
-	Cipher           string        // "AES-256-GCM" or "ChaCha20-Poly1305"
+	Cipher           string        // "AES-256-GCM" or "ChaCha20-Poly1305"; "none, in clear" over Tracer
 	RTT              time.Duration // the last measured round trip; zero when there is none yet
 	Since            time.Time
 	SentMessages     uint64

@@ -533,7 +533,7 @@ func (s *Service) reachListeners() {
 		width = 1
 	}
 	for _, l := range s.Listeners() {
-		if s.isOld(l) {
+		if s.isOld(l) || l.Transport == Tracer {
 			continue
 		}
 		for _, six := range []bool{false, true} {

@@ -47,7 +47,7 @@ type upgrade struct {
 // wanted returns the endpoints that promise a better link than there is, the
 // newest first. mu is held.
 func (s *Service) wanted(p *peer) (eps []Endpoint) {
-	if s.stopping || s.peers[p.id] != p || !p.sess.Live() || !p.sess.Resumable() {
+	if s.stopping || p.inClear() || s.peers[p.id] != p || !p.sess.Live() || !p.sess.Resumable() {
 		return nil
 	}
 	for _, ep := range slices.Backward(p.endpoints) {

@@ -188,6 +188,9 @@ typedef struct crust_batch  crust_batch;  /* opaque */
 #define CRUST_GOSSIP_ANSWER 1u /* tells where it can be dialled itself, to peers that ask; learns nothing */
 #define CRUST_GOSSIP_OFF    2u /* takes no part */
 
+#define CRUST_TRACER_OFF 0u /* no session is in clear, ever */
+#define CRUST_TRACER_ON  1u /* sessions may be in clear when the other side allows it too, and a program names the endpoint */
+
 typedef int32_t crust_option;
 enum {                                          /* what; zero or unset means */
     CRUST_OPT_NETWORK_NAME          = 1,  /* str: the network; the public default network */
@@ -251,7 +254,13 @@ enum {                                          /* what; zero or unset means */
     CRUST_OPT_CACHE_PEERS           = 47, /* u64, up to 65,536: peers that CACHE has room for; 200 */
     CRUST_OPT_MAX_BANS              = 60, /* u64: entries of the blacklist, see crust_ban; 65,536 */
     CRUST_OPT_MAX_GATES             = 61, /* u64, up to 4,096: calls of a gate that have not returned; 64 */
-    CRUST_OPT_GATE_TIMEOUT_MS       = 62  /* u64, up to 5,000: how long a peer waits for a gate; 1,000 */
+    CRUST_OPT_GATE_TIMEOUT_MS       = 62, /* u64, up to 5,000: how long a peer waits for a gate; 1,000 */
+    CRUST_OPT_TRACER                = 70, /* u64: CRUST_TRACER_*, whether sessions may be in clear, for looking at them:
+                                             at listeners such as "tracer://0.0.0.0:0", and where
+                                             crust_service_connect_endpoint dials such endpoints; CRUST_TRACER_OFF */
+    CRUST_OPT_KEY_LOG               = 71  /* str: path of a file to which the keys of every session are appended, so that
+                                             captures of them can be read, created with mode 0600 if missing. Whoever has
+                                             it reads everything that the service sends and receives; none */
 };
 
 /* Makes an empty configuration, to be freed with crust_config_free. INVALID, NO_MEMORY. */
@@ -331,7 +340,7 @@ enum {
                                            how many should be; took_us: until the next attempt, 0 when none is due;
                                            code, text: why unless up or trying. Of a group of any, TRYING and FAILED
                                            are of the search for more, and peer is NULL */
-    CRUST_EVENT_ALERT             = 26  /* how: CRUST_ALERT_*, what somebody does too much of; peer: who, NULL when it is an
+    CRUST_EVENT_ALERT             = 26, /* how: CRUST_ALERT_*, what somebody does too much of; peer: who, NULL when it is an
                                            address; endpoint: the address, or a prefix such as "203.0.113.0/24" of which
                                            many addresses do, NULL when not known; count: how often since the last such
                                            alert, one in 10 s at most; bytes: that came with it, as far as counted;
@@ -339,6 +348,9 @@ enum {
                                            might be banned, a peer, address or prefix as text; took_us: for how long;
                                            text: all that is known in one sentence; code is OK. Addresses are named
                                            only when they have proved themselves */
+    CRUST_EVENT_CLEAR             = 27  /* peer, endpoint, how: the session with the peer is in clear, as CRUST_OPT_TRACER has
+                                           allowed: whoever is between the two reads all, and can change it. It follows
+                                           CONNECTED, before any message */
 };
 #define CRUST_BY_BEACON 1u /* how a peer was discovered: its beacon was heard on a network of this machine */
 #define CRUST_BY_GOSSIP 2u /* connected peers have told of it */

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -34,6 +36,8 @@ type peerFlags struct {
 	only      []string
 	cache     string
 	gossip    string
+	tracer    []string
+	keyLog    string
 	keep      []string
 	bootstrap bool
 	role      string
@@ -90,6 +94,8 @@ its input open: tail -f /dev/null | crust peer --echo
 	flags.StringArrayVar(&f.contacts, "contact", nil, "`ENDPOINT[#PEER]` to bootstrap from; repeatable")
 	flags.StringVar(&f.cache, "cache", "", "`FILE` in which peers are written down that were connected to directly, to bootstrap from; default means the user's own, see crust cache --help (default none)")
 	flags.StringVar(&f.gossip, "gossip", "on", "`WHAT` peers tell each other of where they can be dialled: on (this peer and others that it knows of), answer (only itself, to those that ask) or off")
+	flags.StringArrayVar(&f.tracer, "tracer", nil, "allow sessions IN CLEAR, for looking at them, and accept them at `ENDPOINT`, such as tracer://127.0.0.1:0; dial only lets connect dial such; repeatable (default none)")
+	flags.StringVar(&f.keyLog, "key-log", "", "`FILE` to which the keys of every session are appended, so that captures of them can be read: whoever has it reads everything (default none)")
 	flags.BoolVar(&f.bootstrap, "bootstrap", false, "connect to the first contact that answers")
 	flags.StringArrayVar(&f.keep, "keep", nil, "`PEER|N` to stay connected to: a peer id, ENDPOINT#PEER, or any N nodes; repeatable")
 	flags.StringVar(&f.role, "role", "node", "`ROLE` that peers are told: node or client")
@@ -106,7 +112,7 @@ its input open: tail -f /dev/null | crust peer --echo
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("only", cobra.FixedCompletions([]string{"dialed", "accepted", "mapped", "punched", "relayed"}, cobra.ShellCompDirectiveNoFileComp)))
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("relay", cobra.FixedCompletions([]string{"off", "signal", "data"}, cobra.ShellCompDirectiveNoFileComp)))
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("gossip", cobra.FixedCompletions([]string{"on", "answer", "off"}, cobra.ShellCompDirectiveNoFileComp)))
-	for _, name := range []string{"listen", "live-port", "port-rotation", "external-port", "resume-window", "network", "app-id", "contact", "stun", "keep", "metrics"} {
+	for _, name := range []string{"listen", "live-port", "port-rotation", "external-port", "resume-window", "network", "app-id", "contact", "stun", "keep", "metrics", "tracer"} {
 		cobra.CheckErr(cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions))
 	}
 	return cmd
@@ -167,7 +173,7 @@ func (f *peerFlags) check(cmd *cobra.Command, cfg *crust.Config) error {
 			return usagef("--role is node or client, not %q", f.role)
 		}
 	}
-	for name, file := range map[string]string{"identity": f.identity, "config": f.config, "cache": f.cache} {
+	for name, file := range map[string]string{"identity": f.identity, "config": f.config, "cache": f.cache, "key-log": f.keyLog} {
 		if given(name) && file == "" {
 			return usagef("--%s needs the name of a file", name)
 		}
@@ -195,6 +201,9 @@ func (f *peerFlags) check(cmd *cobra.Command, cfg *crust.Config) error {
 		cfg.PortRotation = f.rotation
 	}
 	f.checkNear(given, cfg)
+	if err := f.checkSight(given, cfg); err != nil {
+		return err
+	}
 	if given("external-port") {
 		cfg.ExternalPort = f.external
 	}
@@ -251,6 +260,37 @@ func (f *peerFlags) checkNear(given func(string) bool, cfg *crust.Config) {
 			cfg.Beacon = crust.BeaconOff
 		}
 	}
+}
+
+// checkSight is check for --tracer and --key-log. Listeners in clear are added to those
+// that there are anyway.
+func (f *peerFlags) checkSight(given func(string) bool, cfg *crust.Config) error {
+	if given("key-log") {
+		cfg.KeyLogFile = f.keyLog
+	}
+	if !given("tracer") {
+		return nil
+	}
+	cfg.Tracer = crust.TracerOn
+	if cfg.Listen == nil && !cfg.NoListen {
+		cfg.Listen = []crust.Endpoint{{Transport: crust.TCP, Addr: netip.MustParseAddrPort("[::]:0")}, {Transport: crust.UTP, Addr: netip.MustParseAddrPort("[::]:0")}}
+	}
+	for _, text := range f.tracer {
+		if text == "dial" {
+			continue
+		}
+		ep, err := crust.ParseEndpoint(text)
+		if err == nil && ep.Transport != crust.Tracer {
+			err = fmt.Errorf("%s is not in clear, want tracer://IP:PORT", ep)
+		}
+		if err != nil {
+			return usagef("--tracer: %w", err)
+		}
+		if !slices.Contains(cfg.Listen, ep) { // flags are looked at twice
+			cfg.Listen, cfg.NoListen = append(cfg.Listen, ep), false
+		}
+	}
+	return nil
 }
 
 // checkWays is check for --gossip, --only and --stun.

@@ -48,6 +48,12 @@ type (
 		Peer crust.PeerID `json:"peer"`
 		By   string       `json:"by"`
 	}
+	clearReport struct {
+		header
+		Peer     crust.PeerID   `json:"peer"`
+		Endpoint crust.Endpoint `json:"endpoint"`
+		How      string         `json:"how"`
+	}
 	groupReport struct {
 		header
 		Group  string  `json:"group"`
@@ -248,6 +254,7 @@ func (*listenerStoppedReport) name() string { return "listener_stopped" }
 func (*cacheTroubleReport) name() string    { return "cache_trouble" }
 func (*discoveredReport) name() string      { return "discovered" }
 func (*forgottenReport) name() string       { return "forgotten" }
+func (*clearReport) name() string           { return "clear" }
 func (*groupReport) name() string           { return "group" }
 func (*alertReport) name() string           { return "alert" }
 func (*networkChangedReport) name() string  { return "network_changed" }
@@ -288,6 +295,9 @@ func (r *discoveredReport) text() string {
 }
 func (r *forgottenReport) text() string {
 	return fmt.Sprintf("forgotten %s, which was discovered by %s", r.Peer.Short(), r.By)
+}
+func (r *clearReport) text() string {
+	return fmt.Sprintf("THE SESSION WITH %s IS IN CLEAR, at %s, %s: whoever is between the two reads all of it, and can change it", r.Peer.Short(), r.Endpoint, r.How)
 }
 func (r *groupReport) text() string {
 	text := fmt.Sprintf("group %s, %d of %d connected: %s", printable(r.Group), r.Up, r.Wanted, r.State)
@@ -447,6 +457,8 @@ func reportOf(e *crust.Event) report {
 		return &discoveredReport{Peer: e.Peer, Endpoint: e.Endpoint(), By: e.By().String()}
 	case crust.EventForgotten:
 		return &forgottenReport{Peer: e.Peer, By: e.By().String()}
+	case crust.EventClear:
+		return &clearReport{Peer: e.Peer, Endpoint: e.Endpoint(), How: e.How().String()}
 	case crust.EventGroup:
 		g := &groupReport{
 			Group: e.Group(), State: e.State().String(), Up: e.Count(), Wanted: e.Wanted(), Next: milliseconds(e.Next()), Code: e.Code().String(), Error: why(e),

@@ -23,6 +23,7 @@ EVENTS: list[crust.Event] = [
     crust.CacheTrouble(-20, "why"),
     crust.Discovered(PEER, "tcp://10.0.0.2:1", crust.Role.NODE, crust.By.BEACON),
     crust.Forgotten(PEER, crust.By.GOSSIP),
+    crust.Clear(PEER, "tracer://10.0.0.2:1", crust.How.DIALED),
     crust.GroupChanged("friends", crust.GroupState.DOWN, PEER, 1, 2, 1.5, crust.Code.RESET, "why"),
     crust.GroupChanged("any", crust.GroupState.TRYING, None, 1, 2, 0.0, 0, ""),
     crust.Alert(crust.AlertKind.PROTOCOL, PEER, "203.0.113.5", 1, 2, 0.5, str(PEER), 600.0, "all of it"),

@@ -40,7 +40,8 @@ type Step struct {
 //
 // Endpoints that cannot be dialled are left out: no address, no port, an
 // unknown transport, an IPv6 link-local address without a zone; so are
-// repetitions, and loopback addresses unless the peer can be on this machine:
+// repetitions, tracer endpoints unless there are no others, since what is in clear must
+// win no race against what is not; and loopback addresses unless the peer can be on this machine:
 // it lists one of our own addresses, or nothing but loopback.
 //
 // There are two groups, tried at the same time, because which of them is right
@@ -86,11 +87,12 @@ func diallable(endpoints []endpoint.Endpoint, ours []netip.Addr) []endpoint.Endp
 	var out []endpoint.Endpoint
 	seen := map[endpoint.Endpoint]bool{}
 	here, only := false, true // it lists one of our addresses; nothing but loopback
+	secure := slices.ContainsFunc(endpoints, func(e endpoint.Endpoint) bool { return e.Transport != endpoint.Tracer })
 	for _, e := range endpoints {
 		e = endpoint.New(e.Transport, e.Addr)
 		a, scope := e.Addr.Addr(), e.Scope()
 		zoneless := a.Is6() && scope == endpoint.LinkLocal && a.Zone() == ""
-		if scope == endpoint.Unusable || zoneless || e.Addr.Port() == 0 || !e.Transport.Known() || seen[e] {
+		if scope == endpoint.Unusable || zoneless || e.Addr.Port() == 0 || !e.Transport.Known() || seen[e] || secure && e.Transport == endpoint.Tracer {
 			continue
 		}
 		seen[e] = true

@@ -76,8 +76,10 @@ func TestPlan(t *testing.T) {
 			"0 203.0.113.5:1 / 500 utp://203.0.113.5:1 / 750 utp://203.0.113.6:1"},
 		{"uTP alone has no reason to wait", "utp://203.0.113.5:1 10.0.0.5:1", "",
 			"0 10.0.0.5:1 / 0 utp://203.0.113.5:1"},
-		{"tracer is a stream", "tracer://203.0.113.5:1 203.0.113.5:1", "",
-			"0 tracer://203.0.113.5:1 / 250 203.0.113.5:1"},
+		{"tracer is raced against nothing", "tracer://203.0.113.5:1 203.0.113.5:1", "", "0 203.0.113.5:1"},
+		{"nor against uTP", "tracer://203.0.113.5:1 utp://203.0.113.5:1", "", "0 utp://203.0.113.5:1"},
+		{"nor against what cannot be dialled", "tracer://203.0.113.5:1 0.0.0.0:1", "", ""},
+		{"tracer alone", "tracer://203.0.113.5:1 tracer://10.0.0.5:1", "", "0 tracer://10.0.0.5:1 / 0 tracer://203.0.113.5:1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := show(Plan(endpoints(t, c.peer), addrs(c.ours)))

@@ -141,11 +141,16 @@ func (c *Config) sealFlight(dst []byte, f wire.DatagramFlight, least, most int) 
 const spread = 512
 
 // datagramHello returns the payload of our flight.
-func (h *handshake) datagramHello(local Binding) []byte { return local.Append(h.hello().Append(nil)) }
+func (h *handshake) datagramHello(local Binding) []byte {
+	mine := local.Append(h.hello().Append(nil))
+	h.keep(&h.mine, mine)
+	return mine
+}
 
 // associate makes the association from what the peer's payload says.
-func (h *handshake) associate(remote wire.Hello, theirs, ours Binding, send, receive [32]byte, initiator bool) (*Associated, error) {
+func (h *handshake) associate(id uint64, remote wire.Hello, theirs, ours Binding, send, receive [32]byte, initiator bool) (*Associated, error) {
 	c := choose(h.cfg.Hello.Ciphers, remote.Ciphers)
+	h.logDatagram(id, c, send, receive)
 	box, err := newBox(c, &send, &receive, theirs)
 	if err != nil {
 		return nil, err

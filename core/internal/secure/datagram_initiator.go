@@ -107,7 +107,7 @@ func (i *Initiator) Answer(f Flight) (*Associated, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrHandshake, err)
 	}
-	a, err := i.h.associate(remote, theirs, i.local, send.UnsafeKey(), receive.UnsafeKey(), true)
+	a, err := i.h.associate(i.offer.ID, remote, theirs, i.local, send.UnsafeKey(), receive.UnsafeKey(), true)
 	if err != nil {
 		return nil, err
 	}

@@ -258,7 +258,7 @@ func (r *Responder) Finish(from netip.AddrPort, f Flight, now time.Duration) (*A
 		r.drop(n)
 		return nil, fmt.Errorf("%w: %w", ErrHandshake, err)
 	}
-	a, err := n.h.associate(remote, theirs, n.local, send.UnsafeKey(), receive.UnsafeKey(), false)
+	a, err := n.h.associate(f.ID, remote, theirs, n.local, send.UnsafeKey(), receive.UnsafeKey(), false)
 	if err != nil {
 		r.drop(n)
 		return nil, err

@@ -52,13 +52,16 @@ type Network struct {
 	mask     [32]byte // of the flights in streams
 	datagram [32]byte // of the flights in datagrams
 	beacon   [32]byte // of the beacons
+	tracer   [32]byte // of the handshakes of tracer links
 }
 
 // NewNetwork derives the keys of a network. The empty name is the public
 // default network.
 func NewNetwork(name string) *Network {
 	root := keyed([32]byte{}, "libcrust/1 network\x00"+name)
-	return &Network{psk: keyed(root, "psk"), mask: keyed(root, "mask"), datagram: keyed(root, "datagram"), beacon: keyed(root, "beacon")}
+	return &Network{
+		psk: keyed(root, "psk"), mask: keyed(root, "mask"), datagram: keyed(root, "datagram"), beacon: keyed(root, "beacon"), tracer: keyed(root, "tracer"),
+	}
 }
 
 // Config is how a service shakes hands. It is shared by all its handshakes.
@@ -77,6 +80,9 @@ type Config struct {
 	Admit func(conn net.Conn) bool
 	// Random is the source of randomness; nil means crypto/rand.
 	Random io.Reader
+	// KeyLog takes the line of each finished handshake by which its session can be
+	// read. nil means that the keys are told to nobody.
+	KeyLog func(line []byte)
 }
 
 func (c *Config) random() io.Reader {
@@ -119,6 +125,8 @@ type handshake struct {
 	initiator bool
 
 	secret []byte // the static X25519 secret, shared with state
+
+	first, mine, theirs []byte // for KeyLog alone: the nonce of the first flight, the hellos
 }
 
 // erase overwrites the secrets of the attempt, whichever way it ended.
@@ -241,6 +249,7 @@ func Initiate(conn net.Conn, cfg *Config, expect identity.PeerID) (*Link, error)
 	if err != nil {
 		return nil, err
 	}
+	h.keep(&h.first, flight[:wire.FlightNonce])
 	if _, err := conn.Write(flight); err != nil {
 		return nil, err
 	}
@@ -262,7 +271,9 @@ func Initiate(conn net.Conn, cfg *Config, expect identity.PeerID) (*Link, error)
 	if !expect.IsZero() && remote.Peer != expect {
 		return nil, fmt.Errorf("%w: %s instead of %s", ErrWrongPeer, remote.Peer.Short(), expect.Short())
 	}
-	message, send, receive, err := h.state.WriteMessage(nil, h.hello().Append(nil))
+	mine := h.hello().Append(nil)
+	h.keep(&h.mine, mine)
+	message, send, receive, err := h.state.WriteMessage(nil, mine)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrHandshake, err)
 	}
@@ -300,7 +311,10 @@ func Respond(conn net.Conn, cfg *Config) (*Link, error) {
 	if cfg.Admit != nil && !cfg.Admit(conn) {
 		return nil, ErrBusy
 	}
-	if message, _, _, err = h.state.WriteMessage(nil, h.hello().Append(nil)); err != nil {
+	h.keep(&h.first, nonce)
+	mine := h.hello().Append(nil)
+	h.keep(&h.mine, mine)
+	if message, _, _, err = h.state.WriteMessage(nil, mine); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrHandshake, err)
 	}
 	flight, err := cfg.appendFlight(nil, message)
@@ -337,6 +351,7 @@ func (h *handshake) hello() wire.Hello {
 // remote reads what the peer says of itself and checks that the identity it
 // claims is the one whose secret it has just proved to hold.
 func (h *handshake) remote(payload []byte) (wire.Hello, error) {
+	h.keep(&h.theirs, payload)
 	remote, err := wire.ParseHello(payload)
 	if err != nil {
 		return wire.Hello{}, fmt.Errorf("%w: %w", ErrHandshake, err)
@@ -354,6 +369,7 @@ func (h *handshake) finish(remote wire.Hello, send, receive *noise.CipherState, 
 	if err != nil {
 		return nil, err
 	}
+	h.logStream(c, send.UnsafeKey(), receive.UnsafeKey())
 	return &Link{
 		Conn: h.conn, Remote: remote, Initiator: first != nil, Cipher: c, Seal: seal, Open: open,
 		First: first, Rest: append([]byte(nil), h.buf...),

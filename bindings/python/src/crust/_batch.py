@@ -25,6 +25,7 @@ from ._events import (
     BootstrapFailed,
     Bootstrapped,
     CacheTrouble,
+    Clear,
     Connected,
     ConnectFailed,
     ConnectionInfo,
@@ -301,6 +302,8 @@ class Reader:
             return Delivered(peer, token, code, text)
         if kind == _ffi.EVENT_DISCOVERED:
             return Discovered(peer, endpoint, Role(role), By(count))
+        if kind == _ffi.EVENT_CLEAR:
+            return Clear(peer, endpoint, How(how))
         if kind == _ffi.EVENT_FORGOTTEN:
             return Forgotten(peer, By(count))
         return None

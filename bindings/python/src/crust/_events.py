@@ -413,6 +413,26 @@ class Forgotten(Event):
 
 
 @dataclass(frozen=True)
+class Clear(Event):
+    """The session with a peer is in clear, as `Config.tracer` has allowed.
+
+    Whoever is between the two reads all, and can change it. It follows the peer's `Connected`,
+    before any message.
+
+    Attributes:
+        peer: who.
+        endpoint: the peer's end of the link.
+        how: how the session came about.
+    """
+
+    __slots__ = ("peer", "endpoint", "how")
+
+    peer: PeerId
+    endpoint: str
+    how: How
+
+
+@dataclass(frozen=True)
 class GroupChanged(_Coded):
     """Something has changed in a group of `Service.keep`; after the peer's `Connected` or `Lost`.
 

@@ -63,6 +63,7 @@ EVENT_DISCOVERED = 23
 EVENT_FORGOTTEN = 24
 EVENT_GROUP = 25
 EVENT_ALERT = 26
+EVENT_CLEAR = 27
 
 
 class PeerIdStruct(ctypes.Structure):

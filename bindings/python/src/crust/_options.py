@@ -41,6 +41,8 @@ class Options(TypedDict, total=False):
     cache: Union[str, os.PathLike[str], None]
     cache_peers: int
     gossip: Gossip
+    tracer: bool
+    key_log: Union[str, os.PathLike[str], None]
     cipher: Cipher
     connect_timeout: Optional[float]
     bootstrap_timeout: Optional[float]

@@ -247,6 +247,12 @@ class Config:
         cache_peers: how many peers there is room for in it, up to 65,536; 200.
         gossip: whether peers are told, over the sessions with them, where this service and others
             that it knows of can be dialled, and asked for the same.
+        tracer: whether sessions may be in clear, for looking at them: at listeners such as
+            ``tracer://0.0.0.0:0``, and where `Service.connect_endpoint` dials such endpoints.
+            Both sides must allow it; `Clear` tells of each.
+        key_log: a file to which the keys of every session are appended, so that captures of
+            them can be read. WHOEVER HAS IT READS EVERYTHING that the service sends and
+            receives. None is none.
         cipher: restricts the record cipher.
         connect_timeout: for one connect altogether; 60 s.
         bootstrap_timeout: for one bootstrap altogether; 10 s.
@@ -300,6 +306,8 @@ class Config:
     cache: Union[str, os.PathLike[str], None] = None
     cache_peers: int = 0
     gossip: Gossip = Gossip.ON
+    tracer: bool = False
+    key_log: Union[str, os.PathLike[str], None] = None
     cipher: Cipher = Cipher.AUTO
     connect_timeout: Optional[float] = None
     bootstrap_timeout: Optional[float] = None
@@ -359,6 +367,7 @@ _NUMBERS = {
 _NETWORK_NAME, _IDENTITY_FILE, _IDENTITY_SEED, _APP_ID = 1, 2, 3, 4
 _ROLE, _NO_LISTEN, _NO_ACCEPT, _CIPHER, _NO_RESUME, _NO_NETWORK_WATCH = 5, 6, 7, 8, 10, 11
 _RELAY, _NO_PORT_MAP, _CACHE, _BEACON, _GOSSIP, _ONLY = 12, 13, 15, 16, 18, 19
+_TRACER, _KEY_LOG = 70, 71
 _CHOICES = {"role": _ROLE, "relay": _RELAY, "beacon": _BEACON, "gossip": _GOSSIP, "cipher": _CIPHER}
 _U64_MAX = (1 << 64) - 1
 
@@ -428,6 +437,11 @@ def apply_config(handle: ctypes.c_void_p, config: Config) -> None:
     if config.cache is not None:
         path = _ffi.c_string(os.fspath(config.cache), "cache")
         _ffi.check(_ffi.crust_config_set_str(handle, _CACHE, path))
+    if config.key_log is not None:
+        path = _ffi.c_string(os.fspath(config.key_log), "key_log")
+        _ffi.check(_ffi.crust_config_set_str(handle, _KEY_LOG, path))
+    if config.tracer:
+        _ffi.check(_ffi.crust_config_set_u64(handle, _TRACER, 1))
     if config.identity_seed is not None:
         seed = _blob(config.identity_seed, "identity_seed")
         _ffi.check(_ffi.crust_config_set_bytes(handle, _IDENTITY_SEED, seed, len(seed)))

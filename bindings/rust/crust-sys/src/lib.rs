@@ -189,6 +189,10 @@ pub const CRUST_GOSSIP_ON: u32 = 0;
 pub const CRUST_GOSSIP_ANSWER: u32 = 1;
 /// Takes no part.
 pub const CRUST_GOSSIP_OFF: u32 = 2;
+/// No session is in clear, ever.
+pub const CRUST_TRACER_OFF: u32 = 0;
+/// Sessions may be in clear, when the other side allows it too and a program names the endpoint.
+pub const CRUST_TRACER_ON: u32 = 1;
 
 /// An option of [`crust_config`].
 pub type crust_option = i32;
@@ -271,6 +275,10 @@ pub const CRUST_OPT_MAX_BANS: crust_option = 60;
 pub const CRUST_OPT_MAX_GATES: crust_option = 61;
 /// u64, up to 5,000: how long a peer waits for a gate; 1,000.
 pub const CRUST_OPT_GATE_TIMEOUT_MS: crust_option = 62;
+/// u64: `CRUST_TRACER_*`, whether sessions may be in clear, for looking at them.
+pub const CRUST_OPT_TRACER: crust_option = 70;
+/// str: path of a file to which the keys of every session are appended.
+pub const CRUST_OPT_KEY_LOG: crust_option = 71;
 
 // ---- events -----------------------------------------------------------------
 
@@ -335,6 +343,8 @@ pub const CRUST_EVENT_GROUP: crust_event_type = 25;
 /// token: microseconds of processor time, data: what might be banned, took_us: for how
 /// long, text: somebody makes this service work for nothing.
 pub const CRUST_EVENT_ALERT: crust_event_type = 26;
+/// peer, endpoint, how: the session with the peer is in clear.
+pub const CRUST_EVENT_CLEAR: crust_event_type = 27;
 
 /// How a peer was discovered: its beacon was heard on a network of this machine.
 pub const CRUST_BY_BEACON: u32 = 1;

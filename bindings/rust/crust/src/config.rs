@@ -281,6 +281,25 @@ impl Config {
         self.number(sys::CRUST_OPT_GOSSIP, u64::from(gossip))
     }
 
+    /// Whether sessions may be in clear, for looking at them: at listeners such as
+    /// `"tracer://0.0.0.0:0"`, and where [`connect_endpoint`](crate::Handle::connect_endpoint)
+    /// dials such endpoints. Both sides must allow it; [`Event::Clear`](crate::Event::Clear)
+    /// tells of each. Default: false.
+    pub fn tracer(self, allowed: bool) -> Self {
+        self.number(sys::CRUST_OPT_TRACER, u64::from(allowed))
+    }
+
+    /// A file to which the keys of every session are appended, so that captures of them can
+    /// be read. WHOEVER HAS IT READS EVERYTHING that the service sends and receives. Default:
+    /// none.
+    pub fn key_log(self, path: impl AsRef<Path>) -> Self {
+        let path = path.as_ref();
+        self.with(match path.to_str() {
+            Some(text) => Step::Text(sys::CRUST_OPT_KEY_LOG, text.to_owned()),
+            None => Step::Wrong(format!("key log {path:?}: the path is not UTF-8")),
+        })
+    }
+
     /// What is done for peers that cannot reach each other. Default:
     /// [`Relay::Signal`].
     pub fn relay(self, relay: Relay) -> Self {

@@ -440,6 +440,18 @@ pub enum Event {
         /// All that is known, in one sentence.
         text: String,
     },
+    /// The session with a peer is in clear, as [`tracer`](crate::Config::tracer) has allowed:
+    /// whoever is between the two reads all, and can change it. It follows the peer's
+    /// `Connected`, before any message.
+    #[non_exhaustive]
+    Clear {
+        /// Who.
+        peer: PeerId,
+        /// The peer's end of the link.
+        endpoint: String,
+        /// How the session came about.
+        how: How,
+    },
     /// An event newer than this crate, to be ignored.
     #[non_exhaustive]
     Unknown {
@@ -464,6 +476,7 @@ impl Event {
             | Event::Delivered { peer, .. }
             | Event::Discovered { peer, .. }
             | Event::Forgotten { peer, .. }
+            | Event::Clear { peer, .. }
             | Event::Datagram { peer, .. } => Some(*peer),
             Event::ConnectFailed { peer, .. }
             | Event::Group { peer, .. }
@@ -651,6 +664,11 @@ impl Event {
                 suggest: (raw.len > 0).then(|| String::from_utf8_lossy(&data()).into_owned()),
                 suggest_for: Duration::from_micros(raw.took_us),
                 text: text(raw.text).unwrap_or_default(),
+            },
+            sys::CRUST_EVENT_CLEAR => Event::Clear {
+                peer: someone(),
+                endpoint: endpoint(),
+                how: How::from_raw(raw.how),
             },
             number => Event::Unknown { number },
         }
