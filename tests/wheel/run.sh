@@ -85,7 +85,7 @@ own_tests() {
     local place=$work/repository
     mkdir -p "$place/bindings/python" "$place/capi" "$place/tests/conformance" &&
         cp -r "$root/include" "$place/" &&
-        cp -r "$root"/bindings/python/{tests,README.md} "$place/bindings/python/" &&
+        cp -r "$root"/bindings/python/{tests,examples,README.md} "$place/bindings/python/" &&
         cp "$root/capi/exports.txt" "$place/capi/" &&
         cp "$root/tests/conformance/driver.py" "$place/tests/conformance/" &&
         cd "$place/bindings/python" &&

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import itertools
 import os
 import shutil
@@ -113,6 +114,14 @@ def compiler() -> list[str]:
     if shutil.which(command[0]) is None:
         raise unittest.SkipTest(f"there is no C compiler {command[0]} in PATH")
     return command
+
+
+def example(name: str) -> Any:
+    """Import one of the examples."""
+    directory = str(TESTS.parent / "examples")
+    if directory not in sys.path:
+        sys.path.append(directory)
+    return importlib.import_module(name)
 
 
 class Fails:
