@@ -109,8 +109,8 @@ func (s *Service) acceptLoop(l *listener) {
 			return
 		}
 		from := endpointOf(endpoint.TCP, conn.RemoteAddr()).Addr.Addr()
-		if !s.welcomes(from) {
-			conn.Close() //nolint:errcheck // it has said nothing yet
+		if !s.welcomes(from) { // before anything is made or counted for it
+			refuse(conn)
 			continue
 		}
 		if !s.mayEnter(conn) {

@@ -24,6 +24,15 @@ func limitFiles(text string) {
 	}
 }
 
+// processorTime is what this process has taken of the processors.
+func processorTime() time.Duration {
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
 // Connections do not take the last descriptors from the program, and when they are
 // gone, others come in again.
 func TestConnectionsLeaveFilesToTheProgram(t *testing.T) {

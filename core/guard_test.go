@@ -80,11 +80,20 @@ func (s *siege) alerts(d time.Duration) (list []crust.Alert) {
 // stranger is a peer that shakes hands as it likes.
 func stranger(t *testing.T) *secure.Config {
 	t.Helper()
-	key, err := identity.Generate()
+	c, err := anybody()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &secure.Config{Key: key, Network: secure.NewNetwork(""), Hello: wire.Hello{Ciphers: wire.CipherChaCha20Poly1305, LostAfter: 120_000}}
+	return c
+}
+
+// anybody is a new member of the network.
+func anybody() (*secure.Config, error) {
+	key, err := identity.Generate()
+	if err != nil {
+		return nil, err
+	}
+	return &secure.Config{Key: key, Network: secure.NewNetwork(""), Hello: wire.Hello{Ciphers: wire.CipherChaCha20Poly1305, LostAfter: 120_000}}, nil
 }
 
 func TestAlertsNameTheOffender(t *testing.T) {

@@ -17,5 +17,9 @@ func TestMain(m *testing.M) {
 		runVictim()
 		return
 	}
+	if what := os.Getenv(helperEnv); what != "" {
+		runHelper(what)
+		return
+	}
 	os.Exit(m.Run())
 }

@@ -2,6 +2,7 @@ package guard
 
 import (
 	"math"
+	"math/bits"
 	"net/netip"
 	"time"
 )
@@ -37,19 +38,30 @@ const (
 	mostUse = 512
 	// areaShare is how many addresses of one prefix count as one.
 	areaShare = 16
+	// pressed is the part of a budget that must have been asked for lately, whether given
+	// or not, before who is over a brim is held to what runs out of it.
+	pressed = 0.5
+	// areaBrim is by how much sooner an address of an accused prefix is over its brims.
+	areaBrim = 8
 )
 
 // gate is a token bucket.
 type gate struct {
 	rate, burst, left float64
+	asked             float64 // lately, as an account's use
 	at                time.Time
 	refused           uint64
 }
 
 func (g *gate) fill(now time.Time) {
-	g.left = min(g.left+g.rate*max(now.Sub(g.at), 0).Seconds(), g.burst)
+	d := max(now.Sub(g.at), 0).Seconds()
+	g.left = min(g.left+g.rate*d, g.burst)
+	g.asked *= math.Exp(-d / useFade.Seconds())
 	g.at = now
 }
+
+// isPressed reports whether so much is asked for that who offends is to get little.
+func (g *gate) isPressed() bool { return g.asked > pressed*g.rate*useFade.Seconds() }
 
 // fade forgets what was asked for long ago.
 func (a *account) fade(d float64) { a.use *= math.Exp(-d / useFade.Seconds()) }
@@ -76,21 +88,25 @@ func (g *Guard) MayConnect(now time.Time, addr netip.Addr) bool {
 // it. The emptier the budget is, the less an address may have asked for lately: so who
 // comes for the first time gets in through a flood of others, be they as many as they
 // like, as long as each of them or their prefix has come before. Who is trusted may use
-// what strangers are not let near.
+// what strangers are not let near. While much is asked for, who is over a brim for what
+// came of earlier admissions gets no more than runs out of it: once in a second.
 func (g *Guard) Admit(now time.Time, addr netip.Addr, which Gate, cost float64) bool {
 	b := &g.gates[which]
 	b.fill(now)
-	use, known := 0.0, false
+	b.asked += cost
+	use, known, accused := 0.0, false, false
 	if place := PlaceOf(addr); place.IsValid() {
 		a, c := g.addresses.get(place, now), g.prefixes.get(AreaOf(addr), now)
 		a.settle(now)
 		c.settle(now)
 		use, known = max(a.use, c.use/areaShare), a.trusts(now)
+		accused = !known && b.isPressed() && a.wastes(c)
 		a.use++
 		c.use++
 	}
 	ok := false
 	switch part := b.left / b.burst; {
+	case accused:
 	case known:
 		ok = part > -plenty
 	case part >= plenty:
@@ -123,6 +139,26 @@ func (g *Guard) Trust(now time.Time, addr netip.Addr, d time.Duration) {
 			a.trusted = until
 		}
 	}
+}
+
+// wastes reports whether nothing came of so much that an address was given that it is
+// over a brim, or near one in a prefix that is.
+func (a *account) wastes(area *account) bool {
+	sooner := 1.0
+	if area.over(1) && bits.OnesCount64(area.seen) >= manyAddresses {
+		sooner = areaBrim
+	}
+	return a.over(sooner)
+}
+
+// over reports whether an account is over a part of the brim of what connections come to.
+func (a *account) over(part float64) bool {
+	for _, k := range [...]Kind{Garbage, Handshakes, Sessions} {
+		if a.buckets[k].level*part >= brims[k].brim*a.tier.factor(k) {
+			return true
+		}
+	}
+	return false
 }
 
 // trusts reports whether an account is trusted.

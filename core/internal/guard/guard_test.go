@@ -229,6 +229,55 @@ func TestNewcomersGetThroughAFlood(t *testing.T) {
 	}
 }
 
+// While a flood asks for more than there is, an address that makes nothing of what it
+// gets soon gets next to nothing, and others in the flood go on as before.
+func TestWhoWastesGetsLittle(t *testing.T) {
+	for name, c := range map[string]struct {
+		kind        Kind
+		asked       int // a second, of 250 addresses in one prefix
+		least, most int // admitted in the last of 30 s
+	}{
+		"flood":           {Handshakes, 5000, 100, 300},
+		"garbage":         {Garbage, 5000, 100, 300},
+		"brief sessions":  {Sessions, 5000, 100, 2000}, // of which an address may have eight times as many
+		"not pressed":     {Handshakes, 40, 40, 40},
+		"nothing is lost": {0, 5000, 0, 110}, // the budget alone decides
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := usual
+			if c.kind != 0 {
+				cfg.Accepts, cfg.Burst = 2000, 8000
+			}
+			g, now, last := New(cfg, start), start, 0
+			for i := range c.asked * 30 {
+				now = now.Add(time.Second / time.Duration(c.asked))
+				who := four(0xcb007100 + uint32(i%250))
+				if !g.Admit(now, who, Accept, 1) {
+					continue
+				}
+				g.Charge(now, Who{Addr: who}, c.kind, 1, 0, 0)
+				if i >= c.asked*29 {
+					last++
+				}
+			}
+			if last < c.least || last > c.most {
+				t.Errorf("%d were admitted in the last second, want %d to %d", last, c.least, c.most)
+			}
+			if !g.Admit(now, good, Accept, 1) {
+				t.Error("a newcomer is refused")
+			}
+			g.Trust(now, bad, time.Hour)
+			g.Charge(now, Who{Addr: bad}, Sessions, 8, 0, 0)
+			if !g.Admit(now, bad, Accept, 1) {
+				t.Error("who is trusted is refused")
+			}
+			if calm := now.Add(time.Minute); !g.Admit(calm, four(0xcb007100), Accept, 1) {
+				t.Error("when the flood is over the address stays out")
+			}
+		})
+	}
+}
+
 func TestTrustIsLostByOffences(t *testing.T) {
 	g := New(usual, start)
 	g.Trust(start, bad, time.Hour)
