@@ -149,6 +149,8 @@ class Numbers(TestCase):
             "BEACON",
             "GOSSIP",
             "ONLY",
+            "TRACER",
+            "KEY_LOG",
         ):
             ours[name] = getattr(_types, f"_{name}")
         self.assertEqual(ours, declared)
