@@ -65,20 +65,30 @@ def main() -> int:
                     f"{word} {package}  {sum(per_package[package].values())} tests, {event['Elapsed']:.1f} s",
                     flush=True,
                 )
+    report(tests, packages, skipped, slow, failures)
+    return 1 if tests["fail"] + packages["fail"] or not packages["pass"] else 0
+
+
+def report(
+    tests: Counter[str],
+    packages: Counter[str],
+    skipped: list[str],
+    slow: list[tuple[float, str]],
+    failures: list[str],
+) -> None:
+    """Say what there was, and last the sum."""
     for name in skipped:
         print(f"skipped: {name}")
     for seconds, name in sorted(slow, reverse=True)[:SLOWEST]:
         if seconds >= WORTH_NAMING:
             print(f"{seconds:6.1f} s  {name}")
     print("\n".join(failures), end="\n" if failures else "")
-    failed = tests["fail"] + packages["fail"]
     if packages["fail"] and not tests["fail"]:
         print(f"{packages['fail']} packages did not build or crashed")
     print(
         f"{tests['pass']} tests passed, {tests['fail']} failed, {tests['skip']} skipped "
         f"in {packages['pass'] + packages['fail']} packages"
     )
-    return 1 if failed or not packages["pass"] else 0
 
 
 if __name__ == "__main__":

@@ -368,6 +368,7 @@ _NETWORK_NAME, _IDENTITY_FILE, _IDENTITY_SEED, _APP_ID = 1, 2, 3, 4
 _ROLE, _NO_LISTEN, _NO_ACCEPT, _CIPHER, _NO_RESUME, _NO_NETWORK_WATCH = 5, 6, 7, 8, 10, 11
 _RELAY, _NO_PORT_MAP, _CACHE, _BEACON, _GOSSIP, _ONLY = 12, 13, 15, 16, 18, 19
 _TRACER, _KEY_LOG = 70, 71
+_PATHS = {"identity_file": _IDENTITY_FILE, "cache": _CACHE, "key_log": _KEY_LOG}
 _CHOICES = {"role": _ROLE, "relay": _RELAY, "beacon": _BEACON, "gossip": _GOSSIP, "cipher": _CIPHER}
 _U64_MAX = (1 << 64) - 1
 
@@ -431,30 +432,24 @@ def apply_config(handle: ctypes.c_void_p, config: Config) -> None:
         _ffi.check(_ffi.crust_config_set_str(handle, _NETWORK_NAME, name_bytes))
     if config.identity_file is not None and config.identity_seed is not None:
         raise error(Code.INVALID, "identity_file and identity_seed cannot both be given")
-    if config.identity_file is not None:
-        path = _ffi.c_string(os.fspath(config.identity_file), "identity_file")
-        _ffi.check(_ffi.crust_config_set_str(handle, _IDENTITY_FILE, path))
-    if config.cache is not None:
-        path = _ffi.c_string(os.fspath(config.cache), "cache")
-        _ffi.check(_ffi.crust_config_set_str(handle, _CACHE, path))
-    if config.key_log is not None:
-        path = _ffi.c_string(os.fspath(config.key_log), "key_log")
-        _ffi.check(_ffi.crust_config_set_str(handle, _KEY_LOG, path))
-    if config.tracer:
-        _ffi.check(_ffi.crust_config_set_u64(handle, _TRACER, 1))
+    for name, option in _PATHS.items():
+        path = getattr(config, name)
+        if path is not None:
+            _ffi.check(_ffi.crust_config_set_str(handle, option, _ffi.c_string(os.fspath(path), name)))
     if config.identity_seed is not None:
         seed = _blob(config.identity_seed, "identity_seed")
         _ffi.check(_ffi.crust_config_set_bytes(handle, _IDENTITY_SEED, seed, len(seed)))
     if config.app_id:
         app_id = _blob(config.app_id, "app_id")
         _ffi.check(_ffi.crust_config_set_bytes(handle, _APP_ID, app_id, len(app_id)))
-    for option, wanted in (
-        (_NO_ACCEPT, config.accept),
-        (_NO_NETWORK_WATCH, config.network_watch),
-        (_NO_PORT_MAP, config.port_map),
-        (_NO_RESUME, config.resume),
+    for option, on in (
+        (_NO_ACCEPT, not config.accept),
+        (_NO_NETWORK_WATCH, not config.network_watch),
+        (_NO_PORT_MAP, not config.port_map),
+        (_NO_RESUME, not config.resume),
+        (_TRACER, config.tracer),
     ):
-        if not wanted:
+        if on:
             _ffi.check(_ffi.crust_config_set_u64(handle, option, 1))
     for name, option in _CHOICES.items():
         choice = _number(getattr(config, name), name)
