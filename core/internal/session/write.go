@@ -436,10 +436,24 @@ func (s *Session) writeAll() {
 			s.owner.Writable(s)
 		}
 		if err != nil {
+			s.hearOut(b.line)
 			s.unlink(b.line, broken(err))
 		} else if b.last {
 			s.halfClose(b.line)
 		}
+	}
+}
+
+// hearOut waits a moment until the reader has come to the end of a line that breaks in
+// writing. A peer that refuses the session says so and closes; what was under way to it
+// then breaks the connection, while its word is still to be read.
+func (s *Session) hearOut(l *line) {
+	timer := time.NewTimer(dismissGrace)
+	defer timer.Stop()
+	select {
+	case <-l.gone:
+	case <-s.quit:
+	case <-timer.C:
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"net"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -397,4 +399,57 @@ func TestUrgentDoesNotWait(t *testing.T) {
 			t.Fatalf("late: %v after %v", err, time.Since(began))
 		}
 	})
+}
+
+// partedConn breaks in writing when it is told, and is slow to tell its reader what
+// has come.
+type partedConn struct {
+	net.Conn
+	parted atomic.Bool
+}
+
+func (c *partedConn) Write(p []byte) (int, error) {
+	if c.parted.Load() {
+		return 0, syscall.EPIPE
+	}
+	return c.Conn.Write(p)
+}
+
+func (c *partedConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if c.parted.Load() {
+		time.Sleep(dismissGrace / 2)
+	}
+	return n, err
+}
+
+// TestLastWordOfAPeerThatCloses: a peer that refuses the session and closes is heard,
+// though what is sent to it breaks the connection before its word has been read; and a
+// connection that breaks without a word is given up soon.
+func TestLastWordOfAPeerThatCloses(t *testing.T) {
+	for _, says := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			conn := &partedConn{}
+			a, b, oa, _ := pair(t, resuming, 0, func(c *simnet.Conn) net.Conn { conn.Conn = c; return conn })
+			time.Sleep(2 * time.Second)
+			synctest.Wait()
+			oa.take()
+			conn.parted.Store(true)
+			if says {
+				b.Dismiss(wire.ReasonBanned, ErrBanned)
+			}
+			if err := a.Send([]byte("on its way"), 1); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(dismissGrace + moveGrace)
+			synctest.Wait()
+			if says {
+				if ended := oa.all("ended"); len(ended) != 1 || !errors.Is(ended[0].why, ErrBanned) || len(oa.all("unlinked")) != 0 {
+					t.Fatalf("told %v", oa.take())
+				}
+			} else if suspended := oa.all("suspended"); len(suspended) != 1 || !errors.Is(suspended[0].why, syscall.EPIPE) {
+				t.Fatalf("told %v", oa.take())
+			}
+		})
+	}
 }
