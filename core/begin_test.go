@@ -219,6 +219,7 @@ func TestRenamedSessionStaysEnded(t *testing.T) {
 		if err := session.Tell(theirs, wire.AppendReason(nil, wire.FrameRefused, wire.ReasonDuplicate)); err != nil {
 			t.Fatal(err)
 		}
+		synctest.Wait() // the claim comes by another link, which keeps no order with this one
 		claim := wire.Claim{Seq: 1, Begun: true, Session: wire.SessionID{1}}
 		d.begin(own, claim.Append(nil))
 		d.await(own, wire.FrameChosen)
