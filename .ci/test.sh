@@ -20,6 +20,7 @@ need_to_test() {
     need_command nft nftables "the router of the port mapping tests"
     need_command miniupnpd miniupnpd-nftables "maps ports in that router"
     need_command upnpc miniupnpc "asks that router beside libcrust"
+    need_command tmux tmux "the terminal in which crust top is looked at"
     # Where systemd runs, the package would start a server for all: there what needs it is left out.
     [ -d /run/systemd/system ] || need_command turnserver coturn "a server of STUN that is not ours, for natlab"
     [ -d /run/systemd/system ] || need_command prometheus prometheus "scrapes peers and answers the queries of the board, for metrics"

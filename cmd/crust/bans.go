@@ -129,14 +129,19 @@ func (p *peer) commandBans(_ context.Context, arguments string) error {
 	if _, err := words("bans", arguments, 0, 0); err != nil {
 		return err
 	}
+	p.out.tell(bansOf(p.service.Bans()))
+	return nil
+}
+
+// bansOf lists who is banned.
+func bansOf(bans []crust.BanEntry) report {
 	list := []banLine{} // none are [], not null
-	for _, b := range p.service.Bans() {
+	for _, b := range bans {
 		l := banLine{Who: b.String(), Reason: b.Reason}
 		if !b.Until.IsZero() {
 			l.Left = milliseconds(time.Until(b.Until))
 		}
 		list = append(list, l)
 	}
-	p.out.tell(&bansReport{Bans: list})
-	return nil
+	return &bansReport{Bans: list}
 }

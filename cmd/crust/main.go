@@ -1,6 +1,7 @@
 // Command crust runs and inspects libcrust peers: `crust peer` is one peer for
-// people or, with --json, for programs; `crust doctor` explains a machine's network;
-// `crust bench` measures; `crust keygen` makes an identity; `crust version` tells what this build is.
+// people or, with --json, for programs; `crust top` watches one; `crust doctor`
+// explains a machine's network; `crust bench` measures; `crust keygen` makes an
+// identity; `crust version` tells what this build is.
 package main
 
 import (
@@ -84,6 +85,7 @@ Two terminals are enough to see it work:
 		Example: `  crust keygen ~/.orchard-identity
   crust peer --network orchard --identity ~/.orchard-identity
   crust peer --json --contact 203.0.113.5:5483 --bootstrap
+  crust top --network orchard
   crust completion bash > /etc/bash_completion.d/crust`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -98,7 +100,7 @@ Two terminals are enough to see it work:
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%w (see %s --help)", err, cmd.CommandPath())
 	})
-	root.AddCommand(newPeerCommand(), newDoctorCommand(), newBenchCommand(), newCacheCommand(), newKeygenCommand(), newVersionCommand())
+	root.AddCommand(newPeerCommand(), newTopCommand(), newDoctorCommand(), newBenchCommand(), newCacheCommand(), newKeygenCommand(), newVersionCommand())
 	root.SetHelpCommand(newHelpCommand())
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()

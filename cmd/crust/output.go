@@ -34,6 +34,10 @@ type output struct {
 	start  time.Time
 	asJSON bool
 	broken chan struct{} // closed when the reader of our output has gone
+	// tap is told the line of --json of every report of which tapped says so. Both are
+	// nil, or set before the first report. They must not wait, nor tell anything.
+	tap    func(line []byte)
+	tapped func(r report) bool
 
 	mu      sync.Mutex
 	w       *bufio.Writer // guarded by mu
@@ -52,21 +56,35 @@ func newOutput(w io.Writer, asJSON bool) *output {
 // put writes a report into the buffer, to be flushed after the last of several.
 // Nothing follows the report that the peer has stopped.
 func (o *output) put(r report) {
+	if line := o.write(r); line != nil {
+		o.tap(line)
+	}
+}
+
+// write is put, and returns what is for the tap, nil for nothing.
+func (o *output) write(r report) (tapped []byte) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.err != nil || o.last {
-		return
+		return nil
 	}
 	_, o.last = r.(*stoppedReport)
-	if o.asJSON {
+	watched := o.tap != nil && o.tapped(r)
+	if o.asJSON || watched {
 		r.stamp(r.name(), milliseconds(time.Since(o.start)))
+	}
+	if watched {
+		tapped = encode(r)
+	}
+	if o.asJSON {
 		o.failed(o.encoder.Encode(r))
-		return
+		return tapped
 	}
 	if line := r.text(); line != "" {
 		_, err := o.w.WriteString(line + "\n")
 		o.failed(err)
 	}
+	return tapped
 }
 
 // flush hands what was put to the reader.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -42,6 +43,7 @@ type peerFlags struct {
 	bootstrap bool
 	role      string
 	noAccept  bool
+	control   string
 	echo      bool
 	quiet     bool
 	metrics   string
@@ -78,6 +80,13 @@ its input open: tail -f /dev/null | crust peer --echo
 		Args: arguments(0, "takes no arguments, only flags"),
 		RunE: func(cmd *cobra.Command, _ []string) error { return runPeer(cmd, &f) },
 	}
+	f.add(cmd)
+	cmd.Flags().BoolVar(&f.json, "json", false, "one JSON object per line, for programs")
+	return cmd
+}
+
+// add adds the flags of what the peer is to a command.
+func (f *peerFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.SortFlags = false
 	flags.StringArrayVar(&f.listen, "listen", nil, "accept connections at `ENDPOINT`, such as tcp://0.0.0.0:5483 or utp://0.0.0.0:5483; port 0 is a random one; repeatable (default one random port per transport)")
@@ -106,7 +115,7 @@ its input open: tail -f /dev/null | crust peer --echo
 	flags.BoolVar(&f.echo, "echo", false, "send every message back to whom it came from")
 	flags.BoolVar(&f.quiet, "quiet-messages", false, "do not print received messages of over 256 bytes, only count them in stats")
 	flags.StringVar(&f.metrics, "metrics", "", "serve the counters to Prometheus, in clear, at http://`ADDRESS`/metrics: a port of 127.0.0.1, or IP:PORT (default nowhere)")
-	flags.BoolVar(&f.json, "json", false, "one JSON object per line, for programs")
+	flags.StringVar(&f.control, "control", "", "`SOCKET` at which this user's other programs may look at the peer, as crust top --attach does (default none)")
 	flags.StringVar(&f.config, "config", "", "`FILE` with settings as JSON (docs/CONFIG.md); a flag given beside it replaces its setting")
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{"node", "client"}, cobra.ShellCompDirectiveNoFileComp)))
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("only", cobra.FixedCompletions([]string{"dialed", "accepted", "mapped", "punched", "relayed"}, cobra.ShellCompDirectiveNoFileComp)))
@@ -115,7 +124,6 @@ its input open: tail -f /dev/null | crust peer --echo
 	for _, name := range []string{"listen", "live-port", "port-rotation", "external-port", "resume-window", "network", "app-id", "contact", "stun", "keep", "metrics", "tracer"} {
 		cobra.CheckErr(cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions))
 	}
-	return cmd
 }
 
 // settings makes the configuration: the file first, then every flag that was
@@ -173,7 +181,7 @@ func (f *peerFlags) check(cmd *cobra.Command, cfg *crust.Config) error {
 			return usagef("--role is node or client, not %q", f.role)
 		}
 	}
-	for name, file := range map[string]string{"identity": f.identity, "config": f.config, "cache": f.cache, "key-log": f.keyLog} {
+	for name, file := range map[string]string{"identity": f.identity, "config": f.config, "cache": f.cache, "key-log": f.keyLog, "control": f.control} {
 		if given(name) && file == "" {
 			return usagef("--%s needs the name of a file", name)
 		}
@@ -352,6 +360,14 @@ func runPeer(cmd *cobra.Command, f *peerFlags) error {
 	if cfg.Identity != nil {
 		defer cfg.Identity.Zero()
 	}
+	out := newOutput(cmd.OutOrStdout(), f.json)
+	return f.serve(cmd, cfg, out, cmd.InOrStdin(), func(_ *control, run func() error) error { return run() })
+}
+
+// serve makes the peer of the flags and what is beside it, and has it watched by with,
+// which gets what runs the peer until its commands end.
+func (f *peerFlags) serve(cmd *cobra.Command, cfg crust.Config, out *output, commands io.Reader, with func(c *control, run func() error) error) error {
+	var err error
 	var scraped *metricsServer
 	if cmd.Flags().Changed("metrics") {
 		at, err := parseMetricsAddress(f.metrics)
@@ -363,24 +379,44 @@ func runPeer(cmd *cobra.Command, f *peerFlags) error {
 		}
 		defer scraped.Close()
 	}
-	out := newOutput(cmd.OutOrStdout(), f.json)
+	var socket net.Listener
+	if f.control != "" { // before there is anything that would have to be closed
+		if socket, err = listenPrivate(f.control); err != nil {
+			return fmt.Errorf("cannot make the control socket: %w", err)
+		}
+		defer socket.Close()
+	}
+	p, err := f.start(cfg, out)
+	if err != nil {
+		return err
+	}
+	if scraped != nil {
+		scraped.serve(p.service)
+		p.scraped = scraped.report()
+	}
+	c := newControl(p)
+	defer c.close()
+	if socket != nil {
+		c.listen(socket)
+	}
+	return with(c, func() error { return p.run(commands, f.bootstrap) })
+}
+
+// start makes the peer of the flags.
+func (f *peerFlags) start(cfg crust.Config, out *output) (*peer, error) {
 	service, err := crust.New(cfg)
 	if err != nil {
 		if crust.CodeOf(err) == crust.CodeInvalid {
-			return usageError{err}
+			return nil, usageError{err}
 		}
-		return err
+		return nil, err
 	}
 	p := newPeer(service, out, cfg.CloseTimeout)
 	p.echo, p.quiet = f.echo, f.quiet
-	if scraped != nil {
-		scraped.serve(service)
-		p.scraped = scraped.report()
-	}
 	if p.groups, err = f.groups(); err != nil {
-		return errors.Join(err, service.Close())
+		return nil, errors.Join(err, service.Close())
 	}
-	return p.run(cmd.InOrStdin(), f.bootstrap)
+	return p, nil
 }
 
 // The names of the groups of --keep.

@@ -52,7 +52,7 @@ func TestContractFields(t *testing.T) {
 	if len(list) != 1 {
 		t.Fatalf("got %s, want one peer", peers.raw)
 	}
-	if i := strings.Index(peers.raw, `"peers":[`); !regexp.MustCompile(`^"peers":\[\{"peer":"[0-9a-f]{64}","endpoint":"[^"]+","transport":"tcp","how":"dialed","rtt_ms":[0-9.]+,"sent_bytes":13,"received_bytes":0\}\]\}$`).MatchString(peers.raw[i:]) {
+	if i := strings.Index(peers.raw, `"peers":[`); !regexp.MustCompile(`^"peers":\[\{"peer":"[0-9a-f]{64}","endpoint":"[^"]+","transport":"tcp","how":"dialed","rtt_ms":[0-9.]+,"sent_bytes":13,"received_bytes":0,"sent_messages":1,"received_messages":0,"dropped_messages":0,"queued_bytes":[0-9]+,"unacked_bytes":[0-9]+,"suspended":false,"resumed":[0-9]+,"age_ms":[0-9.]+\}\]\}$`).MatchString(peers.raw[i:]) {
 		t.Errorf("peers has other fields: %s", peers.raw)
 	}
 

@@ -189,6 +189,15 @@ type (
 		RTT           float64        `json:"rtt_ms"` // 0 when not yet measured
 		SentBytes     uint64         `json:"sent_bytes"`
 		ReceivedBytes uint64         `json:"received_bytes"`
+
+		SentMessages     uint64  `json:"sent_messages"`
+		ReceivedMessages uint64  `json:"received_messages"`
+		DroppedMessages  uint64  `json:"dropped_messages"`
+		Queued           int     `json:"queued_bytes"`
+		Unacked          int     `json:"unacked_bytes"`
+		Suspended        bool    `json:"suspended"`
+		Resumed          uint64  `json:"resumed"`
+		Age              float64 `json:"age_ms"`
 	}
 	knownReport struct {
 		header
@@ -302,7 +311,7 @@ func (r *clearReport) text() string {
 func (r *groupReport) text() string {
 	text := fmt.Sprintf("group %s, %d of %d connected: %s", printable(r.Group), r.Up, r.Wanted, r.State)
 	if r.Peer != "" {
-		text += " " + r.Peer[:8]
+		text += " " + r.Peer[:min(8, len(r.Peer))]
 	}
 	if r.Error != "" {
 		text += ": " + r.Error
@@ -315,7 +324,7 @@ func (r *groupReport) text() string {
 func (r *alertReport) text() string {
 	who := r.Address
 	if r.Peer != "" {
-		who = "peer " + r.Peer[:8]
+		who = "peer " + r.Peer[:min(8, len(r.Peer))]
 	}
 	f := r.Figures
 	text := fmt.Sprintf("alert: %s by %s, %d times; %d of all kinds, %.0f ms of processor time, %d messages delivered", r.Kind, who, f.Count, f.Total, f.CPU, f.Messages)
@@ -562,7 +571,9 @@ func peersOf(peers []crust.PeerInfo) report {
 	for _, p := range peers {
 		lines = append(lines, peerLine{
 			Peer: p.Peer, Endpoint: p.Endpoint, Transport: p.Endpoint.Transport.String(), How: p.How.String(),
-			RTT: milliseconds(p.RTT), SentBytes: p.SentBytes, ReceivedBytes: p.ReceivedBytes,
+			RTT: milliseconds(p.RTT), SentBytes: p.SentBytes, ReceivedBytes: p.ReceivedBytes, SentMessages: p.SentMessages,
+			ReceivedMessages: p.ReceivedMessages, DroppedMessages: p.DroppedMessages, Queued: p.QueuedBytes, Unacked: p.UnackedBytes,
+			Suspended: p.Suspended, Resumed: p.Resumed, Age: milliseconds(time.Since(p.Since)),
 		})
 	}
 	return &peersReport{Peers: lines}

@@ -123,7 +123,7 @@ func TestKeygen(t *testing.T) {
 
 // Every command has help with examples and the exit codes.
 func TestHelp(t *testing.T) {
-	for _, command := range []string{"", "peer", "doctor", "bench", "cache list", "cache verify", "cache prune", "keygen", "version"} {
+	for _, command := range []string{"", "peer", "top", "doctor", "bench", "cache list", "cache verify", "cache prune", "keygen", "version"} {
 		arguments := append(strings.Fields(command), "--help")
 		stdout, stderr, code := invoke(arguments...)
 		if code != exitOK || stderr != "" {

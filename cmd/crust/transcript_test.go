@@ -74,6 +74,10 @@ func (v *vocabulary) same(event, key string, document, actual any) error {
 		case d == r:
 			return nil
 		}
+	case bool:
+		if actual == document {
+			return nil
+		}
 	case []any:
 		r, ok := actual.([]any)
 		if !ok || len(r) != len(d) {
