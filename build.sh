@@ -31,6 +31,9 @@ Usage: ./build.sh COMMAND [ARGUMENT...]
   docs            reference documentation into build/docs
   deb             Debian packages into build/deb: libcrust1, libcrust-dev,
                   python3-crust
+  dist [--check]  a release of the last commit into build/dist: archives, Debian
+                  packages, bill of materials, licences, checksums; --check makes
+                  it twice and compares
   clean           remove build/ and what the bindings have built
   help            this text
 
@@ -189,7 +192,7 @@ main() {
     export CRUST_PORTMAP=off CRUST_BEACON=off
     case $command in
     demo | lib | bench | deb | docs | clean) "command_$command" "$@" ;;
-    test | check | coverage | wheel)
+    test | check | coverage | wheel | dist)
         # shellcheck source=/dev/null
         . "$ROOT/.ci/$command.sh"
         "command_$command" "$@"

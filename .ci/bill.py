@@ -39,12 +39,19 @@ LICENCES = {
     "github.com/anacrolix/missinggo/v2": "MIT",
     "github.com/anacrolix/mmsg": "MPL-2.0",
     "github.com/anacrolix/sync": "",
+    "github.com/beorn7/perks": "MIT",
+    "github.com/cespare/xxhash/v2": "MIT",
     "github.com/edsrzf/mmap-go": "BSD-3-Clause",
     "github.com/flynn/noise": "BSD-3-Clause",
     "github.com/huandu/xstrings": "MIT",
     "github.com/huin/goupnp": "BSD-2-Clause",
     "github.com/inconshreveable/mousetrap": "Apache-2.0",
     "github.com/jamesruan/sodium": "ISC",
+    "github.com/munnerz/goautoneg": "BSD-3-Clause",
+    "github.com/prometheus/client_golang": "Apache-2.0",
+    "github.com/prometheus/client_model": "Apache-2.0",
+    "github.com/prometheus/common": "Apache-2.0",
+    "github.com/prometheus/procfs": "Apache-2.0",
     "github.com/spf13/cobra": "Apache-2.0",
     "github.com/spf13/pflag": "BSD-3-Clause",
     "golang.org/x/crypto": "BSD-3-Clause",
@@ -53,6 +60,7 @@ LICENCES = {
     "golang.org/x/sync": "BSD-3-Clause",
     "golang.org/x/sys": "BSD-3-Clause",
     "golang.org/x/text": "BSD-3-Clause",
+    "google.golang.org/protobuf": "BSD-3-Clause",
 }
 
 GCC_NOTE = """libstdc++ and libgcc are under the GNU General Public License, version 3 or later, with the GCC
@@ -255,9 +263,9 @@ def sbom(components: list[Component], binaries: list[str]) -> str:
     reference = f"pkg:golang/github.com/libcrust/libcrust@v{here}"
     files = [
         {
-            "bom-ref": f"file:{number}:{Path(binary).name}",
+            "bom-ref": f"file:{number}:{binary}",
             "type": "file",
-            "name": Path(binary).name,
+            "name": binary,
             "hashes": [{"alg": "SHA-256", "content": hashlib.sha256(Path(binary).read_bytes()).hexdigest()}],
         }
         for number, binary in enumerate(binaries)

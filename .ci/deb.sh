@@ -22,11 +22,10 @@ source_date() {
 # make_debs packages what build_library has made.
 make_debs() (
     umask 022
-    local version date source stage python
     version=$(library_version)
     date=$(source_date)
     source=$BUILD/deb/libcrust-$version stage=$BUILD/deb/libcrust-$version/stage
-    export SOURCE_DATE_EPOCH=$date
+    export SOURCE_DATE_EPOCH=$date # in this subshell alone
     rm -rf "$BUILD/deb"
     mkdir -p "$source/docs"
     cp -r "$ROOT/.ci/debian" "$source/debian"

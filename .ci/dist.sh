@@ -1,0 +1,111 @@
+# shellcheck shell=bash
+# build.sh dist: what a release consists of, into build/dist. Sourced by build.sh.
+
+# shellcheck source=.ci/deb.sh
+. "$ROOT/.ci/deb.sh"
+
+# dist_targets prints the targets of which there are archives.
+dist_targets() { printf '%s-%s\n' "$(go env GOHOSTOS)" "$(go env GOHOSTARCH)"; }
+
+need_for_dist() {
+    need_command git git "tells what belongs to the release, and its time"
+    need_for_deb
+}
+
+# check_committed ends the program when the files are not those of the commit.
+check_committed() {
+    git -C "$ROOT" rev-parse --verify -q HEAD >/dev/null ||
+        die "a release is made of a commit, and there is no git repository here"
+    [ -z "$(git -C "$ROOT" status --porcelain)" ] ||
+        die "a release is made of a commit, and there are changes that are not committed: $(git -C "$ROOT" status --porcelain | head -n 3 | tr '\n' ' ')"
+}
+
+# stage_target TARGET DIR copies what was built for a target, and what goes with it.
+stage_target() {
+    local target=$1 dir=$2 from=$BUILD
+    mkdir -p "$dir/docs"
+    cp -a "$from/include" "$from/lib" "$dir/"
+    mkdir "$dir/bin"
+    find "$from/bin" -maxdepth 1 -type f -exec cp {} "$dir/bin/" \;
+    cp "$ROOT"/LICENSE-* "$ROOT/README.md" "$ROOT/CHANGELOG.md" "$dir/"
+    cp "$ROOT"/docs/*.md "$dir/docs/"
+    cp -r "$ROOT/docs/examples" "$dir/docs/"
+    # shellcheck disable=SC2046 # names without spaces
+    (cd "$dir" && python3 "$ROOT/.ci/bill.py" licences $(binaries)) >"$dir/LICENSES-LINKED.txt"
+    printf '%s\n' "$target" >"$dir/TARGET"
+}
+
+# binaries prints the files below the current directory that tell what is linked in.
+binaries() { find . -type f \( -path '*/lib/libcrust.so.*' -o -path '*/bin/crust*' \) ! -name '*.a' | sed 's,^\./,,' | LC_ALL=C sort; }
+
+# make_dist DIR makes the release in DIR, below build.
+make_dist() (
+    out=$BUILD/$1 stage=$BUILD/$1/stage
+    version=$(library_version)
+    SOURCE_DATE_EPOCH=$(source_date)
+    export SOURCE_DATE_EPOCH
+    rm -rf "$out"
+    mkdir -p "$stage"
+    make_debs
+    cp "$BUILD"/deb/*.deb "$out/"
+    for target in $(dist_targets); do
+        name=libcrust-$version-$target
+        stage_target "$target" "$stage/$name"
+        python3 "$ROOT/.ci/pack.py" "$stage/$name" "$out/$name.tar.gz"
+    done
+    mkdir "$stage/libcrust-$version"
+    git -C "$ROOT" ls-files -z | tar -C "$ROOT" -c --null -T - | tar -x -C "$stage/libcrust-$version"
+    python3 "$ROOT/.ci/pack.py" "$stage/libcrust-$version" "$out/libcrust-$version-source.tar.gz"
+    # shellcheck disable=SC2046
+    (cd "$stage" && python3 "$ROOT/.ci/bill.py" sbom $(binaries)) >"$out/libcrust-$version.cdx.json"
+    # shellcheck disable=SC2046
+    (cd "$stage" && python3 "$ROOT/.ci/bill.py" licences $(binaries)) >"$out/LICENSES-LINKED.txt"
+    rm -rf "$stage"
+    sums=$(cd "$out" && sha256sum -- *)
+    printf '%s\n' "$sums" >"$out/SHA256SUMS"
+    say "Release $version of $(git -C "$ROOT" log -1 --format='%h, %cs')"
+    for file in "$out"/*; do
+        printf '    build/%s/%-44s %6s KiB\n' "$1" "$(basename "$file")" $((($(stat -c %s "$file") + 1023) / 1024))
+    done
+)
+
+# check_dist makes the release of the last commit twice, in clones of unlike names, at
+# unlike times of the day, the second one with nothing that was compiled before, and
+# compares. The clones stay in build/dist-check when they differ.
+check_dist() {
+    local work=$BUILD/dist-check one=$BUILD/dist-check/one two=$BUILD/dist-check/another/place/for/two clone
+    check_committed
+    rm -rf "$work"
+    for clone in "$one" "$two"; do
+        git clone -q "file://$ROOT" "$clone"
+    done
+    say "Making the release of $(git -C "$ROOT" log -1 --format=%h) for the first time"
+    "$one/build.sh" dist || die "the release could not be made in $one"
+    say "Making it again, elsewhere, from nothing (some minutes)"
+    (umask 077 && TZ=Pacific/Kiritimati GOCACHE=$work/cache "$two/build.sh" dist) || die "the release could not be made in $two"
+    if ! diff "$one/build/dist/SHA256SUMS" "$two/build/dist/SHA256SUMS"; then
+        die "the two differ in what is listed above; they are $one/build/dist and $two/build/dist"
+    fi
+    say "Both are the same to the bit: $(wc -l <"$one/build/dist/SHA256SUMS") files"
+    rm -rf "$work"
+}
+
+command_dist() {
+    local check=''
+    if [ "${1:-}" = --check ]; then check=1 && shift; fi
+    [ $# = 0 ] || usage_error "dist takes no arguments but --check"
+    need_to_compile
+    need_python plain
+    need_for_dist
+    install_needs
+    check_committed
+    ensure_go
+    ensure_python
+    if [ -n "$check" ]; then
+        check_dist
+        return
+    fi
+    build_packages
+    build_library
+    make_dist dist
+}
