@@ -17,6 +17,9 @@ make_docs() {
     say "C"
     page "crust.h" <include/crust.h >"$out/crust.h.html"
     printf '    build/docs/crust.h.html\n'
+    python3 .ci/cdocs.py include/crust.h capi/exports.txt "$out/c"
+    page "crust.hpp" <include/crust.hpp >"$out/crust.hpp.html"
+    printf '    build/docs/%s\n' c/index.html crust.hpp.html
     say "Rust"
     (cd bindings/rust && CRUST_LIB_DIR=$BUILD/lib RUSTDOCFLAGS='-D warnings' \
         cargo doc --workspace --all-features --no-deps --locked --quiet --target-dir "$BUILD/rustdoc")
@@ -42,7 +45,8 @@ write_index() {
     local file
     printf '<!doctype html><meta charset="utf-8"><title>libcrust</title><h1>libcrust</h1><ul>\n'
     printf '<li><a href="%s">%s</a>\n' go/core.txt "Go: package crust" go/core-identity.txt "Go: package identity" \
-        go/cmd-crust.txt "The command crust" crust.h.html "C: crust.h" rust/crust/index.html "Rust: crate crust" \
+        go/cmd-crust.txt "The command crust" c/index.html "C: a page for each function" crust.h.html "C: crust.h" \
+        crust.hpp.html "C++: crust.hpp" rust/crust/index.html "Rust: crate crust" \
         rust/crust_sys/index.html "Rust: crate crust-sys" python/crust.html "Python: package crust"
     for file in README.md CHANGELOG.md docs/*.md; do
         printf '<li><a href="%s">%s</a>\n' "$(basename "$file")" "$(basename "$file" .md)"

@@ -515,6 +515,7 @@ CRUST_API crust_result CRUST_CALL crust_bootstrap(crust_service service, uint64_
  * "ENDPOINT#PEER" is that peer there. INVALID, too. */
 CRUST_API crust_result CRUST_CALL crust_bootstrap_except(crust_service service, const char *const *except, size_t n,
                                                          uint64_t token);
+/* Gives up a bootstrap that runs: BOOTSTRAP_FAILED with CANCELED follows. Without one it does nothing. */
 CRUST_API crust_result CRUST_CALL crust_stop_bootstrap(crust_service service);
 
 /* ---- groups that are kept connected --------------------------------------------------- */
@@ -659,6 +660,8 @@ CRUST_API crust_result CRUST_CALL crust_config_set_gate(crust_config *config, cr
 /* Starts one more listener; LISTENER_STARTED or LISTENER_FAILED follows.
  * INVALID, ADDRESS_IN_USE, ADDRESS, PERMISSION, CLOSED. */
 CRUST_API crust_result CRUST_CALL crust_listen(crust_service service, const char *endpoint);
+/* Stops the listener at an endpoint, as LISTENER_STARTED or crust_listeners have told it; sessions
+ * live on. INVALID: nothing listens there. */
 CRUST_API crust_result CRUST_CALL crust_stop_listening(crust_service service, const char *endpoint);
 /* Writes the endpoints, one a line, NUL-terminated. *len is the size of buf on
  * entry and what is needed on return. BUFFER_TOO_SMALL. With buf NULL it returns

@@ -123,6 +123,35 @@ again() (
     hashes | diff "$work/first" -
 )
 
+# bill checks the bill of materials of what build.sh dist makes: JSON, with everything that
+# Go says is linked in, and what no Go module is.
+bill() {
+    local library=$build/lib/libcrust.so.1 module
+    SOURCE_DATE_EPOCH=1 python3 "$root/.ci/bill.py" sbom "$library" >"$work/bill" && python3 -m json.tool "$work/bill" >"$work/json" || return
+    for module in $(go version -m "$(readlink -f "$library")" | sed -n 's/^\tdep\t\([^\t]*\)\t\([^\t]*\).*/\1@\2/p') libsodium@ libutp gcc@; do
+        grep -q "\"purl\": .*$module" "$work/json" || {
+            printf '%s is not in the bill\n' "$module"
+            return 1
+        }
+    done
+}
+
+# pack packs two copies of the examples, of unlike times and modes, to the same bytes.
+pack() {
+    local kind
+    for kind in tar.gz zip; do
+        rm -rf "$work/pack"
+        mkdir -p "$work/pack/one" "$work/pack/two"
+        cp -r "$root/docs/examples" "$work/pack/one/"
+        (umask 077 && cp -r "$root/docs/examples" "$work/pack/two/" && touch -d 2001-02-03 "$work/pack/two/examples"/*)
+        SOURCE_DATE_EPOCH=1700000000 python3 "$root/.ci/pack.py" "$work/pack/one/examples" "$work/pack/one.$kind" &&
+            SOURCE_DATE_EPOCH=1700000000 python3 "$root/.ci/pack.py" "$work/pack/two/examples" "$work/pack/two.$kind" &&
+            cmp "$work/pack/one.$kind" "$work/pack/two.$kind" || return
+    done
+}
+
+try "the bill of materials has everything that is linked in" bill
+try "archives of the same files are the same to the bit" pack
 "$root/build.sh" deb
 try "packages made again are the same to the bit" again
 try "lintian finds no fault" lintian --allow-root --fail-on error,warning --tag-display-limit 0 \

@@ -2,7 +2,8 @@
 # Compiles the programs of docs/examples as their comments say, and with all warnings,
 # by every compiler that is here, and runs them over TCP and UDP: what they say is
 # compared. So is the C++ wrapper, include/crust.hpp, by wrapper.cc, also under
-# AddressSanitizer. tests/examples/run.sh [BUILD]
+# AddressSanitizer, and the reference of the C ABI, which is made of the comments in its
+# header. tests/examples/run.sh [BUILD]
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
@@ -102,5 +103,27 @@ try "crust.hpp: compile with AddressSanitizer" g++ -std=c++17 -fsanitize=address
     "${strict[@]}" -o "$work/wrapper-asan" $flags -pthread
 try "crust.hpp: no error and no leak in its tests" timeout 120 "$work/wrapper-asan"
 
+# reference NAME [SED-PROGRAM] makes the reference of crust.h, changed or not.
+reference() {
+    sed -e "${2:-}" "$root/include/crust.h" >"$work/crust.h" &&
+        python3 "$root/.ci/cdocs.py" "$work/crust.h" "$root/capi/exports.txt" "$work/$1"
+}
+try "the reference has a page for each function" reference reference
+# every_page: no page lacks the part that says from where a function may be called.
+every_page() {
+    local function
+    while read -r function; do
+        grep -q '<h2>Threads</h2>' "$work/reference/$function.html" || return
+    done <"$root/capi/exports.txt"
+}
+try "and they say from where it may be called" every_page
+without_comment() {
+    if reference broken '/^.. Returns how many bytes crust_send_datagram/,/\*\//c /* */' >"$work/refusal" 2>&1; then
+        echo "nothing was noticed"
+        return 1
+    fi
+    grep 'crust_max_datagram has no comment' "$work/refusal"
+}
+try "a function without a comment is noticed" without_comment
 printf '%d passed, %d failed\n' "$passed" "$failed"
 [ "$failed" = 0 ]
