@@ -32,8 +32,8 @@ Usage: ./build.sh COMMAND [ARGUMENT...]
   deb             Debian packages into build/deb: libcrust1, libcrust-dev,
                   python3-crust
   dist [--check]  a release of the last commit into build/dist: archives, Debian
-                  packages, bill of materials, licences, checksums; --check makes
-                  it twice and compares
+                  packages, wheel, bill of materials, licences, checksums;
+                  --check makes it twice and compares
   clean           remove build/ and what the bindings have built
   help            this text
 

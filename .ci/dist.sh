@@ -3,6 +3,8 @@
 
 # shellcheck source=.ci/deb.sh
 . "$ROOT/.ci/deb.sh"
+# shellcheck source=.ci/wheel.sh
+. "$ROOT/.ci/wheel.sh"
 
 # dist_targets prints the targets of which there are archives.
 dist_targets() { printf '%s-%s\n' "$(go env GOHOSTOS)" "$(go env GOHOSTARCH)"; }
@@ -22,17 +24,16 @@ check_committed() {
 
 # stage_target TARGET DIR copies what was built for a target, and what goes with it.
 stage_target() {
-    local target=$1 dir=$2 from=$BUILD
+    local dir=$2 from=$BUILD
     mkdir -p "$dir/docs"
     cp -a "$from/include" "$from/lib" "$dir/"
     mkdir "$dir/bin"
     find "$from/bin" -maxdepth 1 -type f -exec cp {} "$dir/bin/" \;
     cp "$ROOT"/LICENSE-* "$ROOT/README.md" "$ROOT/CHANGELOG.md" "$dir/"
-    cp "$ROOT"/docs/*.md "$dir/docs/"
+    cp "$ROOT"/docs/*.md "$ROOT"/docs/*.svg "$dir/docs/"
     cp -r "$ROOT/docs/examples" "$dir/docs/"
     # shellcheck disable=SC2046 # names without spaces
     (cd "$dir" && python3 "$ROOT/.ci/bill.py" licences $(binaries)) >"$dir/LICENSES-LINKED.txt"
-    printf '%s\n' "$target" >"$dir/TARGET"
 }
 
 # binaries prints the files below the current directory that tell what is linked in.
@@ -47,7 +48,9 @@ make_dist() (
     rm -rf "$out"
     mkdir -p "$stage"
     make_debs
-    cp "$BUILD"/deb/*.deb "$out/"
+    say "Making the wheel and the source distribution"
+    make_wheel wheel
+    cp "$BUILD"/deb/*.deb "$BUILD"/wheel/crust-* "$out/"
     for target in $(dist_targets); do
         name=libcrust-$version-$target
         stage_target "$target" "$stage/$name"
@@ -95,7 +98,7 @@ command_dist() {
     if [ "${1:-}" = --check ]; then check=1 && shift; fi
     [ $# = 0 ] || usage_error "dist takes no arguments but --check"
     need_to_compile
-    need_python plain
+    need_python venv
     need_for_dist
     install_needs
     check_committed
@@ -105,6 +108,7 @@ command_dist() {
         check_dist
         return
     fi
+    ensure_venv
     build_packages
     build_library
     make_dist dist
