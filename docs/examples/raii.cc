@@ -21,7 +21,8 @@ int main(int argc, char **argv) try {
         case CRUST_EVENT_CONNECTION_INFO: bob.connect(event.data()); break;
         case CRUST_EVENT_CONNECTED: self.send(event.peer(), "hello"); break;
         case CRUST_EVENT_MESSAGE: std::cout << "bob says " << event.data().text() << std::endl; self.close(); break;
-        default: event.check(); // throws what has failed: see rethrow below
+        case CRUST_EVENT_LISTENER_FAILED: event.check(); break; // throws what the event says: see rethrow below
+        default: break;
         }
     });
 

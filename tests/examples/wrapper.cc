@@ -45,6 +45,7 @@ crust::config local() {
     crust::config config;
     config.network_name("wrapper").listen(where + "://127.0.0.1:0").set(CRUST_OPT_GOSSIP, CRUST_GOSSIP_OFF);
     config.set(CRUST_OPT_BEACON, CRUST_BEACON_OFF).set(CRUST_OPT_NO_PORT_MAP, 1);
+    config.set(CRUST_OPT_NO_NETWORK_WATCH, 1).set(CRUST_OPT_GATE_TIMEOUT_MS, 5s); // others may be busy here
     return config;
 }
 
@@ -159,7 +160,9 @@ void messages() {
     int                             sent = 0;
     while (sent < 200 && a.try_send(b.id(), large)) sent++;
     EXPECT(sent > 0 && sent < 200);
-    EXPECT(code_of([&] { a.send(b.id(), large); }) == CRUST_ERR_WOULD_BLOCK);
+    crust_result full = CRUST_OK; // what was full may have drained a little
+    for (int more = 0; more < 200 && full == CRUST_OK; more++) full = code_of([&] { a.send(b.id(), large); });
+    EXPECT(full == CRUST_ERR_WOULD_BLOCK);
     EXPECT(a.stats().peers == 1 && a.peer(b.id()).sent_messages >= 4 && a.peer(b.id()).peer.bytes[0] == b.id().raw().bytes[0]);
     a.disconnect(b.id());
     EXPECT(await(a, CRUST_EVENT_LOST)[0].peer() == b.id());
@@ -178,6 +181,7 @@ void looking() {
     group.contacts = {at + "#" + b.id().text()};
     a.keep(group);
     await(b, CRUST_EVENT_CONNECTED);
+    await(a, CRUST_EVENT_CONNECTED);
     EXPECT(a.groups().size() == 1 && a.groups()[0].name == std::string("friends") && a.groups()[0].wanted == 1);
     EXPECT(a.group_peers("friends").size() == 1 && code_of([&] { (void)a.group_peers("foes"); }) == CRUST_ERR_INVALID);
     a.release("friends");
