@@ -250,7 +250,7 @@ impl Config {
     }
 
     /// The file in which peers are written down that the service has connected to
-    /// directly; [`bootstrap`](crate::Service::bootstrap) tries them beside the
+    /// directly; [`bootstrap`](crate::Handle::bootstrap) tries them beside the
     /// contacts, the one that was reached last first. It is made when it is not there,
     /// its directory is not; several services and processes may share it. `default` is
     /// the user's own. A file that cannot be used is an
