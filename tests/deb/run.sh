@@ -126,9 +126,10 @@ again() (
 # bill checks the bill of materials of what build.sh dist makes: JSON, with everything that
 # Go says is linked in, and what no Go module is.
 bill() {
-    local library=$build/lib/libcrust.so.1 module
-    SOURCE_DATE_EPOCH=1 python3 "$root/.ci/bill.py" sbom "$library" >"$work/bill" && python3 -m json.tool "$work/bill" >"$work/json" || return
-    for module in $(go version -m "$(readlink -f "$library")" | sed -n 's/^\tdep\t\([^\t]*\)\t\([^\t]*\).*/\1@\2/p') libsodium@ libutp gcc@; do
+    local library=$build/lib/libcrust.so.1 tool=$build/bin/crust module
+    SOURCE_DATE_EPOCH=1 python3 "$root/.ci/bill.py" sbom "$library" "$tool" >"$work/bill" &&
+        python3 -m json.tool "$work/bill" >"$work/json" || return
+    for module in $(go version -m "$(readlink -f "$library")" "$tool" | sed -n 's/^\tdep\t\([^\t]*\)\t\([^\t]*\).*/\1@\2/p') libsodium@ libutp gcc@; do
         grep -q "\"purl\": .*$module" "$work/json" || {
             printf '%s is not in the bill\n' "$module"
             return 1
