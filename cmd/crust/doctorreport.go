@@ -153,7 +153,11 @@ func (r *doctorReport) text() string {
 	if len(r.Interfaces) == 0 {
 		lines = append(lines, "  none is up and has an address")
 	}
-	lines = append(lines, "", r.natReport.text(), "", "Seen from outside:")
+	lines = append(lines, "", r.natReport.text())
+	if len(r.Mapped) == 0 {
+		lines = append(lines, "no router was asked to map ports")
+	}
+	lines = append(lines, "", "Seen from outside:")
 	lines = append(lines, r.seenText()...)
 	lines = append(lines, "", "Clock: "+r.Clock.text(), "MTU: "+r.MTU.text())
 	if len(r.Expect) > 0 {

@@ -181,7 +181,7 @@ func sourceTo(to netip.AddrPort) (netip.Addr, error) {
 	if err != nil {
 		return netip.Addr{}, err
 	}
-	defer conn.Close()
+	defer conn.Close() //nolint:errcheck // nothing was sent
 	local, err := netip.ParseAddrPort(conn.LocalAddr().String())
 	return local.Addr(), err
 }

@@ -377,7 +377,7 @@ func (f *peerFlags) serve(cmd *cobra.Command, cfg crust.Config, out *output, com
 		if scraped, err = listenMetrics(at); err != nil {
 			return err
 		}
-		defer scraped.Close()
+		defer scraped.Close() //nolint:errcheck // it has served
 	}
 	var socket net.Listener
 	if f.control != "" { // before there is anything that would have to be closed

@@ -123,7 +123,7 @@ func (f *topFlags) own(cmd *cobra.Command) error {
 			ended <- err
 		}()
 		err := show(ours, f.interval, "own peer")
-		quit.Close()
+		_ = quit.Close() // it never fails
 		return errors.Join(err, <-ended)
 	})
 }
