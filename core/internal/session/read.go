@@ -16,6 +16,11 @@ import (
 const (
 	smallRead = 512
 	largeRead = 128 << 10
+	// bulkRead is the largest read while pieces of large messages come. These leave the
+	// buffer when they are opened, and it has room for two reads: what is left of the last
+	// record is moved to its front a tenth as often as with largeRead, and twice as much
+	// is acknowledged and delivered at once.
+	bulkRead = 256 << 10
 )
 
 // firstPartial is how much memory the first piece of a message gets: a peer that
@@ -81,7 +86,7 @@ func (in *inbox) begin(l *line) {
 	if in.get == nil {
 		in.get = func() []byte {
 			in.room()
-			return in.buf.B[in.end:]
+			return in.buf.B[in.end:min(len(in.buf.B), in.end+bulkRead)]
 		}
 	}
 	if len(link.Rest) > 0 {
@@ -202,11 +207,17 @@ func (in *inbox) got(n int) {
 	in.end += n
 	in.s.lastHeard.Store(in.s.clock())
 	in.s.wireIn.Add(uint64(n))
+	most := largeRead
+	if in.header.Type == wire.TypePiece {
+		most = bulkRead
+	}
 	switch {
 	case in.end == len(in.buf.B):
-		in.want = min(in.want*8, largeRead)
+		in.want = min(in.want*8, most)
 	case n < in.want/8:
 		in.want = max(in.want/8, smallRead)
+	default:
+		in.want = min(in.want, most)
 	}
 }
 
