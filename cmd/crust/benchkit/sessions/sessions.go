@@ -19,6 +19,9 @@ import (
 	"github.com/libcrust/libcrust/cmd/crust/benchkit"
 )
 
+// unbounded is, in connections a second, more than there can be.
+const unbounded = 1 << 20
+
 // sendBatch is how many small messages go to Service.SendBatch at once.
 const sendBatch = 256
 
@@ -50,7 +53,12 @@ func (t transport) CarriesDatagrams() bool { return t.over == crust.UTP }
 
 // newNode makes a service that listens at an address, or nowhere if that is zero.
 func (t transport) newNode(at netip.Addr) (*node, error) {
-	config := crust.Config{Cipher: t.cipher, NoListen: !at.IsValid(), NetworkName: "bench", Beacon: crust.BeaconOff, Gossip: crust.GossipOff}
+	config := crust.Config{
+		Cipher: t.cipher, NoListen: !at.IsValid(), NetworkName: "bench", Beacon: crust.BeaconOff, Gossip: crust.GossipOff,
+		// All sessions come from one address, as fast as they can be made: what the
+		// others that are measured have no bound for either.
+		MaxAcceptsPerSecond: unbounded, MaxAcceptsPerAddress: unbounded, HandshakePercent: 800,
+	}
 	if at.IsValid() {
 		config.Listen = []crust.Endpoint{{Transport: t.over, Addr: netip.AddrPortFrom(at, 0)}}
 	}
