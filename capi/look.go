@@ -110,4 +110,7 @@ func fillStats(out *C.crust_stats, st crust.Stats) {
 	out.alerts = C.uint64_t(st.Alerts)
 	out.suppressed_alerts = C.uint64_t(st.SuppressedAlerts)
 	out.resumptions = C.uint64_t(st.Resumptions)
+	out.refused_banned = C.uint64_t(st.RefusedBanned)
+	out.memory_bytes = C.uint64_t(st.MemoryBytes)
+	out.refused_memory = C.uint64_t(st.RefusedMemory)
 }

@@ -137,6 +137,7 @@ func (s *Service) adopt(link *secure.Link, a adoption) (*peer, error) {
 			link.Conn.Close() //nolint:errcheck // it carries nothing
 			return nil, denied
 		}
+		s.refusedBanned.Add(1)
 		err = refusal{reasonOf(denied)}
 	case s.unwanted(id, &a):
 		if a.admit == nil { // it was dialled, and the peer does not know us yet

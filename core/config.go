@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net/netip"
 	"slices"
 	"time"
@@ -240,6 +241,17 @@ type Config struct {
 	// come behind their messages, of which up to twice ResendBuffer of each such
 	// peer are taken beyond the bound. Zero means 16 MiB.
 	EventQueue int
+	// MaxMemory bounds the memory of all queues together, in bytes: EventQueue, which counts
+	// four times since buffers come in powers of four, 16 KiB for each of MaxHandshakes, and
+	// with the rest what waits to be sent and acknowledged to all peers, links that are
+	// carried, large messages from the first part that has come until the program gives
+	// them back, and what is taken beyond EventQueue. Half of the rest is set apart, for each of
+	// MaxPeers an equal part; of the other half a peer gets more while what it holds is less
+	// than what is free. Then Send says CodeWouldBlock and EventWritable follows; a peer whose large message finds no memory is not read, and after 10 s its session
+	// ends with CodeLimit. Sockets are not counted, nor is what is just being read and
+	// written. At least the first two, and 16 MiB. Zero means 512 MiB, and more when the first
+	// two, or four times SendQueue and ResendBuffer, ask for it.
+	MaxMemory int
 	// MaxPeers bounds sessions. Zero means 4096.
 	MaxPeers int
 	// MaxHandshakes bounds accepted connections that are not yet
@@ -437,7 +449,7 @@ func (c Config) check() (Config, error) {
 	if err := c.checkRelay(); err != nil {
 		return Config{}, err
 	}
-	if err := errors.Join(c.checkPortMap(), c.checkSTUN(), c.checkOnly(), c.checkCache(), c.checkBeacon(), c.checkGossip(), c.checkGate(), c.checkGuard(), c.checkTracer()); err != nil {
+	if err := errors.Join(c.checkPortMap(), c.checkSTUN(), c.checkOnly(), c.checkCache(), c.checkBeacon(), c.checkGossip(), c.checkGate(), c.checkGuard(), c.checkMemory(), c.checkTracer()); err != nil {
 		return Config{}, err
 	}
 	for _, contact := range c.Contacts {
@@ -465,6 +477,34 @@ func (c Config) check() (Config, error) {
 		c.Identity, c.ownKey = key, true
 	}
 	return c, nil
+}
+
+// What is counted of Config.MaxMemory.
+const (
+	defaultMaxMemory = 512 << 20
+	leastMemory      = 8 * MaxMessage // beside what is set apart
+	// handshakeMemory is a goroutine and its buffers.
+	handshakeMemory = 16 << 10
+	// bufferWaste is how much larger than its messages a buffer is at most.
+	bufferWaste = 4
+)
+
+// apart is what is set apart of MaxMemory.
+func (c *Config) apart() int64 {
+	return bufferWaste*int64(c.EventQueue) + handshakeMemory*int64(c.MaxHandshakes)
+}
+
+// checkMemory checks what check has not, of MaxMemory.
+func (c *Config) checkMemory() error {
+	least := c.apart() + leastMemory
+	if c.MaxMemory == 0 {
+		c.MaxMemory = int(min(max(defaultMaxMemory, least, c.apart()+4*(int64(c.SendQueue)+int64(c.ResendBuffer))), math.MaxInt))
+	}
+	if int64(c.MaxMemory) < least {
+		return &Error{Op: "new", Code: CodeInvalid, Err: fmt.Errorf(
+			"MaxMemory is %d, want 0 or at least %d: four times EventQueue, %d for each of MaxHandshakes, and %d", c.MaxMemory, least, handshakeMemory, leastMemory)}
+	}
+	return nil
 }
 
 // checkRelay checks what check has not, of relaying.

@@ -111,6 +111,7 @@ var configKeys = map[string]func(*configText, json.RawMessage) error{
 	"resend_buffer_bytes":        func(t *configText, v json.RawMessage) error { return readCount(v, &t.cfg.ResendBuffer) },
 	"send_queue_bytes":           func(t *configText, v json.RawMessage) error { return readCount(v, &t.cfg.SendQueue) },
 	"event_queue_bytes":          func(t *configText, v json.RawMessage) error { return readCount(v, &t.cfg.EventQueue) },
+	"max_memory_bytes":           func(t *configText, v json.RawMessage) error { return readCount(v, &t.cfg.MaxMemory) },
 	"max_peers":                  func(t *configText, v json.RawMessage) error { return readCount(v, &t.cfg.MaxPeers) },
 	"max_handshakes":             func(t *configText, v json.RawMessage) error { return readCount(v, &t.cfg.MaxHandshakes) },
 	"max_handshakes_per_address": func(t *configText, v json.RawMessage) error { return readCount(v, &t.cfg.MaxHandshakesPerAddress) },

@@ -330,6 +330,7 @@ var causes = []struct {
 	{session.ErrBanned, CodeBanned},
 	{errShed, CodeLimit},
 	{session.ErrFull, CodeLimit},
+	{session.ErrMemory, CodeLimit},
 	{session.ErrDisconnected, CodeDisconnected},
 	{session.ErrStopped, CodeDisconnected},
 	{session.ErrSilent, CodePeerSilent},

@@ -51,7 +51,7 @@ type Service struct {
 	claimSeq atomic.Uint64
 	choices  atomic.Uint64 // how often we have decided for a link
 
-	datagramsSent, datagramsReceived, datagramsLost, ratePauses atomic.Uint64
+	datagramsSent, datagramsReceived, datagramsLost, ratePauses, refusedBanned atomic.Uint64
 
 	failure atomic.Pointer[Error] // why the service stopped by itself
 	lives   lives
@@ -120,7 +120,8 @@ func New(cfg Config) (*Service, error) {
 		session: session.Config{
 			Heartbeat: cfg.Heartbeat, LostAfter: cfg.LostAfter, CloseTimeout: cfg.CloseTimeout,
 			MaxAge: cfg.MessageMaxAge, SendQueue: cfg.SendQueue, ResumeWindow: cfg.ResumeWindow, ResendBuffer: cfg.ResendBuffer,
-			Epoch: time.Now().Add(-mathrand.N(session.Beat)), // services that were made together shall not beat together
+			Budget: session.NewBudget(int64(cfg.MaxMemory)-cfg.apart(), cfg.MaxPeers),
+			Epoch:  time.Now().Add(-mathrand.N(session.Beat)), // services that were made together shall not beat together
 		},
 	}
 	var instance [8]byte
@@ -494,6 +495,9 @@ type Stats struct {
 	Alerts             uint64 // raised: see EventAlert
 	SuppressedAlerts   uint64 // that came too fast, to be raised with the next offence
 	Resumptions        uint64 // times that a session went over to another link
+	RefusedBanned      uint64 // TCP connections and sessions refused for the blacklist or the whitelists
+	MemoryBytes        int    // that queues hold of MaxMemory, now, in the sizes that buffers come in
+	RefusedMemory      uint64 // times that MaxMemory had no room
 }
 
 // Stats returns the counters.
@@ -518,7 +522,9 @@ func (s *Service) Stats() Stats {
 	q := &s.events
 	q.mu.Lock()
 	st.EventsQueued, st.EventBytesQueued, st.EventsTotal, st.BackpressurePauses = q.count, q.bytes, q.total, q.pauses
+	st.MemoryBytes = q.bytes + int(s.session.Budget.Held()) + handshakeMemory*st.Handshakes
 	q.mu.Unlock()
+	st.RefusedMemory, st.RefusedBanned = s.session.Budget.Refused(), s.refusedBanned.Load()
 	return st
 }
 

@@ -254,6 +254,9 @@ type statsReport struct {
 	Alerts             uint64 `json:"alerts"`
 	SuppressedAlerts   uint64 `json:"suppressed_alerts"`
 	Resumptions        uint64 `json:"resumptions"`
+	RefusedBanned      uint64 `json:"refused_banned"`
+	MemoryBytes        int    `json:"memory_bytes"`
+	RefusedMemory      uint64 `json:"refused_memory"`
 }
 
 func (*startedReport) name() string         { return "started" }
@@ -552,6 +555,7 @@ func statsOf(s crust.Stats) report {
 		RefusedConnections: s.RefusedConnections, RefusedHandshakes: s.RefusedHandshakes, RefusedFiles: s.RefusedFiles,
 		RefusedSessions: s.RefusedSessions, ShedSessions: s.ShedSessions, RatePauses: s.RatePauses,
 		Alerts: s.Alerts, SuppressedAlerts: s.SuppressedAlerts, Resumptions: s.Resumptions,
+		RefusedBanned: s.RefusedBanned, MemoryBytes: s.MemoryBytes, RefusedMemory: s.RefusedMemory,
 	}
 }
 

@@ -11,6 +11,8 @@ import (
 type Buffer struct {
 	B    []byte // full capacity of its class
 	refs atomic.Int32
+
+	account *account // for whom it counts; nil: nobody
 }
 
 // Buffers come in powers of four from 512 B to 8 MiB.
@@ -43,6 +45,10 @@ func (b *Buffer) Retain() { b.refs.Add(1) }
 // Release drops a reference.
 func (b *Buffer) Release() {
 	if b.refs.Add(-1) == 0 {
+		if a := b.account; a != nil {
+			b.account = nil
+			a.give(len(b.B))
+		}
 		pools[classOf(len(b.B))].Put(b)
 	}
 }

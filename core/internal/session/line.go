@@ -63,7 +63,7 @@ func (s *Session) drop() *line {
 		l.link.Open.Zero()
 	}
 	s.control, s.pongDue, s.ackDue, s.pingSent = nil, false, false, 0
-	s.low = lowQueue{}
+	s.clearLow()
 	return l
 }
 

@@ -61,15 +61,21 @@ func (q *lowQueue) pop() []byte {
 	return run
 }
 
+// clearLow drops what waits. mu is held.
+func (s *Session) clearLow() {
+	s.account.give(s.low.bytes)
+	s.low = lowQueue{}
+}
+
 // SendLow queues a frame of the low class, of which there is room for several in
 // lowRecord, on a line that At has returned. Frames go out in the order of the
 // calls, without regard to those of SendControl. It never blocks, and reports false
-// when the frame is dropped: the session has another line or none, closes, or MaxLow
-// bytes wait.
+// when the frame is dropped: the session has another line or none, closes, MaxLow
+// bytes wait, or there is no memory.
 func (s *Session) SendLow(at Line, frame []byte) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.state != live || !s.started || s.line == nil || s.line != at.line || s.low.bytes+len(frame) > MaxLow {
+	if s.state != live || !s.started || s.line == nil || s.line != at.line || s.low.bytes+len(frame) > MaxLow || !s.takes(len(frame)) {
 		return false
 	}
 	s.low.add(frame)
@@ -82,7 +88,7 @@ func (s *Session) SendLow(at Line, frame []byte) bool {
 func (s *Session) SendSpare(frame []byte) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.state != live || !s.started || s.line == nil || s.low.bytes+len(frame) > MaxSpare {
+	if s.state != live || !s.started || s.line == nil || s.low.bytes+len(frame) > MaxSpare || !s.takes(len(frame)) {
 		return false
 	}
 	s.low.add(frame)
@@ -122,6 +128,7 @@ func (s *Session) takeLow(b *batch, messages int) {
 			return
 		}
 		run := s.low.pop()
+		s.account.give(len(run))
 		s.unlocked(func() { b.out = sealControl(b.line.link.Seal, b.out, run) })
 		s.low.passed = 0
 		taken += len(run)

@@ -62,6 +62,15 @@ func (q *queue) pop() {
 	}
 }
 
+// takes reports whether a frame of so many bytes fits into the run that was queued last.
+func (q *queue) takes(size int, large bool) bool {
+	if large || q.empty() {
+		return false
+	}
+	it := &q.items[len(q.items)-1]
+	return !it.large && it.n+size <= it.capacity
+}
+
 // oldest returns when the first item was queued.
 func (q *queue) oldest() (int64, bool) {
 	if q.empty() {
@@ -108,9 +117,25 @@ func (s *Session) queueFor(priority uint8) *queue {
 }
 
 // enqueue copies a message into its queue, and returns the item that it is the
-// last message of. mu is held.
+// last message of, nil when there is no memory for it. mu is held.
 func (s *Session) enqueue(data []byte, priority uint8) *item {
 	q := s.queueFor(priority)
+	size := wire.MessageFrameSize(len(data))
+	var fresh *Buffer
+	room := nextChunk
+	if q.empty() {
+		room = max(firstChunk, size)
+	}
+	if len(data) > pieceOver {
+		room = len(data)
+	}
+	if !q.takes(size, len(data) > pieceOver) {
+		if fresh = s.buffer(room); fresh == nil {
+			return nil
+		}
+	}
+	s.sent++
+	s.sentBytes += uint64(len(data))
 	s.queued += len(data) + frameCost
 	var born int64
 	if priority > mustArrive {
@@ -128,30 +153,22 @@ func (s *Session) enqueue(data []byte, priority uint8) *item {
 		if priority > mustArrive {
 			born = s.clock()
 		}
-		b := NewBuffer(len(data))
-		copy(b.B, data)
-		q.items = append(q.items, item{buf: b, n: len(data), count: 1, bytes: uint64(len(data)), born: born, large: true})
+		copy(fresh.B, data)
+		q.items = append(q.items, item{buf: fresh, n: len(data), count: 1, bytes: uint64(len(data)), born: born, large: true})
 		return &q.items[len(q.items)-1]
 	}
-	size := wire.MessageFrameSize(len(data))
-	if !q.empty() {
-		if it := &q.items[len(q.items)-1]; !it.large && it.n+size <= it.capacity {
-			it.n = len(wire.AppendMessage(it.buf.B[:it.n], priority, data))
-			it.count++
-			it.bytes += uint64(len(data))
-			return it
-		}
-	}
-	room := nextChunk
-	if q.empty() {
-		room = max(firstChunk, size)
+	if fresh == nil {
+		it := &q.items[len(q.items)-1]
+		it.n = len(wire.AppendMessage(it.buf.B[:it.n], priority, data))
+		it.count++
+		it.bytes += uint64(len(data))
+		return it
 	}
 	if priority > mustArrive {
 		born = s.clock()
 	}
-	b := NewBuffer(room)
-	n := len(wire.AppendMessage(b.B[:0], priority, data))
-	q.items = append(q.items, item{buf: b, n: n, count: 1, bytes: uint64(len(data)), born: born, capacity: room})
+	n := len(wire.AppendMessage(fresh.B[:0], priority, data))
+	q.items = append(q.items, item{buf: fresh, n: n, count: 1, bytes: uint64(len(data)), born: born, capacity: room})
 	return &q.items[len(q.items)-1]
 }
 

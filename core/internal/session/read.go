@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"time"
 
 	"github.com/libcrust/libcrust/core/internal/secure"
 	"github.com/libcrust/libcrust/core/internal/wire"
@@ -52,12 +53,15 @@ type inbox struct {
 	end      int
 	want     int // size of the next read buffer
 	header   wire.Header
-	headed   bool   // header is opened, its body is not complete
-	whole    bool   // a record was complete since note
-	asked    bool   // a ping has come since the last answer
-	number   uint64 // of the next record of content on the line
-	has      uint64 // records that have come to the session; those before come again
-	size     uint64 // bytes of the bodies of records on the line
+	headed   bool      // header is opened, its body is not complete
+	whole    bool      // a record was complete since note
+	asked    bool      // a ping has come since the last answer
+	claimed  *Buffer   // for the piece whose header has come
+	short    bool      // there is no memory for it yet
+	shortAt  time.Time // since when; zero when there is
+	number   uint64    // of the next record of content on the line
+	has      uint64    // records that have come to the session; those before come again
+	size     uint64    // bytes of the bodies of records on the line
 	partials []partial
 	messages []Message
 	buffers  []*Buffer
@@ -75,6 +79,7 @@ func (in *inbox) begin(l *line) {
 	if in.buf != nil {
 		in.buf.Release()
 	}
+	in.unclaim()
 	link := l.link
 	in.line, in.open, in.buf, in.start, in.end, in.used = l, link.Open, nil, 0, 0, false
 	in.want, in.headed, in.failed, in.number, in.size = smallRead, false, nil, l.position.Load(), 0
@@ -104,6 +109,7 @@ func (in *inbox) free() {
 	for _, p := range in.partials {
 		p.buf.Release()
 	}
+	in.unclaim()
 	for _, b := range in.buffers {
 		b.Release()
 	}
@@ -157,6 +163,10 @@ func (in *inbox) loop() error {
 			return ErrEnded
 		case in.closed != nil:
 			return in.closed
+		}
+		if in.short {
+			in.failed = in.awaitRoom()
+			continue
 		}
 		if calm && in.lend() {
 			continue // what was read by the turn may not be parsed or delivered yet
@@ -249,7 +259,11 @@ func (in *inbox) note() {
 
 // parse opens every complete record that is buffered.
 func (in *inbox) parse() error {
+	in.short = false
 	for in.closed == nil && in.end-in.start >= in.need() {
+		if in.headed && in.header.Type == wire.TypePiece && in.number >= in.has && !in.claim() {
+			return nil
+		}
 		part := in.buf.B[in.start : in.start+in.need()]
 		in.start += len(part)
 		if !in.headed {
@@ -267,6 +281,36 @@ func (in *inbox) parse() error {
 		in.whole = true
 	}
 	return nil
+}
+
+// claim gets the memory that the piece whose header has come asks for.
+func (in *inbox) claim() bool {
+	n := in.lacks()
+	if in.claimed == nil && n > 0 {
+		in.claimed = in.s.buffer(n)
+	}
+	if in.short = in.claimed == nil && n > 0; !in.short {
+		in.shortAt = time.Time{}
+	}
+	return !in.short
+}
+
+// taken returns the memory that was claimed.
+func (in *inbox) taken(n int) *Buffer {
+	b := in.claimed
+	in.claimed = nil
+	if b == nil {
+		b = NewBuffer(n)
+	}
+	return b
+}
+
+// unclaim gives memory back for which no piece has come.
+func (in *inbox) unclaim() {
+	if in.claimed != nil {
+		in.claimed.Release()
+		in.claimed = nil
+	}
 }
 
 // record opens a record.
@@ -339,14 +383,14 @@ func (in *inbox) piece(sealed []byte) error {
 		if i >= wire.MaxOpenPieces {
 			return protocol(fmt.Errorf("more than %d messages in pieces at once", wire.MaxOpenPieces))
 		}
-		in.partials = append(in.partials, partial{priority: h.Priority, buf: NewBuffer(max(h.Len, min(h.Left, firstPartial))), left: h.Left})
+		in.partials = append(in.partials, partial{priority: h.Priority, buf: in.taken(max(h.Len, min(h.Left, firstPartial))), left: h.Left})
 	}
 	p := &in.partials[i]
 	if p.left != h.Left {
 		return protocol(fmt.Errorf("a piece with %d bytes left where %d are missing", h.Left, p.left))
 	}
 	if p.have+h.Len > len(p.buf.B) {
-		whole := NewBuffer(p.have + h.Left)
+		whole := in.taken(p.have + h.Left)
 		copy(whole.B, p.buf.B[:p.have])
 		p.buf.Release()
 		p.buf = whole

@@ -124,7 +124,7 @@ func (s *Session) Starved() <-chan struct{} { return s.starved }
 func (s *Session) Overdraw(bytes int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.starving() || s.overdrawn+bytes > overdraft*s.cfg.ResendBuffer {
+	if !s.starving() || s.overdrawn+bytes > overdraft*s.cfg.ResendBuffer || !s.takes(bytes) {
 		return false
 	}
 	s.overdrawn += bytes
@@ -137,6 +137,7 @@ func (s *Session) Settle() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.withheld {
+		s.account.give(s.overdrawn)
 		s.withheld, s.overdrawn, s.ackDue = false, 0, true
 		s.wake()
 	}
@@ -195,20 +196,26 @@ func (k *backlog) messages() (n uint64) {
 	return n
 }
 
-// place copies a small message as a frame to where it can be kept.
-func (k *backlog) place(data []byte, priority uint8) record {
+// place copies a small message as a frame to where it can be kept. It reports false when
+// there is no memory. mu is held.
+func (s *Session) place(data []byte, priority uint8) (record, bool) {
+	k := &s.kept
 	size := wire.MessageFrameSize(len(data))
 	if k.chunk == nil || k.used+size > len(k.chunk.B) {
+		more := min(max(4*k.size, firstKeep), nextKeep)
+		fresh := s.buffer(max(more, size))
+		if fresh == nil {
+			return record{}, false
+		}
 		if k.chunk != nil {
 			k.chunk.Release()
 		}
-		k.size = min(max(4*k.size, firstKeep), nextKeep)
-		k.chunk, k.used = NewBuffer(max(k.size, size)), 0
+		k.size, k.chunk, k.used = more, fresh, 0
 	}
 	r := record{buf: k.chunk, off: int32(k.used), n: int32(size), messages: 1}
 	wire.AppendMessage(k.chunk.B[:k.used], priority, data)
 	k.used += size
-	return r
+	return r, true
 }
 
 // body returns the plaintext of a record.

@@ -120,7 +120,7 @@ type Owner interface {
 	Go(f func())
 }
 
-// Config bounds a session. All fields must be set but ResumeWindow and Epoch.
+// Config bounds a session. All fields must be set but ResumeWindow, Epoch and Budget.
 type Config struct {
 	Heartbeat    time.Duration
 	LostAfter    time.Duration
@@ -132,6 +132,8 @@ type Config struct {
 	// Epoch is of the owner, whose sessions look after their heartbeats at whole beats since
 	// then, so that it is woken for many of them at once; zero: each when it likes.
 	Epoch time.Time
+	// Budget bounds what all sessions of the owner hold; nil: nothing does.
+	Budget *Budget
 }
 
 // tryWriter is a connection that can write without waiting; see netio.TryWriter.
@@ -197,6 +199,8 @@ type Session struct {
 	wireIn, wireOut     atomic.Uint64
 	rtt                 atomic.Int64
 	has                 atomic.Uint64 // records of content that have come
+
+	account account // what it holds of Config.Budget
 
 	// owned by the reader
 	in inbox
@@ -273,6 +277,7 @@ func New(link *secure.Link, id wire.SessionID, cfg Config, owner Owner, first []
 	}
 	s.window = min(cfg.ResumeWindow, time.Duration(link.Remote.Resume)*time.Millisecond)
 	s.kept.retain = s.window > 0
+	s.account.of = cfg.Budget
 	s.in.s, s.in.want = s, smallRead
 	s.line = newLine(link, first, 0)
 	s.link.Store(link)
@@ -425,7 +430,10 @@ func (s *Session) finishRun() {
 	}
 	s.kept.clear()
 	s.queues, s.control, s.out, s.queued, s.tokens = nil, nil, nil, 0, 0
-	s.low = lowQueue{}
+	s.clearLow()
+	s.account.give(s.overdrawn)
+	s.overdrawn = 0
+	s.account.of.leave(s)
 	why := s.why
 	s.mu.Unlock()
 	s.receipts(tokens, why)
@@ -558,7 +566,10 @@ func (s *Session) halfClose(l *line) {
 }
 
 // onTimer runs in a goroutine of the runtime.
-func (s *Session) onTimer() { s.owner.Go(s.tick) }
+func (s *Session) onTimer() { s.spawn(s.tick) }
+
+// spawn runs f in a goroutine that the owner joins.
+func (s *Session) spawn(f func()) { s.owner.Go(f) }
 
 // tick does what is due: heartbeat, detection of silence, dropping of old messages.
 func (s *Session) tick() {

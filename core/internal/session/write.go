@@ -19,9 +19,16 @@ const directOver = 64 << 10
 
 // Send queues or writes one message. It never blocks. Errors: ErrTooBig,
 // ErrWouldBlock, ErrEnded.
-func (s *Session) Send(data []byte, priority uint8) error { return s.send(data, priority, true) }
+func (s *Session) Send(data []byte, priority uint8) error {
+	err := s.send(data, priority, true)
+	if err == errShort { //nolint:errorlint // it is returned bare
+		return ErrWouldBlock
+	}
+	return err
+}
 
-// send is Send; when it refuses the message, notify says whether a Writable is owed.
+// send is Send, with errShort for ErrWouldBlock when it is memory that is short; when it
+// refuses the message, notify says whether a Writable is owed.
 func (s *Session) send(data []byte, priority uint8, notify bool) error {
 	if len(data) > wire.MaxMessage {
 		return ErrTooBig
@@ -36,17 +43,26 @@ func (s *Session) send(data []byte, priority uint8, notify bool) error {
 		s.mu.Unlock()
 		return ErrWouldBlock
 	}
-	s.sent++
-	s.sentBytes += uint64(len(data))
+	ok := true
 	if s.idle() && len(data) <= directOver && s.clock()-s.written > int64(quiet) {
-		s.writing, s.using = true, s.line
-		s.queued = len(data) + frameCost
-		d := s.placeDirect(data, priority)
-		s.mu.Unlock()
-		s.writeDirect(d)
-		return nil
+		var d direct
+		if d, ok = s.placeDirect(data, priority); ok {
+			s.sent++
+			s.sentBytes += uint64(len(data))
+			s.writing, s.using = true, s.line
+			s.queued = len(data) + frameCost
+			s.mu.Unlock()
+			s.writeDirect(d)
+			return nil
+		}
+	} else {
+		ok = s.enqueue(data, priority) != nil
 	}
-	s.enqueue(data, priority)
+	if !ok {
+		s.refused = s.refused || notify
+		s.mu.Unlock()
+		return errShort
+	}
 	s.wake()
 	s.mu.Unlock()
 	return nil
@@ -79,10 +95,12 @@ func (s *Session) SendReceipt(data []byte, priority uint8, token uint64) error {
 		s.refused = true
 		return ErrWouldBlock
 	}
-	s.sent++
-	s.sentBytes += uint64(len(data))
-	s.tokens++
 	it := s.enqueue(data, priority)
+	if it == nil {
+		s.refused = true
+		return ErrWouldBlock
+	}
+	s.tokens++
 	it.tokens = append(it.tokens, token)
 	s.wake()
 	return nil
@@ -109,14 +127,11 @@ func (s *Session) SendRun(n int, message func(k int) ([]byte, uint8)) (int, erro
 			err = ErrTooBig
 			break
 		}
-		if s.queued > 0 && s.queued+len(data)+frameCost > s.cfg.SendQueue {
+		if s.queued > 0 && s.queued+len(data)+frameCost > s.cfg.SendQueue || s.enqueue(data, priority) == nil {
 			s.refused = true
 			err = ErrWouldBlock
 			break
 		}
-		s.sent++
-		s.sentBytes += uint64(len(data))
-		s.enqueue(data, priority)
 	}
 	if k > 0 {
 		s.wake()
@@ -139,24 +154,28 @@ func (s *Session) SendWait(ctx context.Context, data []byte, priority uint8) err
 			bound = min(bound, waitOver)
 		}
 		full := s.state == live && s.queued > 0 && s.queued+len(data)+frameCost > bound
-		var room chan struct{}
-		if full {
+		room := s.room
+		if full || s.account.of.isCrowded() { // before it is tried: it is told once
 			room = s.waitRoom()
 		}
 		s.mu.Unlock()
-		if full {
-			select {
-			case <-room:
-			case <-ctx.Done():
-				if err := s.send(data, priority, false); err != ErrWouldBlock { //nolint:errorlint // it is returned bare
-					return err
-				}
-				return context.Cause(ctx)
+		if !full {
+			err := s.send(data, priority, false)
+			switch {
+			case err == errShort && room != nil: //nolint:errorlint // it is returned bare
+			case err == errShort || err == ErrWouldBlock: //nolint:errorlint // likewise
+				continue
+			default:
+				return err
 			}
-			continue
 		}
-		if err := s.send(data, priority, false); err != ErrWouldBlock { //nolint:errorlint // it is returned bare
-			return err
+		select {
+		case <-room:
+		case <-ctx.Done():
+			if err := s.send(data, priority, false); err != errShort && err != ErrWouldBlock { //nolint:errorlint // likewise
+				return err
+			}
+			return context.Cause(ctx)
 		}
 	}
 }
@@ -264,27 +283,28 @@ type direct struct {
 }
 
 // placeDirect numbers the records of a message that its sender writes, and keeps
-// them if they are kept. They lie in the chunk, or are retained until written. mu
-// is held.
-func (s *Session) placeDirect(data []byte, priority uint8) (d direct) {
+// them if they are kept. They lie in the chunk, or are retained until written. It
+// reports false, and has done nothing, when there is no memory for that. mu is held.
+func (s *Session) placeDirect(data []byte, priority uint8) (d direct, ok bool) {
 	d.data, d.priority, d.kept = data, priority, s.kept.retain
+	var buf *Buffer
+	if d.kept && len(data) > pieceOver {
+		if buf = s.buffer(len(data)); buf == nil {
+			return d, false
+		}
+		copy(buf.B, data)
+		defer buf.Release()
+	} else if d.kept {
+		if d.records[0], ok = s.place(data, priority); !ok {
+			return d, false
+		}
+	}
 	if s.due(s.line) {
 		d.control = s.controls(s.line)
 	}
-	switch {
-	case !d.kept && len(data) <= pieceOver:
-		s.kept.add(record{}, true)
-		return d
-	case len(data) <= pieceOver:
-		d.records[0] = s.kept.place(data, priority)
+	if len(data) <= pieceOver {
 		s.kept.add(d.records[0], true)
-		return d
-	}
-	var buf *Buffer
-	if d.kept {
-		buf = NewBuffer(len(data))
-		copy(buf.B, data)
-		defer buf.Release()
+		return d, true
 	}
 	for i, left := 0, len(data); left > 0; i++ {
 		n := pieceLen(left)
@@ -295,7 +315,7 @@ func (s *Session) placeDirect(data []byte, priority uint8) (d direct) {
 		s.kept.add(r, true)
 		d.records[i] = r
 	}
-	return d
+	return d, true
 }
 
 // seal seals the message.

@@ -184,6 +184,9 @@ class StatsStruct(ctypes.Structure):
         ("alerts", c_uint64),
         ("suppressed_alerts", c_uint64),
         ("resumptions", c_uint64),
+        ("refused_banned", c_uint64),
+        ("memory_bytes", c_uint64),
+        ("refused_memory", c_uint64),
     )
 
 

@@ -648,6 +648,9 @@ class Stats(Shown):
         alerts: Alerts raised.
         suppressed_alerts: Alerts that came too fast to be raised.
         resumptions: Times that a session went over to another link.
+        refused_banned: Connections and sessions refused for the blacklist or the whitelists.
+        memory_bytes: that queues hold of `max_memory_bytes`, now.
+        refused_memory: Times that `max_memory_bytes` had no room.
     """
 
     peers: int
@@ -684,6 +687,9 @@ class Stats(Shown):
     alerts: int
     suppressed_alerts: int
     resumptions: int
+    refused_banned: int
+    memory_bytes: int
+    refused_memory: int
 
 
 def stats(raw: _ffi.StatsStruct) -> Stats:

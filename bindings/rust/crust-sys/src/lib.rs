@@ -647,6 +647,12 @@ pub struct crust_stats {
     pub suppressed_alerts: u64,
     /// Times that a session went over to another link.
     pub resumptions: u64,
+    /// Connections and sessions refused for the blacklist or the whitelists.
+    pub refused_banned: u64,
+    /// Bytes that queues hold of `max_memory_bytes`, now.
+    pub memory_bytes: u64,
+    /// Times that `max_memory_bytes` had no room.
+    pub refused_memory: u64,
 }
 
 /// On what of the other end a NAT's mapping or filter depends: not found out.

@@ -303,6 +303,12 @@ stats! {
     suppressed_alerts,
     /// Times that a session went over to another link.
     resumptions,
+    /// Connections and sessions refused for the blacklist or the whitelists.
+    refused_banned,
+    /// Bytes that queues hold of `max_memory_bytes`, now.
+    memory_bytes,
+    /// Times that `max_memory_bytes` had no room.
+    refused_memory,
 }
 
 #[cfg(test)]

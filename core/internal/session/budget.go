@@ -1,0 +1,230 @@
+package session
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Half of a budget is set apart: of it each of as many sessions as there may be has an equal
+// part for itself, which nobody can take from it. The other half is shared as the memory of a
+// switch is among its ports (dynamic thresholds, Choudhury and Hahne 1998): a session gets
+// more while what it holds is less than what is free. So those whose peers take nothing
+// never have all, and one alone has at most half of it.
+
+const (
+	// budgetStep is the part of a budget that must have become free since a session was
+	// refused before it is told: no sooner it would get much.
+	budgetStep = 64
+	// budgetPatience is how long the parts of a large message wait for memory. Several that
+	// hold theirs could wait for each other for ever.
+	budgetPatience = 10 * time.Second
+)
+
+// errShort is ErrWouldBlock since there is no memory.
+var errShort = errors.New("there is no memory for the message")
+
+// ErrMemory is why a session ends for whose large message there is no memory.
+var ErrMemory = errors.New("the budget of memory has no room for what the peer sends")
+
+// Budget bounds what many sessions hold together: messages that wait to be sent or
+// acknowledged, frames that are carried for others, large messages until the program
+// gives them back, and what was overdrawn. All methods may be called from any goroutine;
+// a nil Budget is without bound.
+type Budget struct {
+	limit   int64
+	part    int64 // that each session has for itself
+	held    atomic.Int64
+	refused atomic.Uint64
+	crowded atomic.Bool // somebody waits
+
+	mu      sync.Mutex // taken with a session's held, and no other within
+	waiting map[*Session]struct{}
+	wakeAt  int64 // what is held when they are told
+}
+
+// NewBudget returns a budget of so many bytes for so many sessions.
+func NewBudget(limit int64, sessions int) *Budget {
+	return &Budget{limit: limit, part: limit / 2 / int64(sessions), waiting: make(map[*Session]struct{})}
+}
+
+// Held returns the bytes that are held, in the sizes that buffers come in.
+func (b *Budget) Held() int64 { return b.held.Load() }
+
+// Refused returns how often a session was refused memory.
+func (b *Budget) Refused() uint64 { return b.refused.Load() }
+
+// account is what one session holds of a budget.
+type account struct {
+	of   *Budget
+	held atomic.Int64
+}
+
+// take takes n bytes, and reports false when it may not hold as much.
+func (a *account) take(n int) bool {
+	b := a.of
+	if b == nil {
+		return true
+	}
+	for {
+		all := b.held.Load()
+		own := a.held.Load() + int64(n)
+		if own > b.part && own > b.limit/2-all || all+int64(n) > b.limit {
+			b.refused.Add(1)
+			return false
+		}
+		if b.held.CompareAndSwap(all, all+int64(n)) {
+			a.held.Add(int64(n))
+			return true
+		}
+	}
+}
+
+// give gives n bytes back.
+func (a *account) give(n int) {
+	b := a.of
+	if b == nil || n == 0 {
+		return
+	}
+	a.held.Add(-int64(n))
+	b.held.Add(-int64(n))
+	if b.crowded.Load() {
+		b.tell()
+	}
+}
+
+// tell tells those who wait, when it is time.
+func (b *Budget) tell() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.held.Load() > b.wakeAt {
+		return
+	}
+	b.crowded.Store(false)
+	for s := range b.waiting {
+		delete(b.waiting, s)
+		s.spawn(s.relieved)
+	}
+}
+
+// isCrowded reports whether somebody waits.
+func (b *Budget) isCrowded() bool { return b != nil && b.crowded.Load() }
+
+// await has a session told when there is more room. s.mu may be held.
+func (b *Budget) await(s *Session) {
+	b.mu.Lock()
+	at := max(0, b.held.Load()-b.limit/budgetStep)
+	if len(b.waiting) == 0 || at > b.wakeAt {
+		b.wakeAt = at
+	}
+	b.waiting[s] = struct{}{}
+	b.crowded.Store(true)
+	b.mu.Unlock()
+	b.tell() // it may be so meanwhile
+}
+
+// leave is for a session that ends.
+func (b *Budget) leave(s *Session) {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.waiting, s)
+}
+
+// relieved is called when a session that was refused memory may get some.
+func (s *Session) relieved() {
+	s.mu.Lock()
+	s.signalRoom()
+	if s.state != live {
+		s.mu.Unlock()
+		return
+	}
+	writable := s.owed()
+	s.ticking++ // the last word is not said before
+	s.mu.Unlock()
+	select {
+	case s.starved <- struct{}{}:
+	default:
+	}
+	if writable {
+		s.owner.Writable(s)
+	}
+	s.mu.Lock()
+	s.ticking--
+	s.signalRoom()
+	s.mu.Unlock()
+}
+
+// buffer returns a buffer of at least n bytes that counts for the session until it is
+// released, nil when there is no memory for it: then relieved is called when there is
+// more. mu may be held.
+func (s *Session) buffer(n int) *Buffer {
+	size := 1 << (minClass + 2*classOf(n))
+	if !s.takes(size) {
+		return nil
+	}
+	b := NewBuffer(n)
+	b.account = &s.account
+	return b
+}
+
+// takes takes n bytes; false is as with buffer.
+func (s *Session) takes(n int) bool {
+	if s.account.take(n) {
+		return true
+	}
+	s.account.of.await(s)
+	return false
+}
+
+// lacks returns how many bytes the piece whose header has come asks for, beside those
+// that its message has.
+func (in *inbox) lacks() int {
+	h := in.header
+	for i := range in.partials {
+		if p := &in.partials[i]; p.priority == h.Priority {
+			if p.have+h.Len > len(p.buf.B) {
+				return p.have + h.Left
+			}
+			return 0
+		}
+	}
+	return max(h.Len, min(h.Left, firstPartial))
+}
+
+// awaitRoom waits until there may be memory for the piece that has come.
+func (in *inbox) awaitRoom() error {
+	s := in.s
+	now := time.Now()
+	if in.shortAt.IsZero() {
+		in.shortAt = now
+	}
+	left := budgetPatience - now.Sub(in.shortAt)
+	s.mu.Lock()
+	room, gone := s.waitRoom(), in.line.gone
+	s.mu.Unlock()
+	switch { // again: there may be room since, and nobody tells of it twice
+	case in.claim():
+		return nil
+	case left <= 0:
+		return ErrMemory
+	}
+	s.paused.Store(true)
+	s.pulse(s.clock())
+	defer func() {
+		s.paused.Store(false)
+		s.heard(s.clock())
+	}()
+	timer := time.NewTimer(left)
+	defer timer.Stop()
+	select {
+	case <-room:
+	case <-timer.C:
+	case <-gone:
+	case <-s.quit:
+	}
+	return nil
+}

@@ -1,0 +1,188 @@
+package session
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"math/rand/v2"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestBudgetIsShared: however many take as much as they get, each gets the same, one more
+// that comes then gets its part, and so do all that there may be.
+func TestBudgetIsShared(t *testing.T) {
+	const limit, step, sessions = 1 << 20, 1 << 10, 64
+	for _, greedy := range []int{1, 3, 9} {
+		b := NewBudget(limit, sessions)
+		accounts := make([]account, greedy)
+		for busy := true; busy; {
+			busy = false
+			for i := range accounts {
+				accounts[i].of = b
+				busy = accounts[i].take(step) || busy
+			}
+		}
+		fair := int64(limit / 2 / (greedy + 1))
+		for i := range accounts {
+			if got := accounts[i].held.Load(); got < fair-2*step || got > fair+step {
+				t.Errorf("%d of %d: %d bytes, want %d", i, greedy, got, fair)
+			}
+		}
+		for range sessions - greedy { // one after the other, and all that they can get
+			late := account{of: b}
+			for late.take(step) {
+			}
+			if got := late.held.Load(); got < limit/2/sessions {
+				t.Errorf("beside %d greedy ones one more gets %d bytes, want %d", greedy, got, limit/2/sessions)
+			}
+			accounts = append(accounts, account{of: b})
+			accounts[len(accounts)-1].held.Store(late.held.Load())
+		}
+		if b.Held() > limit {
+			t.Errorf("%d bytes are held of %d", b.Held(), limit)
+		}
+		for i := range accounts {
+			accounts[i].give(int(accounts[i].held.Load()))
+		}
+		if b.Held() != 0 || b.Refused() == 0 {
+			t.Errorf("%d bytes are held in the end, %d were refused", b.Held(), b.Refused())
+		}
+	}
+}
+
+// budgeted returns sessions that share a budget, and their peers, which take nothing
+// until the gate opens.
+func budgeted(t *testing.T, limit int64, n int) (b *Budget, senders, peers []*Session, ofSenders, ofPeers []*owner, gate chan struct{}) {
+	t.Helper()
+	b, gate = NewBudget(limit, 64), make(chan struct{})
+	cfg := resuming
+	cfg.Budget = b
+	for range n {
+		la, lb := links(t, 40_000, nil)
+		oa, ob := new(owner), &owner{gate: gate}
+		senders, ofSenders = append(senders, start(t, la, cfg, oa)), append(ofSenders, oa)
+		peers, ofPeers = append(peers, start(t, lb, resuming, ob)), append(ofPeers, ob)
+	}
+	return b, senders, peers, ofSenders, ofPeers, gate
+}
+
+// TestMemoryIsBounded: sessions whose peers take nothing are refused when together they
+// hold what they may, one whose peer takes goes on, and when they take all arrives, those
+// that were refused are told, and nothing is held.
+func TestMemoryIsBounded(t *testing.T) {
+	for _, size := range []int{10, 1000, 40_000, 1 << 20} {
+		synctest.Test(t, func(t *testing.T) {
+			const limit, stalled = 32 << 20, 7
+			b, senders, _, ofSenders, ofPeers, gate := budgeted(t, limit, stalled)
+			data := bytes.Repeat([]byte{1}, size)
+			sent, most := make([]int, stalled), int64(0)
+			for i, s := range senders {
+				waited, cancel := context.WithTimeout(t.Context(), time.Minute)
+				for err := error(nil); err == nil; most = max(most, b.Held()) {
+					if err = s.SendWait(waited, data, 1); err == nil {
+						sent[i]++
+					}
+					for k := 0; k < 100 && err == nil; k++ {
+						if err = s.Send(data, 1); err == nil {
+							sent[i]++
+						}
+					}
+				}
+				cancel()
+				if err := s.SendReceipt(data, 1, 7); err == nil {
+					sent[i]++
+				} else if !errors.Is(err, ErrWouldBlock) {
+					t.Fatal(err)
+				}
+			}
+			if most = max(most, b.Held()); most > limit {
+				t.Errorf("%d bytes are held, the bound is %d", most, limit)
+			}
+			cfg := resuming
+			cfg.Budget = b
+			la, lb := links(t, 40_000, nil)
+			free, taker := new(owner), new(owner)
+			quick := start(t, la, cfg, free)
+			start(t, lb, resuming, taker)
+			for range 3 { // each takes 32 KiB of memory
+				if err := quick.SendWait(t.Context(), make([]byte, 30_000), 1); err != nil {
+					t.Fatal(err)
+				}
+			}
+			time.Sleep(20 * time.Second)
+			if n := len(taker.all("message")); n != 3 {
+				t.Errorf("%d of 3 messages arrive at a peer that takes them", n)
+			}
+			close(gate)
+			time.Sleep(time.Minute)
+			for i := range senders {
+				if n := len(ofPeers[i].all("message")); n != sent[i] {
+					t.Errorf("%d of %d messages arrive", n, sent[i])
+				}
+				if n := len(ofSenders[i].all("writable")); n == 0 {
+					t.Error("who was refused is not told")
+				}
+				if c := senders[i].Counters(); c.Queued+c.Unacked != 0 {
+					t.Errorf("%d bytes wait", c.Queued+c.Unacked)
+				}
+			}
+			time.Sleep(time.Minute) // heartbeats, with which what is quiet is given back
+			if b.Held() != 0 || b.Refused() == 0 {
+				t.Errorf("%d bytes are held in the end, %d were refused", b.Held(), b.Refused())
+			}
+		})
+	}
+}
+
+// TestLargeMessagesWithoutMemory: a large message for which there is no memory waits, and
+// arrives whole when there is some; when there is none for 10 s its session ends.
+func TestLargeMessagesWithoutMemory(t *testing.T) {
+	for _, late := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			b := NewBudget(16<<20, 4)
+			cfg := resuming
+			cfg.Budget = b
+			la, lb := links(t, 40_000, nil)
+			oa, ob := new(owner), new(owner)
+			sender := start(t, la, resuming, oa)
+			start(t, lb, cfg, ob)
+			others := make([]account, 8) // which leave less than what a large message takes
+			for i := range others {
+				others[i].of = b
+				for others[i].take(1 << 16) {
+				}
+			}
+			data := make([]byte, 2<<20)
+			for i := range data {
+				data[i] = byte(rand.Uint32())
+			}
+			for _, m := range [][]byte{data, []byte("small")} {
+				if err := sender.Send(m, 1); err != nil {
+					t.Fatal(err)
+				}
+			}
+			time.Sleep(budgetPatience * 9 / 10)
+			if n := len(ob.all("message")); n != 0 {
+				t.Fatalf("%d messages have arrived without memory", n)
+			}
+			if late {
+				time.Sleep(2 * budgetPatience)
+				if ended := ob.all("ended"); len(ended) != 1 || !errors.Is(ended[0].why, ErrMemory) {
+					t.Errorf("without memory the session ends like this: %v", ended)
+				}
+			}
+			for i := range others {
+				others[i].give(int(others[i].held.Load()))
+			}
+			time.Sleep(time.Minute)
+			if got := ob.all("message"); !late {
+				same(t, got, [][]byte{data, []byte("small")})
+			}
+			if b.Held() != 0 {
+				t.Errorf("%d bytes are held in the end", b.Held())
+			}
+		})
+	}
+}
