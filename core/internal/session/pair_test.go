@@ -142,6 +142,7 @@ type owner struct {
 	refuse error         // what Answered returns
 
 	unlinked chan struct{} // nil, or is told when a link is wanted
+	freeze   *freezer      // what begins waits until it runs
 	moving   bool          // another link seems to be about to come
 
 	mu     sync.Mutex
@@ -231,6 +232,7 @@ func (o *owner) Go(f func()) {
 				o.tell(told{what: "fault"})
 			}
 		}()
+		o.freeze.wait()
 		f()
 	})
 }

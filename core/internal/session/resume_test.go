@@ -27,6 +27,9 @@ type cutter struct {
 	listener net.Listener
 	next     func(made int) [2]int // how many bytes come in each direction; -1: all
 	made     int
+
+	dress func(side int, conn *cutConn) net.Conn // nil: links have bare connections
+	ready func()                                 // nil, or waits until another link may be made
 }
 
 func newCutter(t testing.TB, buffer int, next func(made int) [2]int) *cutter {
@@ -111,7 +114,14 @@ func (c *cutter) link() (a, b *secure.Link) {
 	})
 	hello := wire.Hello{LostAfter: 120_000, Resume: 60_000}
 	make := func(conn net.Conn, left int, initiator bool) *secure.Link {
-		l := &secure.Link{Conn: &cutConn{Conn: conn.(*simnet.Conn), left: left, cut: cut}, Remote: hello, Initiator: initiator}
+		l := &secure.Link{Remote: hello, Initiator: initiator}
+		bare, side := &cutConn{Conn: conn.(*simnet.Conn), left: left, cut: cut}, 1
+		if l.Conn = bare; initiator {
+			side = 0
+		}
+		if c.dress != nil {
+			l.Conn = c.dress(side, bare)
+		}
 		l.Seal, l.Open = secure.Plain()
 		return l
 	}
@@ -129,6 +139,9 @@ func (c *cutter) join(a, b *Session, oa, ob *owner) {
 			return
 		case <-b.Done():
 			return
+		}
+		if c.ready != nil {
+			c.ready()
 		}
 		_, one := a.Suspended()
 		_, other := b.Suspended()
