@@ -34,6 +34,8 @@ Usage: ./build.sh COMMAND [ARGUMENT...]
   dist [--check]  a release of the last commit into build/dist: archives, Debian
                   packages, wheel, bill of materials, licences, checksums;
                   --check makes it twice and compares
+  wireshark       the dissector for Wireshark into build/share/wireshark, and
+                  where to copy it
   clean           remove build/ and what the bindings have built
   help            this text
 
@@ -169,6 +171,21 @@ command_deb() {
     make_debs
 }
 
+command_wireshark() {
+    local folder=''
+    [ $# = 0 ] || usage_error "wireshark takes no arguments"
+    mkdir -p "$BUILD/share/wireshark"
+    cp "$ROOT"/tools/wireshark/* "$BUILD/share/wireshark/"
+    if have tshark; then
+        folder=$(tshark -G folders 2>/dev/null | sed -n 's/^Personal Lua Plugins:[[:space:]]*//p')
+    fi
+    say "Ready"
+    printf '    build/share/wireshark/%s\n' "$(cd "$BUILD/share/wireshark" && echo crust.lua)" colorfilters
+    printf 'Copy crust.lua to %s, or\n' "${folder:-the folder that Help > About Wireshark > Folders calls Personal Lua Plugins}"
+    printf 'give it to one run: tshark -X lua_script:build/share/wireshark/crust.lua\n'
+    printf 'View > Coloring Rules > Import takes the colours. docs/TRACER.md says more.\n'
+}
+
 command_docs() {
     [ $# = 0 ] || usage_error "docs takes no arguments"
     need_to_compile
@@ -191,7 +208,7 @@ main() {
     # Nothing that runs here asks the router of this machine, or broadcasts.
     export CRUST_PORTMAP=off CRUST_BEACON=off
     case $command in
-    demo | lib | bench | deb | docs | clean) "command_$command" "$@" ;;
+    demo | lib | bench | deb | docs | wireshark | clean) "command_$command" "$@" ;;
     test | check | coverage | wheel | dist)
         # shellcheck source=/dev/null
         . "$ROOT/.ci/$command.sh"

@@ -15,6 +15,7 @@ need_to_test() {
     need_command lintian lintian "looks for faults in the Debian packages"
     need_command debootstrap debootstrap "makes the Debian in which they are installed"
     [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || need debian-archive-keyring "knows that it is Debian's"
+    need_command tshark tshark "shows captures to the dissector of tools/wireshark"
     need_command valgrind valgrind "looks for leaks in programs that use the library"
     need_command ip iproute2 "makes the networks of the port mapping tests"
     need_command nft nftables "the router of the port mapping tests"
