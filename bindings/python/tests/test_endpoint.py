@@ -7,6 +7,7 @@ import unittest
 from collections.abc import Coroutine
 from typing import Any, Union
 
+import crust
 from support import PATIENCE, TestCase, example, new_network, new_service
 
 crust_endpoint = example("crust_endpoint")
@@ -35,12 +36,20 @@ def run(program: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(program, PATIENCE))
 
 
+async def link(one: crust.Service, other: crust.Service) -> None:
+    """Connect two services; then both know."""
+    await one.connect(await other.connection_info())
+    async for event in other:
+        if isinstance(event, crust.Connected) and event.peer == one.id:
+            return
+
+
 async def to_and_fro() -> None:
     """A peer that is not connected is found through one that is, and answered by its address."""
     network = new_network()
     async with new_service(network) as hub, new_service(network) as one, new_service(network) as other:
         for service in (one, other):
-            await service.connect(await hub.connection_info())
+            await link(service, hub)
         here, there = Heard(), Heard()
         mine, theirs = crust_endpoint.CrustEndpoint(one, here), crust_endpoint.CrustEndpoint(other, there)
         assert mine.get_extra_info("sockname") == (str(one.id), 0)
@@ -77,7 +86,7 @@ async def few_wait_for_one_that_is_not_there() -> None:
 async def closing() -> None:
     network = new_network()
     async with new_service(network) as one, new_service(network) as other:
-        await one.connect(await other.connection_info())
+        await link(one, other)
         protocol = Heard()
         endpoint = crust_endpoint.CrustEndpoint(one, protocol)
         endpoint.close()
