@@ -174,10 +174,36 @@ live() {
     holds "in clear between peers: read without anything" test "$(count "crust.message.data contains $word" tracer.pcapng)" = 2
     holds "and no protocol violation" test "$(count '_ws.expert.severity == error' tracer.pcapng)" = 0
     udp
+    beacons
     refusals
 }
 
-udp() { :; }
+# udp: the same over UDP, where the words are in the stream inside.
+udp() {
+    talk utp://127.0.0.1:40001 utp.pcapng
+    holds "UDP between peers: unknown without the network name" test "$(count crust utp.pcapng)" = 0
+    holds "its handshake is named with it" test "$(count 'crust.flight.type' utp.pcapng -o crust.network:orchard)" -ge 3
+    holds "not with another one" test "$(count crust utp.pcapng -o crust.network:other)" = 0
+    holds "decrypted with the key log" test "$(count "crust.inner.data contains $word" utp.pcapng -o "crust.key_log:$work/keys")" -ge 2
+    holds "and no protocol violation" test "$(count '_ws.expert.severity == error' utp.pcapng -o crust.network:orchard -o "crust.key_log:$work/keys")" = 0
+}
+
+# beacons: what a peer says on the loopback network of this namespace.
+beacons() {
+    rm -f "$work"/[ab].*
+    watch "$work/beacon.pcapng"
+    CRUST_BEACON='' peer a --listen tcp://127.0.0.1:0
+    exec 7>"$work/a.in"
+    await "$work/a.out" listener_started
+    sleep 1.5 # the first is late by up to 0.1 s
+    echo quit >&7
+    exec 7>&-
+    await "$work/a.out" '"stopped"'
+    unwatch
+    holds "beacons: unknown without the network name" test "$(count crust beacon.pcapng)" = 0
+    holds "read with it" test "$(count 'crust.beacon.kind == 1 && crust.record.peer' beacon.pcapng -o crust.network:orchard)" -ge 1
+    holds "and the goodbye" test "$(count 'crust.beacon.kind == 3' beacon.pcapng -o crust.network:orchard)" -ge 1
+}
 
 # refusals: who dials in clear where nobody asked for that gets no byte; and who blocks all
 # secure ways gets no session in clear.

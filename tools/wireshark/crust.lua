@@ -1385,3 +1385,166 @@ local function heuristic_tcp(tvb, pinfo, tree)
   return true
 end
 crust:register_heuristic("tcp", heuristic_tcp)
+
+-------------------------------------------------------------------------------
+-- Datagrams: beacons, the flights of handshakes, and what is sealed
+
+local function head_of(tvb, tree, kind, title)
+  local item = tree:add(crust, tvb(), "libcrust, " .. title)
+  item:add(f.kind, tvb(), kind):set_generated()
+  item:add(f.clear, tvb(), false):set_generated()
+  return item
+end
+
+local function show_beacon(tvb, tree, plain)
+  local item = head_of(tvb, tree, 4, "beacon")
+  item:add(f["flight.nonce"], tvb(0, 24))
+  local t = tvb_of(plain, "Decrypted beacon")
+  local r = reader(t, item)
+  local kind = r:add("beacon.kind", 1)
+  local flags = r:add("beacon.flags", 1)
+  if flags then item:add(f["beacon.wants"], flags) end
+  r:add("beacon.time", 8)
+  r:add("beacon.echo", 16)
+  local size = r:add("address.size", 1)
+  if size then show_address(r, size:uint()) end
+  local n = r:add("beacon.doors", 1)
+  for _ = 1, n and n:uint() or 0 do
+    r:add("transport", 1)
+    r:add("port", 2)
+  end
+  local length = r:add("beacon.record_len", 2)
+  if length and length:uint() > 0 then
+    show_record(r, length:uint())
+    r:add("beacon.signature", 64)
+  end
+  return "Beacon: " .. (kind and names.beacon[kind:uint()] or "unknown")
+end
+
+local function show_flight(tvb, tree, plain)
+  local item = head_of(tvb, tree, 3, "handshake in datagrams")
+  item:add(f["flight.nonce"], tvb(0, 24))
+  local r = reader(tvb_of(plain, "Decrypted flight"), item)
+  local kind = r:add("flight.type", 1)
+  local id = r:add("flight.id", 8)
+  r:add("flight.cookie", 16)
+  local n = r:add("flight.noise_len", 2)
+  if n and n:uint() > 0 then r:add("flight.noise", n:uint()) end
+  local text = "Datagram " .. (kind and names.flights[kind:uint()] or "flight")
+  for _, k in ipairs(keys.datagram) do
+    if id and kind and k.name == crypto.hex(id:raw()) and (kind:uint() == 2 or kind:uint() == 3) then
+      local hello = tvb_of(k.hello[kind:uint() == 2 and 2 or 1], "Hello")
+      local peer = show_hello(hello, item:add(crust, hello(), "Hello, as the key log has it"))
+      if peer then text = text .. ", hello of " .. peer:sub(1, 8) end
+    end
+  end
+  return text
+end
+
+-- datagram_key returns the key of an epoch of a direction.
+local function datagram_key(a, epoch)
+  if epoch > 1024 then return nil end
+  local k = a.keys
+  a.chains[0] = a.chains[0] or crypto.keyed(k.split[a.from], "libcrust/1 datagrams " .. names.ciphers[k.cipher])
+  for i = 1, epoch do a.chains[i] = a.chains[i] or crypto.keyed(a.chains[i - 1], "next") end
+  return crypto.keyed(a.chains[epoch], "key")
+end
+
+local function show_inner(r, texts)
+  while r:left() > 0 and not r.failed do
+    local kind = r.tvb(r.at, 1):uint()
+    local item = r.tree:add(crust, r.tvb(r.at), names.inner[kind] or "Frame " .. kind)
+    texts[#texts + 1] = names.inner[kind] or "?"
+    local from = r.at
+    r:add("inner.type", 1, item)
+    local function var(abbr)
+      local v, n = uvarint(r.tvb, r.at)
+      if not v then
+        r:need(r:left() + 1)
+        return nil
+      end
+      if abbr then item:add(f[abbr], r.tvb(r.at, n), UInt64.new(v % 0x100000000, floor(v / 0x100000000))) end
+      r.at = r.at + n
+      return v
+    end
+    if kind == 0 then
+      r.at = r.size
+    elseif kind == 2 then
+      var("inner.largest"); var("inner.delay"); var("inner.limit")
+      local more_ranges = r:need(1)
+      var()
+      for _ = 1, more_ranges and more_ranges:uint() or 0 do var(); var() end
+    elseif kind == 3 then
+      var("inner.offset")
+      if r:left() > 0 then r:add("inner.data", r:left(), item) end
+    elseif kind == 4 then
+      local n = var("frame.len")
+      if n and n > 0 then r:add("datagram.data", n, item) end
+    elseif kind == 5 or kind == 6 then
+      r:add("inner.token", 8, item)
+    elseif kind == 7 then
+      r:add("reason", 2, item)
+      r.at = r.size
+    elseif kind ~= 1 then
+      item:add_proto_expert_info(e.value)
+      r.at = r.size
+    end
+    item:set_len(math.max(1, r.at - from))
+  end
+end
+
+local function sealed_datagram(tvb, tree)
+  local block = tvb(0, 16):raw()
+  for header, k in pairs(header_keys) do
+    local open = crypto.aes_unblock(k, block)
+    local a = associations[header .. sub(open, 1, 8)]
+    if a then
+      local high, low = big(open, 9, 4), big(open, 13, 4)
+      local number = high * 0x100000000 + low
+      local key = high < 0x100000 and datagram_key(a, floor(number / 4194304)) or nil
+      local nonce, sealed, plain = nonce_of(a.keys.cipher, number), tvb(16):raw(), nil
+      if key and a.keys.cipher == 2 then
+        plain = crypto.gcm_text(crypto.aes_key(key), nonce, sealed)
+      elseif key then
+        plain = crypto.chacha_open(key, nonce, sealed, block)
+      end
+      local item = head_of(tvb, tree, 3, string.format("sealed datagram #%.0f, from the %s", number, a.from == 1 and "initiator" or "responder"))
+      item:add(f.cipher, tvb(0, 16), a.keys.cipher):set_generated()
+      item:add(f["datagram.cid"], tvb(0, 16), UInt64.new(big(open, 5, 4), big(open, 1, 4))):set_generated()
+      item:add(f["datagram.number"], tvb(0, 16), UInt64.new(low, high)):set_generated()
+      local texts = {}
+      if not plain then
+        item:add_proto_expert_info(e.forged)
+        return "a datagram that does not open"
+      elseif #plain > 0 then
+        show_inner(reader(tvb_of(plain, "Decrypted datagram"), item), texts)
+      end
+      return string.format("Datagram %.0f: %s", number, table.concat(texts, ", "))
+    end
+  end
+end
+
+local function heuristic_udp(tvb, pinfo, tree)
+  local n, text = tvb:len(), nil
+  if n >= 32 and next(header_keys) then text = sealed_datagram(tvb, tree) end
+  if not text and n >= 67 and n <= 1200 then
+    local nonce, rest = tvb(0, 24):raw(), nil
+    for _, net in ipairs(networks) do
+      rest = rest or tvb(24):raw()
+      local plain = n >= 640 and n <= 800 and crypto.xchacha_open(net.beacon, nonce, rest)
+      if plain and #plain >= 28 then
+        text = show_beacon(tvb, tree, plain)
+        break
+      end
+      plain = crypto.xchacha_open(net.datagram, nonce, rest)
+      if plain and #plain >= 27 then
+        text = show_flight(tvb, tree, plain)
+        break
+      end
+    end
+  end
+  if not text then return false end
+  show_info(pinfo, { text })
+  return true
+end
+crust:register_heuristic("udp", heuristic_udp)
