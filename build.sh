@@ -98,7 +98,7 @@ build_tool() {
         flags="-O2 -g -L$(dirname "$(sed -n 's/^Libs: //p' "$recipe/libsodium.pc")")"
     fi
     PKG_CONFIG_PATH=$recipe${PKG_CONFIG_PATH:+:$PKG_CONFIG_PATH} CGO_LDFLAGS=$flags \
-        go build -trimpath -tags netgo,osusergo -ldflags '-s -w' -o "$BUILD/bin/crust" ./cmd/crust
+        go build -trimpath -tags netgo,osusergo -ldflags '-s -w -buildid=' -o "$BUILD/bin/crust" ./cmd/crust
 }
 
 # build_packages adds what CMake projects need; the .pc file comes with the library.

@@ -47,6 +47,8 @@ make_debs() (
         tar -c --null -T - | tar -x --no-same-owner -C "$python")
     chmod -R u=rwX,go=rX "$python"
     write_dist_info "$version" "$python/crust-$version.dist-info"
+    # dpkg-deb changes only the times that are later than SOURCE_DATE_EPOCH.
+    find "$source" -exec touch --no-dereference --date="@$date" {} +
     say "Packaging libcrust $version for $(dpkg-architecture -qDEB_HOST_ARCH)"
     # -d: what would have to be installed to build the library was asked for above.
     if ! (cd "$source" && dpkg-buildpackage --build=binary --no-sign --no-check-builddeps >>"$BUILD/deb/log" 2>&1); then
