@@ -8,8 +8,8 @@ The Go modules are those that the linker wrote into the binaries, as `go version
 tells; libutp, libsodium and the C++ library are added, which no module names. A module
 without an entry in LICENCES ends this with 1: somebody has to read its licence.
 
-SOURCE_DATE_EPOCH is the time in the bill, CRUST_SODIUM_VERSION the version of libsodium,
-by default that of pkg-config. The same binaries give the same bytes.
+SOURCE_DATE_EPOCH is the time in the bill, CRUST_SODIUM_VERSION the version of libsodium, or
+several, by default that of pkg-config. The same binaries give the same bytes.
 """
 
 from __future__ import annotations
@@ -139,12 +139,12 @@ def go_components(binaries: list[str]) -> list[Component]:
     return found
 
 
-def other_components(modules: list[Component]) -> list[Component]:
+def other_components(modules: list[Component], binaries: list[str]) -> list[Component]:
     """Return what is linked in and is no Go module."""
     utp = next(module for module in modules if module.name.endswith("/go-libutp"))
-    sodium = os.environ.get("CRUST_SODIUM_VERSION") or run("pkg-config", "--modversion", "libsodium").strip()
+    sodium = os.environ.get("CRUST_SODIUM_VERSION") or run("pkg-config", "--modversion", "libsodium")
     gcc = run(os.environ.get("CXX", "g++"), "-dumpfullversion").strip()
-    return [
+    found = [
         Component(
             "libutp",
             utp.version,
@@ -152,22 +152,26 @@ def other_components(modules: list[Component]) -> list[Component]:
             "pkg:github/bittorrent/libutp",
             utp.text,
             note=f"as it is in {utp.name}, whose version this is",
-        ),
-        Component(
-            "libsodium",
-            sodium,
-            "ISC",
-            f"pkg:github/jedisct1/libsodium@{sodium}",
-            (ROOT / ".ci/licences/libsodium.txt").read_text("utf-8"),
-        ),
-        Component(
-            "libstdc++ and libgcc",
-            gcc,
-            "GPL-3.0-or-later WITH GCC-exception-3.1",
-            f"pkg:generic/gcc@{gcc}",
-            GCC_NOTE,
-        ),
+        )
     ]
+    for number in sorted(set(sodium.split())):
+        text = (ROOT / ".ci/licences/libsodium.txt").read_text("utf-8")
+        found.append(Component("libsodium", number, "ISC", f"pkg:github/jedisct1/libsodium@{number}", text))
+    licence = "GPL-3.0-or-later WITH GCC-exception-3.1"
+    found.append(Component("libstdc++ and libgcc", gcc, licence, f"pkg:generic/gcc@{gcc}", GCC_NOTE))
+    if any(binary.endswith((".dll", ".exe")) for binary in binaries):
+        number = mingw_version()
+        text = (ROOT / ".ci/licences/winpthreads.txt").read_text("utf-8")
+        purl = f"pkg:generic/mingw-w64@{number}"
+        found.append(Component("winpthreads of mingw-w64", number, "MIT AND BSD-3-Clause", purl, text))
+    return found
+
+
+def mingw_version() -> str:
+    """Return the version of mingw-w64, which brings the threads of binaries for Windows."""
+    macros = run("x86_64-w64-mingw32-gcc", "-dM", "-E", "-include", "_mingw.h", "-x", "c", os.devnull)
+    numbers = dict(re.findall(r"#define __MINGW64_VERSION_(MAJOR|MINOR|BUGFIX) (\d+)", macros))
+    return ".".join(numbers[part] for part in ("MAJOR", "MINOR", "BUGFIX"))
 
 
 def version() -> str:
@@ -306,7 +310,7 @@ def main(arguments: list[str]) -> None:
         raise SystemExit(__doc__)
     what, binaries = arguments[0], arguments[1:]
     modules = go_components(binaries)
-    components = modules + other_components(modules)
+    components = modules + other_components(modules, binaries)
     if what == "sbom":
         sys.stdout.write(sbom(components, binaries))
     else:

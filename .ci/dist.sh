@@ -7,9 +7,27 @@
 . "$ROOT/.ci/wheel.sh"
 
 # dist_targets prints the targets of which there are archives.
-dist_targets() { printf '%s-%s\n' "$(go env GOHOSTOS)" "$(go env GOHOSTARCH)"; }
+dist_targets() { "$ROOT/capi/build-lib.sh" --targets; }
+
+# built TARGET prints where the files for a target are.
+built() { if [ "$1" = "$(native_target)" ]; then printf '%s\n' "$BUILD"; else printf '%s\n' "$BUILD/$1"; fi; }
+
+# sodium_versions TARGET... prints the versions of libsodium that is linked into what was
+# built for targets.
+sodium_versions() {
+    local target
+    for target in "$@"; do
+        if [ "$target" = "$(native_target)" ]; then
+            pkg-config --modversion libsodium
+        else
+            sed -n 's/^#define SODIUM_VERSION_STRING "\(.*\)"$/\1/p' "$BUILD/sodium/$target/include/sodium/version.h"
+        fi
+    done | sort -u
+}
 
 need_for_dist() {
+    local target
+    for target in $(dist_targets); do need_target "$target"; done
     need_command git git "tells what belongs to the release, and its time"
     need_for_deb
 }
@@ -24,16 +42,23 @@ check_committed() {
 
 # stage_target TARGET DIR copies what was built for a target, and what goes with it.
 stage_target() {
-    local dir=$2 from=$BUILD
-    mkdir -p "$dir/docs"
+    local target=$1 dir=$2 from
+    from=$(built "$target")
+    mkdir -p "$dir/docs" "$dir/bin"
     cp -a "$from/include" "$from/lib" "$dir/"
-    mkdir "$dir/bin"
     find "$from/bin" -maxdepth 1 -type f -exec cp {} "$dir/bin/" \;
     cp "$ROOT"/LICENSE-* "$ROOT/README.md" "$ROOT/CHANGELOG.md" "$dir/"
     cp "$ROOT"/docs/*.md "$ROOT"/docs/*.svg "$dir/docs/"
     cp -r "$ROOT/docs/examples" "$dir/docs/"
+    (cd "$dir" && bill licences "$target") >"$dir/LICENSES-LINKED.txt"
+}
+
+# bill WHAT TARGET... runs bill.py for the binaries below the current directory.
+bill() {
+    local what=$1
+    shift
     # shellcheck disable=SC2046 # names without spaces
-    (cd "$dir" && python3 "$ROOT/.ci/bill.py" licences $(binaries)) >"$dir/LICENSES-LINKED.txt"
+    CRUST_SODIUM_VERSION=$(sodium_versions "$@" | paste -sd' ') python3 "$ROOT/.ci/bill.py" "$what" $(binaries)
 }
 
 # binaries prints the files below the current directory that tell what is linked in.
@@ -51,18 +76,24 @@ make_dist() (
     say "Making the wheel and the source distribution"
     make_wheel wheel
     cp "$BUILD"/deb/*.deb "$BUILD"/wheel/crust-* "$out/"
-    for target in $(dist_targets); do
-        name=libcrust-$version-$target
+    targets=$(dist_targets)
+    for target in $targets; do
+        name=libcrust-$version-$target kind=tar.gz
+        case $target in windows-*) kind=zip ;; esac
+        if [ "$target" != "$(native_target)" ]; then
+            say "Building libcrust and the crust tool for $target"
+            (build_target "$target")
+        fi
         stage_target "$target" "$stage/$name"
-        python3 "$ROOT/.ci/pack.py" "$stage/$name" "$out/$name.tar.gz"
+        python3 "$ROOT/.ci/pack.py" "$stage/$name" "$out/$name.$kind"
     done
     mkdir "$stage/libcrust-$version"
     git -C "$ROOT" ls-files -z | tar -C "$ROOT" -c --null -T - | tar -x -C "$stage/libcrust-$version"
     python3 "$ROOT/.ci/pack.py" "$stage/libcrust-$version" "$out/libcrust-$version-source.tar.gz"
-    # shellcheck disable=SC2046
-    (cd "$stage" && python3 "$ROOT/.ci/bill.py" sbom $(binaries)) >"$out/libcrust-$version.cdx.json"
-    # shellcheck disable=SC2046
-    (cd "$stage" && python3 "$ROOT/.ci/bill.py" licences $(binaries)) >"$out/LICENSES-LINKED.txt"
+    # shellcheck disable=SC2086 # words
+    (cd "$stage" && bill sbom $targets) >"$out/libcrust-$version.cdx.json"
+    # shellcheck disable=SC2086
+    (cd "$stage" && bill licences $targets) >"$out/LICENSES-LINKED.txt"
     rm -rf "$stage"
     sums=$(cd "$out" && sha256sum -- *)
     printf '%s\n' "$sums" >"$out/SHA256SUMS"
@@ -104,6 +135,7 @@ command_dist() {
     check_committed
     ensure_go
     ensure_python
+    [ "$(dist_targets)" = "$(native_target)" ] || ensure_rust # cargo fetches the source of libsodium
     if [ -n "$check" ]; then
         check_dist
         return
