@@ -6,18 +6,22 @@
 # shellcheck source=.ci/wheel.sh
 . "$ROOT/.ci/wheel.sh"
 
-# dist_targets prints the targets of which there are archives.
-dist_targets() { "$ROOT/capi/build-lib.sh" --targets; }
+# this_target prints the target that this machine is.
+this_target() { uname -m | sed 's/^x86_64$/amd64/; s/^aarch64$/arm64/; s/^armv.*/armv7/; s/^/linux-/'; }
+
+# dist_targets prints the targets of which there are archives: all that build.sh lib
+# --target builds.
+dist_targets() { if declare -F build_target >/dev/null; then "$ROOT/capi/build-lib.sh" --targets; else this_target; fi; }
 
 # built TARGET prints where the files for a target are.
-built() { if [ "$1" = "$(native_target)" ]; then printf '%s\n' "$BUILD"; else printf '%s\n' "$BUILD/$1"; fi; }
+built() { if [ "$1" = "$(this_target)" ]; then printf '%s\n' "$BUILD"; else printf '%s\n' "$BUILD/$1"; fi; }
 
 # sodium_versions TARGET... prints the versions of libsodium that is linked into what was
 # built for targets.
 sodium_versions() {
     local target
     for target in "$@"; do
-        if [ "$target" = "$(native_target)" ]; then
+        if [ "$target" = "$(this_target)" ]; then
             pkg-config --modversion libsodium
         else
             sed -n 's/^#define SODIUM_VERSION_STRING "\(.*\)"$/\1/p' "$BUILD/sodium/$target/include/sodium/version.h"
@@ -27,7 +31,7 @@ sodium_versions() {
 
 need_for_dist() {
     local target
-    for target in $(dist_targets); do need_target "$target"; done
+    for target in $(dist_targets); do [ "$target" = "$(this_target)" ] || need_target "$target"; done
     need_command git git "tells what belongs to the release, and its time"
     need_for_deb
 }
@@ -80,7 +84,7 @@ make_dist() (
     for target in $targets; do
         name=libcrust-$version-$target kind=tar.gz
         case $target in windows-*) kind=zip ;; esac
-        if [ "$target" != "$(native_target)" ]; then
+        if [ "$target" != "$(this_target)" ]; then
             say "Building libcrust and the crust tool for $target"
             (build_target "$target")
         fi
@@ -135,7 +139,7 @@ command_dist() {
     check_committed
     ensure_go
     ensure_python
-    [ "$(dist_targets)" = "$(native_target)" ] || ensure_rust # cargo fetches the source of libsodium
+    [ "$(dist_targets)" = "$(this_target)" ] || ensure_rust # cargo fetches the source of libsodium
     if [ -n "$check" ]; then
         check_dist
         return
