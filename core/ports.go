@@ -53,7 +53,6 @@ func (s *Service) rotate() {
 		for _, l := range random {
 			s.succeed(l)
 		}
-		s.reapUDP()
 	}
 }
 
@@ -88,7 +87,8 @@ func (s *Service) succeed(l *listener) {
 	s.remap()
 }
 
-// reapUDP closes sockets that were listeners and serve nobody any more.
+// reapUDP closes sockets that were listeners, or opened for one peer, and serve nobody
+// any more. It is called when one is told to stop, and when one has served its last.
 func (s *Service) reapUDP() {
 	s.udpMu.Lock()
 	var drained []*udpSocket

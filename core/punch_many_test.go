@@ -1,6 +1,7 @@
 package crust_test
 
 import (
+	"math"
 	"runtime"
 	"testing"
 	"testing/synctest"
@@ -38,14 +39,20 @@ func TestPunchMany(t *testing.T) {
 					nodes = append(nodes, n)
 				}
 				a, b := nodes[3], nodes[4]
+				// The least of some minutes: a survey takes sockets for a while.
 				count := func() (sockets, connections, goroutines int) {
-					time.Sleep(time.Minute)
-					synctest.Wait()
-					for _, h := range hosts {
-						sockets += h.Sockets()
-						connections += h.Connections()
+					sockets, connections, goroutines = math.MaxInt, math.MaxInt, math.MaxInt
+					for range 5 {
+						time.Sleep(time.Minute)
+						synctest.Wait()
+						s, c := 0, 0
+						for _, h := range hosts {
+							s += h.Sockets()
+							c += h.Connections()
+						}
+						sockets, connections, goroutines = min(sockets, s), min(connections, c), min(goroutines, runtime.NumGoroutine())
 					}
-					return sockets, connections, runtime.NumGoroutine()
+					return sockets, connections, goroutines
 				}
 				sockets, connections, goroutines := count()
 				met := 0

@@ -54,7 +54,7 @@ func (s *Service) wrapUDP(conn netio.PacketConn, accept bool) (u *udpSocket, err
 		Secure: s.secure, Go: s.spawnBelow, Log: s.log,
 		HalfOpen: s.cfg.MaxHandshakes, HalfOpenPerAddress: s.cfg.MaxHandshakesPerAddress, HandshakeTimeout: s.cfg.HandshakeTimeout,
 		Associations: 2*s.cfg.MaxPeers + s.cfg.MaxHandshakes + s.cfg.MaxConnects, IdleTimeout: s.cfg.LostAfter + udpIdle,
-		Accept: u.accepted, Stray: u.stray, Barred: s.barredAt,
+		Accept: u.accepted, Stray: u.stray, Barred: s.barredAt, Drained: s.reapUDP,
 	})
 	if err != nil {
 		return nil, err
@@ -367,7 +367,6 @@ func (c *utpConn) Close() error {
 	c.s.spawnBelow(func() {
 		<-c.port.Done()
 		c.assoc.Close(wire.ReasonDisconnect)
-		c.s.reapUDP()
 	})
 	return err
 }

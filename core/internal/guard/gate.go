@@ -173,7 +173,7 @@ func (g *Guard) Hot(now time.Time, addr netip.Addr) bool {
 	}
 	a := g.addresses.get(place, now)
 	a.settle(now)
-	return !a.trusts(now) && (a.use > hotUse || a.buckets[Garbage].level+a.buckets[Handshakes].level > hotFailures)
+	return !a.trusts(now) && (a.use > hotUse || a.level(Garbage)+a.level(Handshakes) > hotFailures)
 }
 
 // What makes an address hot: as much as some hundred peers behind a NAT that come

@@ -125,13 +125,14 @@ type Alert struct {
 
 // bucket is what an account has of one kind.
 type bucket struct {
+	kind    Kind
+	charged bool // told means something
+	alerts  int
 	level   float64
 	count   uint64 // since told
 	bytes   uint64
 	cpu     time.Duration
 	told    time.Time // the last alert
-	alerts  int
-	charged bool // told means something
 }
 
 // tier is whose an account is.
@@ -159,7 +160,7 @@ func (t tier) factor(k Kind) float64 {
 type account struct {
 	tier       tier
 	opened, at time.Time
-	buckets    [kinds]bucket
+	buckets    []bucket // of the kinds that it was charged with, or pardoned: mostly none
 	use        float64 // asked for lately: see Admit
 	open       float64 // connections of the last moments: see MayConnect
 	openAt     time.Time
@@ -167,6 +168,27 @@ type account struct {
 	seen       uint64    // of a prefix: one bit for each of some addresses
 
 	total, sessions, messages, bytes uint64
+}
+
+// bucket returns that of a kind, until the next one is asked for.
+func (a *account) bucket(kind Kind) *bucket {
+	for i := range a.buckets {
+		if a.buckets[i].kind == kind {
+			return &a.buckets[i]
+		}
+	}
+	a.buckets = append(a.buckets, bucket{kind: kind})
+	return &a.buckets[len(a.buckets)-1]
+}
+
+// level returns how full the bucket of a kind is.
+func (a *account) level(kind Kind) float64 {
+	for i := range a.buckets {
+		if a.buckets[i].kind == kind {
+			return a.buckets[i].level
+		}
+	}
+	return 0
 }
 
 // Guard keeps the accounts. It is not safe for use by several goroutines.
@@ -258,7 +280,7 @@ func (g *Guard) Charge(now time.Time, who Who, kind Kind, n int, bytes uint64, c
 // charge reports whether an alert is due.
 func (g *Guard) charge(a *account, now time.Time, kind Kind, n int, bytes uint64, cpu time.Duration) bool {
 	a.settle(now)
-	b := &a.buckets[kind]
+	b := a.bucket(kind)
 	b.level += float64(n)
 	b.count += uint64(n)
 	b.bytes += bytes
@@ -288,8 +310,9 @@ func (a *account) settle(now time.Time) {
 	}
 	a.at = now
 	calm := true
-	for k := range a.buckets {
-		b, rate := &a.buckets[k], brims[k].rate*a.tier.factor(Kind(k))
+	for i := range a.buckets {
+		b := &a.buckets[i]
+		rate := brims[b.kind].rate * a.tier.factor(b.kind)
 		if b.level > 0 {
 			b.level = max(b.level-d*rate, 0)
 		} else if b.level < 0 { // a pardon does not last
@@ -305,7 +328,7 @@ func (a *account) settle(now time.Time) {
 
 // alert makes an alert of an account, which begins to count anew.
 func (a *account) alert(now time.Time, kind Kind, out Alert) Alert {
-	b := &a.buckets[kind]
+	b := a.bucket(kind)
 	out.Kind = kind
 	out.Figures = Figures{
 		Count: b.count, Bytes: b.bytes, CPU: b.cpu, Total: a.total, Sessions: a.sessions, Messages: a.messages, MessageBytes: a.bytes,
@@ -322,8 +345,11 @@ func (g *Guard) Began(now time.Time, who Who) {
 	for _, a := range g.of(now, who) {
 		a.settle(now)
 		a.sessions++
+		if a.tier == ofPeer {
+			continue // no peer is charged with these
+		}
 		for _, k := range []Kind{Garbage, Handshakes} {
-			b := &a.buckets[k]
+			b := a.bucket(k)
 			b.level = max(b.level-pardon, -brims[k].brim*a.tier.factor(k))
 		}
 	}

@@ -69,10 +69,9 @@ func (a *account) weight(now time.Time) float64 {
 	if a.trusts(now) {
 		w++
 	}
-	for k := range a.buckets {
-		if brims[k].brim > 0 {
-			w = max(w, a.buckets[k].level/(brims[k].brim*a.tier.factor(Kind(k))))
-		}
+	for i := range a.buckets {
+		b := &a.buckets[i]
+		w = max(w, b.level/(brims[b.kind].brim*a.tier.factor(b.kind)))
 	}
 	return w
 }

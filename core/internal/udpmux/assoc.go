@@ -383,9 +383,9 @@ func (m *Mux) enter(a *Assoc) error {
 // leave takes an association out.
 func (m *Mux) leave(a *Assoc) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	if m.table[a.link.Local.CID] == a {
 		delete(m.table, a.link.Local.CID)
 	}
-	m.held--
+	m.mu.Unlock()
+	m.release()
 }

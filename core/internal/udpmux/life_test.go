@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -227,6 +228,48 @@ func TestMuxClose(t *testing.T) {
 		if n := w.a.Sockets(); n != 0 {
 			t.Errorf("%d sockets are left", n)
 		}
+	})
+}
+
+// Drained is called when the last association is gone, whatever it was: a dial that came
+// to nothing, one that was never committed, and one that said good-bye.
+func TestDrained(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var x, y atomic.Int64
+		w := newWorld(t, 1, simnet.Link{Latency: 10 * time.Millisecond}, nil)
+		told := func(count *atomic.Int64) func(*Config) {
+			return func(c *Config) { c.Drained = func() { count.Add(1) } }
+		}
+		a, b := newNode(t, w.a, "0.0.0.0:0", told(&x)), newNode(t, w.b, "0.0.0.0:0", told(&y))
+		to := b.at(t, hostB)
+		gone := func(what string, here, there int64) {
+			t.Helper()
+			time.Sleep(time.Minute)
+			if x.Swap(0) != here || y.Swap(0) != there || a.Stats().Associations+b.Stats().Associations != 0 {
+				t.Errorf("%s: not told", what)
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := a.Dial(ctx, netip.MustParseAddrPort("192.0.2.99:1"), b.id); err == nil {
+			t.Fatal("nobody answered")
+		}
+		gone("a dial without an answer", 1, 0)
+		c, err := a.Dial(t.Context(), to, b.id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close(wire.ReasonDisconnect)
+		gone("one that was not committed", 1, 0)
+		first, _ := a.join(t, b, to)
+		second, _ := a.join(t, b, to)
+		first.Close(wire.ReasonDisconnect)
+		time.Sleep(10 * time.Second)
+		if x.Load() != 0 || y.Load() != 0 {
+			t.Error("told while one is left")
+		}
+		second.Close(wire.ReasonDisconnect)
+		gone("the last of two", 1, 1)
 	})
 }
 

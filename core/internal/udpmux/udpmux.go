@@ -96,6 +96,10 @@ type Config struct {
 	// Stray takes datagrams that belong to no association and no handshake. It
 	// must not block, and must not keep the bytes. nil drops them.
 	Stray func(from netip.AddrPort, datagram []byte)
+	// Drained is called, in a goroutine of its own, each time the last association has
+	// gone, those included that Dial was making and those that said good-bye. nil:
+	// nobody is told.
+	Drained func()
 }
 
 const (
@@ -354,10 +358,15 @@ func (m *Mux) hold() error {
 	return nil
 }
 
+// release is the end of one that hold has counted.
 func (m *Mux) release() {
 	m.mu.Lock()
 	m.held--
+	last := m.held == 0
 	m.mu.Unlock()
+	if last && m.cfg.Drained != nil {
+		m.spawn(m.cfg.Drained)
+	}
 }
 
 // reachable says whether the socket can send to an address at all.
