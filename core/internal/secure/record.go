@@ -137,9 +137,9 @@ func (s Sealer) Seal(dst []byte, h wire.Header, body []byte) []byte {
 	h.Len = len(body)
 	plain := h.Append(d.header[:0])
 	d.next()
-	dst = d.aead.Seal(dst, d.nonce[:], plain, nil)
+	dst = cipherFor(d.aead, len(plain)).Seal(dst, d.nonce[:], plain, nil)
 	d.next()
-	return d.aead.Seal(dst, d.nonce[:], body, nil)
+	return cipherFor(d.aead, len(body)).Seal(dst, d.nonce[:], body, nil)
 }
 
 // Zero erases the key.
@@ -152,7 +152,7 @@ type Opener struct{ half *halfDuplex }
 func (o Opener) Header(sealed []byte) (wire.Header, error) {
 	d := o.half
 	d.next()
-	plain, err := d.aead.Open(d.header[:0], d.nonce[:], sealed, nil)
+	plain, err := cipherFor(d.aead, len(sealed)-tagSize).Open(d.header[:0], d.nonce[:], sealed, nil)
 	switch {
 	case err != nil && d.cipher == inClear: // there is nothing to hide
 		return wire.Header{}, err
@@ -167,7 +167,7 @@ func (o Opener) Header(sealed []byte) (wire.Header, error) {
 func (o Opener) Body(dst, sealed []byte) ([]byte, error) {
 	d := o.half
 	d.next()
-	plain, err := d.aead.Open(dst, d.nonce[:], sealed, nil)
+	plain, err := cipherFor(d.aead, len(sealed)-tagSize).Open(dst, d.nonce[:], sealed, nil)
 	if err != nil {
 		return nil, ErrForged
 	}
