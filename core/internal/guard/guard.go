@@ -161,8 +161,8 @@ type account struct {
 	tier       tier
 	opened, at time.Time
 	buckets    []bucket // of the kinds that it was charged with, or pardoned: mostly none
-	use        float64 // asked for lately: see Admit
-	open       float64 // connections of the last moments: see MayConnect
+	use        float64  // asked for lately: see Admit
+	open       float64  // connections of the last moments: see MayConnect
 	openAt     time.Time
 	trusted    time.Time // until when
 	seen       uint64    // of a prefix: one bit for each of some addresses
