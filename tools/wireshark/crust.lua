@@ -936,7 +936,7 @@ local function show_frames(tvb, tree, record, texts)
     end
     local item = tree:add(crust, tvb(at, 1 + used + n), title)
     item:add(f["frame.type"], tvb(at, 1))
-    item:add(f["frame.len"], tvb(at + 1, used), UInt64.new(n % 0x100000000, floor(n / 0x100000000)))
+    item:add(f["frame.len"], tvb(at + 1, used), UInt64.new(n % 0x100000000, floor(n / 0x100000000) % 0x100000000))
     if closed then item:add_proto_expert_info(e.after) end
     if not names.frames[kind] then
       item:add_proto_expert_info(e.unknown)
@@ -1463,7 +1463,7 @@ local function show_inner(r, texts)
         r:need(r:left() + 1)
         return nil
       end
-      if abbr then item:add(f[abbr], r.tvb(r.at, n), UInt64.new(v % 0x100000000, floor(v / 0x100000000))) end
+      if abbr then item:add(f[abbr], r.tvb(r.at, n), UInt64.new(v % 0x100000000, floor(v / 0x100000000) % 0x100000000)) end
       r.at = r.at + n
       return v
     end
