@@ -3,6 +3,7 @@ package crust
 import (
 	"errors"
 	"fmt"
+	"math"
 	"syscall"
 	"testing"
 	"time"
@@ -37,11 +38,11 @@ func TestRedialWindow(t *testing.T) {
 		{"fourth", loss{}, 3, 0, 2400 * ms},
 		{"fifth", loss{}, 4, 0, 4800 * ms},
 		{"sixth", loss{}, 5, 0, 5000 * ms},
-		{"last", loss{}, 1 << 40, 0, 5000 * ms},
+		{"last", loss{}, math.MaxInt, 0, 5000 * ms},
 		{"nothing listens", loss{refused: true}, 1, 0, 2000 * ms},
 		{"nothing listens, though it dials", loss{refused: true, dialled: true}, 2, 0, 4000 * ms},
 		{"nothing listens, fourth", loss{refused: true}, 3, 0, 8000 * ms},
-		{"nothing listens, last", loss{refused: true}, 1 << 40, 0, 8000 * ms},
+		{"nothing listens, last", loss{refused: true}, math.MaxInt, 0, 8000 * ms},
 	} {
 		least, most := c.loss.window(c.try)
 		if least != c.least || most != c.most {

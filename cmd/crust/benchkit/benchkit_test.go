@@ -369,7 +369,7 @@ func TestWorkerRefusesBadOrders(t *testing.T) {
 }
 
 func TestTaskRoundTrip(t *testing.T) {
-	want := task{kind: taskReceive, size: 65536, count: 1 << 40}
+	want := task{kind: taskReceive, size: 65536, count: math.MaxInt}
 	message := want.message()
 	if len(message) != MessageSize {
 		t.Fatalf("a task takes %d bytes, want %d", len(message), MessageSize)

@@ -85,16 +85,19 @@ func (a *Account) ratio() int {
 // Earn takes note of bytes that the peer has sent.
 func (a *Account) Earn(bytes int) {
 	worth := max(0, bytes) * a.ratio()
-	udp := worth * a.share / 256
+	udp := part(worth, a.share)
 	a.left[ofUDP] += udp
 	a.left[ofTCP] += worth - udp
 }
+
+// part returns so many 256ths of bytes, also where an int has 32 bits.
+func part(bytes, share int) int { return int(int64(bytes) * int64(share) / 256) }
 
 // divide says which part of the account is for UDP, in 256ths.
 func (a *Account) divide(share int) {
 	all := a.left[ofUDP] + a.left[ofTCP]
 	a.share = share
-	a.left[ofUDP] = all * share / 256
+	a.left[ofUDP] = part(all, share)
 	a.left[ofTCP] = all - a.left[ofUDP]
 }
 

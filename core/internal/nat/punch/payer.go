@@ -31,7 +31,7 @@ func (unanswered) Error() string { return "nobody answers" }
 func (unanswered) Timeout() bool { return true }
 
 // endless is more than a machine can spend.
-const endless = 1 << 40
+const endless = 1 << 30
 
 // NewPayer returns a payer for the peer's machine, made of what ours is made of. It
 // shoots at once: the peer does as soon as it gets the next letter.

@@ -115,7 +115,7 @@ func (r *record) busiest(span time.Duration) (most int) {
 // rich returns an account that never lacks anything.
 func rich() *Account {
 	a := new(Account)
-	a.Earn(1 << 40)
+	a.Earn(endless)
 	return a
 }
 

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -244,7 +245,7 @@ func TestARefusedPacketGoesLater(t *testing.T) {
 
 func TestNewChecksItsConfig(t *testing.T) {
 	start := func(func()) { t.Error("a goroutine was started") }
-	for _, cfg := range []Config{{}, {Go: start, Window: 1}, {Go: start, Window: 2 << 20, MaxWindow: 1 << 20}, {Go: start, MaxWindow: 2 << 30}, {Go: start, Linger: -1}} {
+	for _, cfg := range []Config{{}, {Go: start, Window: 1}, {Go: start, Window: 2 << 20, MaxWindow: 1 << 20}, {Go: start, MaxWindow: math.MaxInt}, {Go: start, Linger: -1}} {
 		if _, err := New(cfg); err == nil {
 			t.Errorf("New(%+v) succeeded", cfg)
 		}
