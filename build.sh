@@ -21,6 +21,8 @@ Usage: ./build.sh COMMAND [ARGUMENT...]
                     build/lib/libcrust.so*, .a   the library
                     build/include/crust.h*       its headers, for C and for C++
                     build/lib/pkgconfig, build/lib/cmake/Crust
+  lib --target T  the same for another machine, in build/T: linux-amd64,
+                  linux-arm64, linux-armv7, windows-amd64; see docs/PLATFORMS.md
   test [NAME...]  run all tests, or the suites named; ends with a table
   bench [ARG...]  measure throughput, latency and connections
   check           formatters, linters, static analysis, type checks
@@ -111,8 +113,46 @@ build_packages() {
     }
 }
 
+# build_target TARGET makes build/TARGET/lib, include and bin. What it needs of
+# libsodium for another machine than this one stays in build/sodium.
+build_target() {
+    local target=$1 out=$BUILD/$1 flags='-s -w' tool=crust
+    case $target in windows-*) tool=crust.exe flags+=" -extldflags '-static -Wl,--no-insert-timestamp'" ;; esac
+    mkdir -p "$out/bin"
+    exec 9>"$out/.lock"
+    flock 9
+    if [ "$target" != "$(native_target)" ]; then
+        "$ROOT/capi/build-sodium.sh" "$target" "$BUILD/sodium/$target"
+        export CRUST_SODIUM=$BUILD/sodium/$target/lib/libsodium.a
+    fi
+    "$ROOT/capi/build-lib.sh" --target "$target" "$out"
+    "$ROOT/capi/build-lib.sh" --target "$target" --run "$out" \
+        go build -trimpath -buildvcs=false -tags netgo,osusergo -ldflags "$flags" -o "$out/bin/$tool" ./cmd/crust
+    exec 9>&-
+}
+
+# command_lib_target TARGET
+command_lib_target() {
+    "$ROOT/capi/build-lib.sh" --targets | grep -qxF -- "$1" ||
+        usage_error "there is no target \"$1\"; there are: $("$ROOT/capi/build-lib.sh" --targets | paste -sd' ')"
+    need_to_compile
+    need_target "$1"
+    install_needs
+    ensure_go
+    ! needs_sodium "$1" || ensure_rust
+    say "Building libcrust and the crust tool for $1"
+    build_target "$1"
+    say "Ready"
+    (cd "$BUILD" && printf '    build/%s\n' "$1"/bin/* "$1"/lib/*crust* "$1"/lib/pkgconfig/*.pc "$1"/include/crust.h)
+}
+
 command_lib() {
-    [ $# = 0 ] || usage_error "lib takes no arguments"
+    if [ "${1:-}" = --target ]; then
+        [ $# = 2 ] || usage_error "lib --target takes one target, such as linux-arm64"
+        command_lib_target "$2"
+        return
+    fi
+    [ $# = 0 ] || usage_error "lib takes no arguments but --target T"
     need_to_compile
     need_command cmake cmake "writes the package files for CMake projects"
     need_command make make "runs what CMake generates"

@@ -4,7 +4,12 @@
 # shellcheck source=.ci/wheel.sh
 . "$ROOT/.ci/wheel.sh"
 
+# need_to_test [SUITE...] asks for what these suites need, or all.
 need_to_test() {
+    if [ $# = 0 ] || [[ " $* " == *" platforms "* ]]; then
+        need_target windows-amd64
+        need_wine
+    fi
     need_to_compile
     need_python venv
     need_rust rustc
@@ -198,7 +203,7 @@ command_test() {
         grep -q "^$name " <<<"$known" ||
             usage_error "there is no suite \"$name\"; there are: $(cut -d' ' -f1 <<<"$known" | paste -sd' ')"
     done
-    need_to_test
+    need_to_test "$@"
     use_library
     mkdir -p "$BUILD/log"
     if [ $# -gt 0 ] && [[ " $* " != *" library "* ]]; then

@@ -73,6 +73,36 @@ need_to_compile() {
     find_go || need golang-go "any Go, to fetch Go $GO_TOOLCHAIN with"
 }
 
+# native_target prints what capi/build-lib.sh calls this machine.
+native_target() {
+    case $(uname -m) in
+    aarch64) printf 'linux-arm64\n' ;;
+    arm*) printf 'linux-armv7\n' ;;
+    *) printf 'linux-amd64\n' ;;
+    esac
+}
+
+# needs_sodium TARGET tells whether libsodium is still to be made for a target.
+needs_sodium() { [ "$1" != "$(native_target)" ] && [ ! -e "$BUILD/sodium/$1/stamp" ]; }
+
+# need_target TARGET asks for the cross compilers of a target.
+need_target() {
+    [ "$1" != "$(native_target)" ] || return 0
+    case $1 in
+    linux-amd64) need_command x86_64-linux-gnu-g++ g++-x86-64-linux-gnu "compiles for x86-64" ;;
+    linux-arm64) need_command aarch64-linux-gnu-g++ g++-aarch64-linux-gnu "compiles for ARM64" ;;
+    linux-armv7) need_command arm-linux-gnueabihf-g++ g++-arm-linux-gnueabihf "compiles for ARMv7" ;;
+    windows-amd64) need_command x86_64-w64-mingw32-g++ g++-mingw-w64-x86-64-win32 "compiles for Windows" ;;
+    esac
+    if needs_sodium "$1"; then
+        need_command make make "builds libsodium for other machines"
+        need_rust rustc # its cargo fetches the source
+    fi
+}
+
+# need_wine asks for the programs that stand in for Windows.
+need_wine() { [ -e /usr/lib/wine/wine64 ] || need_command wine64 wine64 "runs what is built for Windows"; }
+
 # need_python plain|venv asks for an interpreter, with venv for virtual
 # environments too.
 need_python() {

@@ -12,15 +12,18 @@
 #                     beside copies of the sources, whose names are unique
 #   --test            with the fault injection that tests/abi uses, and with Go's
 #                     dearest check of pointers; shared only
-#   --target OS-ARCH  linux-amd64, linux-arm64 or windows-amd64; needs the cross
-#                     compilers of C and C++ for that (on Debian
-#                     g++-aarch64-linux-gnu or g++-mingw-w64-x86-64), and
-#                     libsodium for it
+#   --target OS-ARCH  one of those that --targets prints; needs the cross compilers
+#                     of C and C++ for that (docs/PLATFORMS.md names them), and
+#                     libsodium for it, which capi/build-sodium.sh makes
+#   --run             OUTDIR is followed by a command, which is run in place of the
+#                     build, with the compilers and flags of the target
+#   --targets         prints the targets, and builds nothing
+#   --triple OS-ARCH  prints what the compilers call a target, and builds nothing
 #
 # Result: OUTDIR/lib/libcrust.so.X.Y.Z with its links, lib/libcrust.a,
 # lib/pkgconfig/crust.pc, include/crust.h and crust.hpp; for Windows bin/crust.dll,
-# lib/libcrust.dll.a and lib/crust.def. Nothing is rebuilt when nothing has
-# changed.
+# lib/libcrust.dll.a (MinGW), lib/crust.lib (others) and lib/crust.def. Nothing is
+# rebuilt when nothing has changed.
 #
 # libsodium is linked statically, and hidden, when the compiler finds
 # libsodium.a, dynamically otherwise. The C++ library, which libutp needs, is always
@@ -38,7 +41,21 @@ fail() {
     exit 1
 }
 
-variant=release target=
+# The targets: the name, what the compilers call it, and Go.
+targets='linux-amd64 x86_64-linux-gnu GOOS=linux GOARCH=amd64
+linux-arm64 aarch64-linux-gnu GOOS=linux GOARCH=arm64
+linux-armv7 arm-linux-gnueabihf GOOS=linux GOARCH=arm GOARM=7
+windows-amd64 x86_64-w64-mingw32 GOOS=windows GOARCH=amd64'
+
+# recipe TARGET prints the line of a target without the name.
+recipe() {
+    local line
+    line=$(grep "^$1 " <<<"$targets") ||
+        fail "no recipe for \"$1\"; there is one for $(cut -d' ' -f1 <<<"$targets" | paste -sd' ')"
+    printf '%s\n' "${line#* }"
+}
+
+variant=release target='' run=''
 while (($# > 0)); do
     case $1 in
     --debug | --asan | --cover | --test) variant=${1#--} ;;
@@ -46,6 +63,17 @@ while (($# > 0)); do
         (($# > 1)) || fail "--target needs a value such as windows-amd64"
         target=$2
         shift
+        ;;
+    --run) run=yes ;;
+    --targets)
+        cut -d' ' -f1 <<<"$targets"
+        exit 0
+        ;;
+    --triple)
+        (($# > 1)) || fail "--triple needs a target such as windows-amd64"
+        triple=$(recipe "$2")
+        printf '%s\n' "${triple%% *}"
+        exit 0
         ;;
     --help | -h)
         usage
@@ -56,28 +84,26 @@ while (($# > 0)); do
     esac
     shift
 done
-(($# == 1)) || fail "want one output directory (see --help)"
+(($# == 1)) || [[ -n $run && $# -gt 1 ]] || fail "want one output directory (see --help)"
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(dirname "$here")
 mkdir -p "$1"
 out=$(cd "$1" && pwd)
+shift
 
 for tool in go sed sha256sum nm readelf; do
     command -v "$tool" >/dev/null || fail "$tool is not installed"
 done
-unset GOOS GOARCH GOARM GOEXPERIMENT
+unset GOOS GOARCH GOARM GOAMD64 GOEXPERIMENT
 export GOFLAGS='' CGO_ENABLED=1
 native=$(go env GOHOSTOS)-$(go env GOHOSTARCH)
+[[ $native == linux-arm ]] && native=linux-armv7
 target=${target:-$native}
-case $target in
-linux-amd64) triple=x86_64-linux-gnu ;;
-linux-arm64) triple=aarch64-linux-gnu ;;
-windows-amd64) triple=x86_64-w64-mingw32 ;;
-*) fail "no recipe for $target; there is one for linux-amd64, linux-arm64 and windows-amd64" ;;
-esac
-GOOS=${target%-*} GOARCH=${target#*-}
-export GOOS GOARCH
+settings=$(recipe "$target")
+read -r triple settings <<<"$settings"
+# shellcheck disable=SC2086,SC2163
+export $settings
 prefix=
 [[ $target == "$native" ]] || prefix=$triple-
 export CC=${CC:-${prefix}gcc} CXX=${CXX:-${prefix}g++}
@@ -124,6 +150,10 @@ else
     CGO_LDFLAGS='-O2 -g'
 fi
 export CGO_LDFLAGS
+if [[ -n $run ]]; then
+    exec 9>&-
+    exec "$@"
+fi
 
 # archive NAME prints the path of a static library of the C++ compiler.
 archive() {
@@ -256,17 +286,37 @@ build_static() {
 }
 
 # Go writes a module definition file of its own unless --export-all-symbols is
-# given; ours then decides. The LIBRARY line is the name that programs import.
+# given; ours then decides. The LIBRARY line is the name that programs import. The
+# threads of the C parts are those of winpthreads, which goes in like the rest. No
+# file says when it was made.
 build_dll() {
     local def=$out/lib/crust.def ext
     mkdir -p "$out/bin"
     { printf 'LIBRARY crust.dll\nEXPORTS\n' && sed 's/^/    /' "$exports"; } >"$def"
     ext="-static -static-libgcc -Wl,--export-all-symbols -Wl,--exclude-all-symbols $def"
-    ext+=" -Wl,--out-implib,$out/lib/libcrust.dll.a"
+    ext+=" -Wl,--no-insert-timestamp"
     say "linking crust.dll ($variant, $target)"
     (cd "$root" && go build "${buildflags[@]}" -buildmode=c-shared \
-        -ldflags "$strip -buildid= -extldflags '$ext'" -o "$out/bin/crust.dll" ./capi)
-    rm -f "$out/bin/crust.h"
+        -ldflags "$strip -buildid= -extldflags '$ext'" -o "$obj/crust.dll" ./capi)
+    rm -f "$obj/crust.h" # the header cgo writes is not ours
+    check_dll "$obj/crust.dll"
+    mv -f "$obj/crust.dll" "$out/bin/crust.dll"
+    (cd "$out/lib" && for name in libcrust.dll.a crust.lib; do
+        "${prefix}dlltool" --deterministic-libraries -d crust.def -t crust -l "$name"
+    done)
+}
+
+# check_dll fails when the DLL exports something else than capi/exports.txt, or needs
+# a library that is not a part of every Windows.
+check_dll() {
+    local imports
+    "${prefix}objdump" -p "$1" | sed -n '/Ordinal\/Name Pointer/,/^$/s/^\t\[ *[0-9]*\] //p' |
+        sed 's/.* //' | LC_ALL=C sort | diff - "$exports" >"$obj/symbols.diff" ||
+        fail "crust.dll exports other symbols than capi/exports.txt: $(tr '\n' ' ' <"$obj/symbols.diff")"
+    imports=$("${prefix}objdump" -p "$1" | sed -n 's/^\tDLL Name: //p' |
+        grep -viE '^(kernel32|advapi32|ws2_32|bcrypt|ntdll|msvcrt|ucrtbase|api-ms-win-[a-z0-9-]*)\.dll$') ||
+        return 0
+    fail "crust.dll needs what not every Windows has: $(tr '\n' ' ' <<<"$imports")"
 }
 
 write_pc() {

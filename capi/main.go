@@ -13,7 +13,7 @@ package main
 
 /*
 #cgo CFLAGS: -I${SRCDIR}/../include -DCRUST_BUILDING=1 -std=gnu11 -Wall -Wextra -Wno-unused-parameter -fvisibility=hidden
-#cgo !windows LDFLAGS: -lpthread
+#cgo LDFLAGS: -lpthread
 */
 import "C"
 

@@ -3,7 +3,8 @@
 
 /*
  * driver.c - the conformance driver of the C ABI: poll mode, with the service's
- * descriptor and standard input in one poll(2).
+ * descriptor and standard input in one poll(2). Windows has neither: there a
+ * thread reads the input, and the rest waits for events for a moment at a time.
  *
  *   driver NETWORKNAME [LISTEN...]
  *
@@ -15,13 +16,18 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#ifdef _WIN32
+#  include <io.h>
+#  include <windows.h>
+#else
+#  include <poll.h>
+#endif
 
 /* A message that arrived and was checked against the pattern on arrival. */
 typedef struct arrival {
@@ -246,16 +252,19 @@ static void on_event(const crust_event *e) {
     }
 }
 
-static void take_events(void) {
+/* Takes all events there are. When there are none, it waits for some, not longer
+ * than the time given. */
+static void take_events(int32_t timeout_ms) {
     for (;;) {
         crust_batch *batch = NULL;
         size_t n = 0, i;
-        crust_result r = crust_poll(service, 0, 0, &batch);
+        crust_result r = crust_poll(service, 0, timeout_ms, &batch);
         const crust_event *events = crust_batch_events(batch, &n);
         if (r < 0 && r != CRUST_ERR_CLOSED) say_error(r);
         for (i = 0; i < n; i++) on_event(&events[i]);
         crust_batch_free(batch);
         if (r <= 0) return;
+        timeout_ms = 0;
     }
 }
 
@@ -348,12 +357,67 @@ static void command(char *line) {
     say("error invalid unknown command %s", words[0]);
 }
 
+/* ---- input ---- */
+
+#ifdef _WIN32
+
+static char   piece[4096]; /* what the thread has read */
+static LONG   have = -1;   /* how many bytes that is, 0 at the end of input, -1 for none yet */
+static HANDLE emptied;     /* the thread may read on */
+
+static DWORD WINAPI read_on(LPVOID unused) {
+    int n;
+    (void)unused;
+    do {
+        n = read(0, piece, sizeof piece);
+        InterlockedExchange(&have, n < 0 ? 0 : n);
+    } while (n > 0 && WaitForSingleObject(emptied, INFINITE) == WAIT_OBJECT_0);
+    return 0;
+}
+
+/* Prepares for input, and lets lines end as they do elsewhere. */
+static int begin(void) {
+    emptied = CreateEvent(NULL, FALSE, FALSE, NULL);
+    return emptied && _setmode(0, _O_BINARY) != -1 && _setmode(1, _O_BINARY) != -1 && CreateThread(NULL, 0, read_on, NULL, 0, NULL);
+}
+
+/* What read(2) of standard input would do without blocking. */
+static ssize_t input(char *to, size_t room) {
+    static LONG taken;
+    LONG n = InterlockedCompareExchange(&have, 0, 0), some;
+    if (n < 0) {
+        errno = EAGAIN;
+        return -1;
+    }
+    some = (size_t)(n - taken) < room ? n - taken : (LONG)room;
+    memcpy(to, piece + taken, (size_t)some);
+    taken += some;
+    if (n > 0 && taken == n) {
+        taken = 0;
+        InterlockedExchange(&have, -1);
+        SetEvent(emptied);
+    }
+    return some;
+}
+
+#else
+
+static intptr_t fd = -1;
+
+static int begin(void) {
+    return crust_service_fd(service, &fd) == CRUST_OK && fcntl(0, F_SETFL, fcntl(0, F_GETFL) | O_NONBLOCK) == 0;
+}
+
+static ssize_t input(char *to, size_t room) { return read(0, to, room); }
+
+#endif
+
 /* Reads what there is and does each whole line. Returns 0 at the end of input. */
 static int read_commands(void) {
     static char buffer[1 << 16];
     static size_t used;
     char *end;
-    ssize_t n = read(0, buffer + used, sizeof buffer - 1 - used);
+    ssize_t n = input(buffer + used, sizeof buffer - 1 - used);
     if (n < 0) return errno == EAGAIN || errno == EINTR;
     if (n == 0) return 0;
     used += (size_t)n;
@@ -383,28 +447,44 @@ static int start(const char *network, char **listen, int count) {
     return r == CRUST_OK;
 }
 
+#ifdef _WIN32
+
+/* Waits for something to do and does it. Returns 0 when it cannot. */
+static int turn(void) {
+    take_events(5);
+    if (!closing && !read_commands()) close_service();
+    return 1;
+}
+
+#else
+
+static int turn(void) {
+    struct pollfd wait[2];
+    wait[0].fd = (int)fd;
+    wait[1].fd = closing ? -1 : 0;
+    wait[0].events = wait[1].events = POLLIN;
+    wait[0].revents = wait[1].revents = 0;
+    if (poll(wait, 2, -1) < 0 && errno != EINTR) return 0;
+    if (wait[0].revents) take_events(0);
+    if (wait[1].revents && !read_commands()) close_service();
+    return 1;
+}
+
+#endif
+
 int main(int argc, char **argv) {
     char usual[] = "tcp://127.0.0.1:0", *alone[] = {usual};
-    intptr_t fd = -1;
     peer *p;
     if (argc < 2) {
         fprintf(stderr, "usage: driver NETWORKNAME [LISTEN...]\n");
         return 2;
     }
-    if (crust_abi_version() != CRUST_ABI_VERSION || !start(argv[1], argc > 2 ? argv + 2 : alone, argc > 2 ? argc - 2 : 1) || crust_service_fd(service, &fd) != CRUST_OK ||
-        fcntl(0, F_SETFL, fcntl(0, F_GETFL) | O_NONBLOCK) != 0) {
+    if (crust_abi_version() != CRUST_ABI_VERSION || !start(argv[1], argc > 2 ? argv + 2 : alone, argc > 2 ? argc - 2 : 1) || !begin()) {
         fprintf(stderr, "driver: %s\n", crust_last_error());
         return 1;
     }
     while (!stopped) {
-        struct pollfd wait[2];
-        wait[0].fd = (int)fd;
-        wait[1].fd = closing ? -1 : 0;
-        wait[0].events = wait[1].events = POLLIN;
-        wait[0].revents = wait[1].revents = 0;
-        if (poll(wait, 2, -1) < 0 && errno != EINTR) return 1;
-        if (wait[0].revents) take_events();
-        if (wait[1].revents && !read_commands()) close_service();
+        if (!turn()) return 1;
         for (p = peers; p; p = p->next) {
             pump(p);
             settle(p);

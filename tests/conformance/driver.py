@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import base64
 import os
+import queue
 import selectors
 import sys
+import threading
 from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -227,13 +229,32 @@ def run(service: crust.Service, listeners: int) -> None:
                     return
 
 
+def run_polling(service: crust.Service, listeners: int) -> None:
+    """Do what run does, on Windows, where neither a service nor a pipe is for select."""
+    driver = Driver(service, listeners)
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in sys.stdin:
+            lines.put(line)
+        lines.put("quit")
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        for event in service.poll(0.005):
+            driver.event(event)
+        while not lines.empty():
+            if not driver.command(lines.get()):
+                return
+
+
 def main() -> int:
     if len(sys.argv) < 2:
         print("usage: driver.py NETWORKNAME [LISTEN...]", file=sys.stderr)
         return 2
     listen = sys.argv[2:] or ["tcp://127.0.0.1:0"]
     with crust.Service(network_name=sys.argv[1], listen=listen) as service:
-        run(service, len(listen))
+        (run_polling if sys.platform == "win32" else run)(service, len(listen))
     say("bye")
     return 0
 
