@@ -154,7 +154,7 @@ func (a *account) wastes(area *account) bool {
 // over reports whether an account is over a part of the brim of what connections come to.
 func (a *account) over(part float64) bool {
 	for _, k := range [...]Kind{Garbage, Handshakes, Sessions} {
-		if a.buckets[k].level*part >= brims[k].brim*a.tier.factor(k) {
+		if a.level(k)*part >= brims[k].brim*a.tier.factor(k) {
 			return true
 		}
 	}

@@ -929,7 +929,7 @@ mod tests {
             // SAFETY: all pointers are NULL.
             let event = unsafe { Event::from_raw(&raw(number), None) };
             let unknown = matches!(event, Event::Unknown { number: n } if n == number);
-            let known = matches!(number, 1..=26);
+            let known = matches!(number, 1..=27);
             assert_eq!(unknown, !known, "{event:?}");
         }
     }
