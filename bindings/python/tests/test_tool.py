@@ -68,6 +68,9 @@ class Tool(TestCase):
             self.assertEqual(file.read_bytes(), secret)
 
     def test_ping_and_echo(self) -> None:
+        # Ignored in background, and in what is started from there.
+        interrupted = signal.signal(signal.SIGINT, signal.default_int_handler)
+        self.addCleanup(signal.signal, signal.SIGINT, interrupted)
         network = new_network()
         command = [sys.executable, "-m", "crust", "echo", "--network", network, "--listen", LOOPBACK]
         with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as echo:
