@@ -207,6 +207,7 @@ command_test() {
     use_library
     mkdir -p "$BUILD/log"
     if [ $# -gt 0 ] && [[ " $* " != *" library "* ]]; then
+        build_packages
         build_library
     fi
     while read -r name what; do
