@@ -359,7 +359,7 @@ func TestTopColours(t *testing.T) {
 	for _, c := range []struct {
 		environment string
 		want        bool
-	}{{"", true}, {"NO_COLOR=1 ", false}} {
+	}{{"env -u NO_COLOR ", true}, {"NO_COLOR=1 ", false}} {
 		x := openTerminal(t, nil)
 		x.types("clear; " + c.environment + crustProgram + " top --network " + network + " --listen tcp://127.0.0.1:0 --contact 127.0.0.1:1 --bootstrap")
 		x.shows("! not bootstrapped")
