@@ -120,23 +120,30 @@ type helper struct {
 	out *bufio.Scanner
 }
 
-// startHelper starts one and returns its first line.
-func startHelper(t *testing.T, what string) (*helper, string) {
+// startAgain starts this test program once more, with a variable in its environment. Who
+// closes in lets it end.
+func startAgain(t *testing.T, variable string) (cmd *exec.Cmd, in io.WriteCloser, out io.Reader) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^$")
-	cmd.Env = append(os.Environ(), helperEnv+"="+what)
+	cmd = exec.CommandContext(t.Context(), os.Args[0], "-test.run=^$")
+	cmd.Env = append(os.Environ(), variable)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
+	if out, err = cmd.StdoutPipe(); err != nil {
 		t.Fatal(err)
 	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	return cmd, in, out
+}
+
+// startHelper starts one and returns its first line.
+func startHelper(t *testing.T, what string) (*helper, string) {
+	t.Helper()
+	cmd, in, out := startAgain(t, helperEnv+"="+what)
 	h := &helper{t: t, in: in, out: bufio.NewScanner(out)}
 	t.Cleanup(func() {
 		in.Close()

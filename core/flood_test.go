@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"runtime"
 	"slices"
 	"strconv"
@@ -149,20 +148,7 @@ type victim struct {
 
 func startVictim(t *testing.T, files int) *victim {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^$")
-	cmd.Env = append(os.Environ(), floodEnv+"="+strconv.Itoa(files))
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	cmd, in, out := startAgain(t, floodEnv+"="+strconv.Itoa(files))
 	v := &victim{t: t, in: in, states: make(chan floodState, 1), banned: make(chan string, 1), alerts: map[[4]string]int{}}
 	at, ended := make(chan string, 1), make(chan struct{})
 	go func() {

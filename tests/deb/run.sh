@@ -30,22 +30,8 @@ work=$(mktemp -d "${TMPDIR:-/var/tmp}/libcrust-deb.XXXXXX")
 system=$work/system
 # The mounts are those of a namespace, and gone with the last process there.
 trap 'rm -rf --one-file-system "$work"' EXIT
-passed=0
-failed=0
-
-# try NAME COMMAND... counts a check; the output shows only when it fails.
-try() {
-    local name=$1
-    shift
-    if ("$@") >"$work/log" 2>&1; then
-        passed=$((passed + 1))
-        printf 'ok   %s\n' "$name"
-    else
-        failed=$((failed + 1))
-        printf 'FAIL %s\n' "$name"
-        tail -n 40 "$work/log" | sed 's/^/     /'
-    fi
-}
+# shellcheck source=tests/try.sh
+. "$root/tests/try.sh"
 
 # make_base makes the clean system: what every Debian has, and compilers and Python.
 make_base() {

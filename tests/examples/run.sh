@@ -16,22 +16,8 @@ export CRUST_PORTMAP=off CRUST_BEACON=off
 export PKG_CONFIG_PATH=$build/lib/pkgconfig LD_LIBRARY_PATH=$build/lib
 export PYTHONPATH=$root/bindings/python/src PYTHONDONTWRITEBYTECODE=1 CRUST_LIBRARY=$build/lib/libcrust.so.1
 warnings=(-Wall -Wextra -Wpedantic -Werror)
-passed=0
-failed=0
-
-# try NAME COMMAND... counts a check; the output shows only when it fails.
-try() {
-    local name=$1
-    shift
-    if ("$@") >"$work/log" 2>&1; then
-        passed=$((passed + 1))
-        printf 'ok   %s\n' "$name"
-    else
-        failed=$((failed + 1))
-        printf 'FAIL %s\n' "$name"
-        sed 's/^/     /' "$work/log"
-    fi
-}
+# shellcheck source=tests/try.sh
+. "$root/tests/try.sh"
 
 # says NAME COMMAND...: over either transport it ends with 0 and has said expected/NAME.txt.
 says() {

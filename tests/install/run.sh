@@ -11,22 +11,8 @@ build=$(cd "${1:-$root/build}" && pwd -P)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-passed=0
-failed=0
-
-# try NAME COMMAND... counts a check; the output shows only when it fails.
-try() {
-    local name=$1
-    shift
-    if ("$@") >"$work/log" 2>&1; then
-        passed=$((passed + 1))
-        printf 'ok   %s\n' "$name"
-    else
-        failed=$((failed + 1))
-        printf 'FAIL %s\n' "$name"
-        sed 's/^/     /' "$work/log"
-    fi
-}
+# shellcheck source=tests/try.sh
+. "$root/tests/try.sh"
 
 # says PROGRAM: it runs over TCP and over UDP, for which a part of the library is C++.
 says() { [ "$("$1")" = "libcrust $version: installed" ] && [ "$("$1" utp://127.0.0.1:0)" = "libcrust $version: installed" ]; }

@@ -13,23 +13,8 @@ trap 'rm -rf "$work"' EXIT
 # Whatever names the checkout's own package or library is for other suites.
 unset PYTHONPATH CRUST_LIBRARY CRUST_LIB_DIR CRUST_BUNDLE
 export PYTHONDONTWRITEBYTECODE=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
-passed=0
-failed=0
-
-# try NAME COMMAND... counts a check; the output shows only when it fails. A command of
-# several joins them by &&: the shell's -e does not hold in there.
-try() {
-    local name=$1
-    shift
-    if ("$@") >"$work/log" 2>&1; then
-        passed=$((passed + 1))
-        printf 'ok   %s\n' "$name"
-    else
-        failed=$((failed + 1))
-        printf 'FAIL %s\n' "$name"
-        sed 's/^/     /' "$work/log"
-    fi
-}
+# shellcheck source=tests/try.sh
+. "$root/tests/try.sh"
 
 wheel=$(echo "$build"/wheel/crust-*.whl)
 sdist=$(echo "$build"/wheel/crust-*.tar.gz)
