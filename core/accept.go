@@ -111,6 +111,7 @@ func (s *Service) acceptLoop(l *listener) {
 		from := endpointOf(endpoint.TCP, conn.RemoteAddr()).Addr.Addr()
 		if !s.welcomes(from) { // before anything is made or counted for it
 			s.refusedBanned.Add(1)
+			s.logRefused(refusedLists, from)
 			refuse(conn)
 			continue
 		}

@@ -124,8 +124,19 @@ func (s *Service) Ban(entries []BanEntry, d time.Duration) error {
 	if err := s.addBans("ban", entries, d); err != nil {
 		return err
 	}
+	if len(entries) > 0 {
+		s.log.Info("banned", "count", len(entries), "first", entries[0].short(), "for_ms", d)
+	}
 	s.enforce()
 	return nil
+}
+
+// short returns who is banned, a peer in short.
+func (e BanEntry) short() string {
+	if !e.Peer.IsZero() {
+		return e.Peer.Short()
+	}
+	return e.String()
 }
 
 // addBans puts entries into the blacklist.
@@ -193,6 +204,9 @@ func (s *Service) Unban(entries []BanEntry) (lifted int, err error) {
 	}
 	l.note()
 	l.mu.Unlock()
+	if lifted > 0 {
+		s.log.Info("bans lifted", "count", lifted)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.groups.groups) > 0 {

@@ -338,8 +338,19 @@ type Config struct {
 	// and must not call the service. It is for programs that wait elsewhere,
 	// in a poll loop for instance.
 	OnEvents func()
-	// Logger receives what is worth knowing but is no event. nil means silence.
+	// Logger receives what is worth knowing, and much of what is an event, too, as
+	// docs/LOGS.md lists it. Its handler is called from a goroutine that does nothing else,
+	// one record after another, and may call the service. While it takes longer than records
+	// come, 1,024 wait, and others are left out and counted in Stats.DroppedLogs. Close waits
+	// until it has had those that wait, for CloseTimeout at most: a call that has not returned
+	// then may still be running, and no other begins. No key, no name of the network and
+	// nothing of messages is in a record, and peers are named in short. nil means silence.
 	Logger *slog.Logger
+	// LogLevel is the least level of records; those below cost nothing. Zero means
+	// slog.LevelInfo, a handful for each session. The levels of Logger hold, too.
+	LogLevel slog.Level
+	// LogEvents says that records also come as EventLog: for programs in other languages.
+	LogEvents bool
 
 	network netio.Network // nil means the kernel's
 
@@ -463,9 +474,6 @@ func (c Config) check() (Config, error) {
 	}
 	c.Listen, c.Contacts = slices.Clone(c.Listen), slices.Clone(c.Contacts)
 	c.STUN, c.Only = slices.Clone(c.STUN), slices.Clone(c.Only)
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
 	if c.network == nil {
 		c.network = netio.System
 	}

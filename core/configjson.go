@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"math"
 	"os"
 	"strconv"
@@ -81,6 +82,7 @@ var configKeys = map[string]func(*configText, json.RawMessage) error{
 	"no_network_watch": func(t *configText, v json.RawMessage) error { return readBool(v, &t.cfg.NoNetworkWatch) },
 	"no_accept":        func(t *configText, v json.RawMessage) error { return readBool(v, &t.cfg.NoAccept) },
 
+	"log_level":        readLogLevel,
 	"tracer":           func(t *configText, v json.RawMessage) error { return readChoice(v, tracers, &t.cfg.Tracer) },
 	"key_log":          func(t *configText, v json.RawMessage) error { return readPath(v, &t.cfg.KeyLogFile) },
 	"beacon":           func(t *configText, v json.RawMessage) error { return readChoice(v, beacons, &t.cfg.Beacon) },
@@ -241,6 +243,24 @@ var (
 	beacons  = []choice[BeaconMode]{{"on", BeaconOn}, {"off", BeaconOff}, {"listen", BeaconListen}, {"ask", BeaconAsk}}
 	ciphers  = []choice[CipherChoice]{{"auto", CipherAuto}, {"chacha20-poly1305", CipherChaCha20Poly1305}}
 )
+
+// logLevels are the words for the levels of records; "off" is none of them.
+var logLevels = []choice[slog.Level]{{"error", slog.LevelError}, {"warn", slog.LevelWarn}, {"info", slog.LevelInfo}, {"debug", slog.LevelDebug}, {"off", logOff}}
+
+// logOff is above all levels.
+const logOff = slog.Level(math.MaxInt)
+
+// readLogLevel has records come as events, from a level on.
+func readLogLevel(t *configText, v json.RawMessage) error {
+	level := logOff
+	if err := readChoice(v, logLevels, &level); err != nil {
+		return err
+	}
+	if t.cfg.LogEvents = level != logOff; t.cfg.LogEvents {
+		t.cfg.LogLevel = level
+	}
+	return nil
+}
 
 // readChoice reads one of a few words.
 func readChoice[T any](v json.RawMessage, choices []choice[T], out *T) error {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -42,7 +43,7 @@ const everyKey = `{
 	"port_map": "off",
 	"beacon": "listen",
 	"beacon_port": 22,
-	"external_port": 21, "cache": "/tmp/cache", "cache_peers": 22, "gossip": "answer", "tracer": "on", "key_log": "/tmp/keys",
+	"external_port": 21, "cache": "/tmp/cache", "cache_peers": 22, "gossip": "answer", "tracer": "on", "key_log": "/tmp/keys", "log_level": "warn",
 	"port_rotation_ms": 14,
 	"connect_timeout_ms": 1,
 	"bootstrap_timeout_ms": 2,
@@ -95,7 +96,7 @@ func TestParseConfigJSONReadsEveryKey(t *testing.T) {
 		ResumeWindow: 14 * time.Millisecond, NoResume: true, ResendBuffer: 15,
 		Relay: RelayData, RelayCircuits: 16, RelayPerPeer: 17, RelayBytesPerSecond: 18, RelayBytesPerCircuit: 19,
 		RelayLifetime: 20 * time.Millisecond, Only: []How{Dialed, Relayed}, STUN: []string{"stun.example.org:3478", "203.0.113.9"}, PortMap: PortMapOff, ExternalPort: 21, Beacon: BeaconListen, BeaconPort: 22,
-		Cache: "/tmp/cache", CachePeers: 22, Gossip: GossipAnswer, Tracer: TracerOn, KeyLogFile: "/tmp/keys",
+		Cache: "/tmp/cache", CachePeers: 22, Gossip: GossipAnswer, Tracer: TracerOn, KeyLogFile: "/tmp/keys", LogLevel: slog.LevelWarn, LogEvents: true,
 		MaxAcceptsPerSecond: 23, MaxAcceptsPerAddress: 24, HandshakePercent: 25, ReservedFiles: 26,
 		AllowNodes:   []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::1/128")},
 		AllowClients: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")}, MaxBans: 27, GateTimeout: 28 * time.Millisecond, MaxGates: 29,

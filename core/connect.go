@@ -90,6 +90,7 @@ func (s *Service) register(a *attempt, timeout time.Duration, run func(*attempt)
 	a.ctx, cancel = context.WithCancelCause(ctx)
 	a.cancel = func(cause error) { cancel(cause); stop() }
 	s.attempts[a] = struct{}{}
+	s.logBegun(a)
 	s.spawn(func() { run(a) })
 	return nil
 }
@@ -446,7 +447,9 @@ func (s *Service) hurry(link *secure.Link, within context.Context) func() {
 
 // try dials one endpoint and shakes hands, up to the point where we know the
 // peer and it does not know us.
-func (s *Service) try(ctx context.Context, ep Endpoint, expect PeerID) (*secure.Link, error) {
+func (s *Service) try(ctx context.Context, ep Endpoint, expect PeerID) (link *secure.Link, err error) {
+	began := time.Now()
+	defer func() { s.logAttempt(ep, expect, began, err) }()
 	if err := checkTransport(ep); err != nil {
 		return nil, err
 	}
@@ -470,7 +473,7 @@ func (s *Service) try(ctx context.Context, ep Endpoint, expect PeerID) (*secure.
 	if err != nil {
 		return nil, s.linkError("connect", expect, ep, end(err))
 	}
-	link, err := s.shake(ctx, conn, ep, expect)
+	link, err = s.shake(ctx, conn, ep, expect)
 	return link, end(err)
 }
 

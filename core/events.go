@@ -114,6 +114,9 @@ const (
 	// peer's EventConnected, before any message, since only what Config.Tracer allowed and
 	// somebody asked for comes about so.
 	EventClear EventType = 27
+	// EventLog is a record of Config.LogEvents: Log. It is left out while 65,536 events wait,
+	// and counted in Stats.DroppedLogs.
+	EventLog EventType = 28
 )
 
 var eventNames = [...]string{
@@ -125,7 +128,7 @@ var eventNames = [...]string{
 	EventDatagram: "datagram", EventListenerStopped: "listener_stopped",
 	EventNetworkChanged: "network_changed", EventPortMapped: "port_mapped", EventPortUnmapped: "port_unmapped",
 	EventCacheTrouble: "cache_trouble", EventDiscovered: "discovered", EventForgotten: "forgotten",
-	EventGroup: "group", EventAlert: "alert", EventClear: "clear",
+	EventGroup: "group", EventAlert: "alert", EventClear: "clear", EventLog: "log",
 }
 
 // String returns the name in snake_case.
@@ -231,6 +234,7 @@ type detail struct {
 	by       By
 	state    GroupState
 	alert    *Alert
+	log      *LogRecord
 }
 
 var noDetail detail
@@ -301,6 +305,14 @@ func (e *Event) Alert() Alert {
 		return *a
 	}
 	return Alert{}
+}
+
+// Log returns a record of what happened, the zero LogRecord for other events.
+func (e *Event) Log() LogRecord {
+	if r := e.more().log; r != nil {
+		return *r
+	}
+	return LogRecord{}
 }
 
 // Next returns until the next attempt for a group; 0 means that none is due.

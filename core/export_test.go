@@ -38,3 +38,6 @@ func Secrets(s *Service, id PeerID) (name [16]byte, received uint64) {
 
 // Instance returns which life of a service this is.
 func Instance(s *Service) uint64 { return s.secure.Hello.Instance }
+
+// Push puts an event into the queue.
+func Push(s *Service, e EventType) { s.events.push(Event{Type: e}) }

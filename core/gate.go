@@ -107,7 +107,7 @@ func (s *Service) gated(link *secure.Link, a *adoption) *Error {
 	select {
 	case <-ask.done:
 	case <-timer.C:
-		s.log.Warn("the gate has not answered in time, which refuses the peer", "peer", id.Short(), "within", s.cfg.GateTimeout)
+		s.log.Warn("the gate has not answered in time, which refuses the peer", "peer", id.Short(), "within_ms", s.cfg.GateTimeout)
 		return refused("the gate has not answered within " + s.cfg.GateTimeout.String())
 	case <-s.ctx.Done():
 		return &Error{Op: "connect", Peer: id, Endpoint: a.endpoint, Code: CodeCanceled}

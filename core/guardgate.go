@@ -13,19 +13,21 @@ import (
 // mayEnter reports whether an accepted connection is looked at. One that is not is
 // closed before anything was read from it.
 func (s *Service) mayEnter(conn net.Conn) bool {
+	from := endpointOf(endpoint.TCP, conn.RemoteAddr()).Addr.Addr()
 	if fewFiles(conn, s.cfg.ReservedFiles) {
 		s.guard.mu.Lock()
 		s.guard.noFiles++
 		s.guard.mu.Unlock()
+		s.logRefused(refusedFiles, from)
 		return false
 	}
-	from := endpointOf(endpoint.TCP, conn.RemoteAddr()).Addr.Addr()
 	now := time.Now()
 	s.guard.mu.Lock()
 	g := s.guard.machine
 	ok := g.MayConnect(now, from) && g.Admit(now, from, guard.Accept, 1)
 	s.guard.mu.Unlock()
 	if !ok {
+		s.logRefused(refusedRate, from)
 		s.charge(guard.Who{Addr: from}, AlertConnections, 1, 0, 0)
 	}
 	return ok
@@ -43,10 +45,14 @@ func refuse(conn net.Conn) {
 // mayAnswer reports whether there is time to answer a first flight that knows the
 // network's name.
 func (s *Service) mayAnswer(conn net.Conn) bool {
-	s.guard.mu.Lock()
-	defer s.guard.mu.Unlock()
 	from := endpointOf(endpoint.TCP, conn.RemoteAddr()).Addr.Addr()
-	return s.guard.machine.Admit(time.Now(), from, guard.Answer, float64(answerCost))
+	s.guard.mu.Lock()
+	ok := s.guard.machine.Admit(time.Now(), from, guard.Answer, float64(answerCost))
+	s.guard.mu.Unlock()
+	if !ok {
+		s.logRefused(refusedBusy, from)
+	}
+	return ok
 }
 
 // shaken notes what became of an accepted connection: a handshake that was finished, or

@@ -122,6 +122,8 @@ func (s *Service) shutdown() {
 	if s.cfg.ownKey {
 		s.key.Zero()
 	}
+	s.logStopped(err)
+	s.closeLogs()
 	s.events.push(Event{Type: EventStopped, detail: &detail{err: err}})
 	close(s.stopped)
 }

@@ -84,7 +84,6 @@ func (s *Service) follow() {
 
 // react acts upon a change.
 func (s *Service) react(moved bool, count uint64) {
-	s.log.Debug("the network has changed", "noticed", moved, "addresses", count)
 	s.events.push(Event{Type: EventNetworkChanged, detail: &detail{count: count}})
 	s.refreshMapping()
 	s.beaconChanged()

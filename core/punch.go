@@ -179,6 +179,7 @@ func (s *Service) punchWith(
 // told to, and starts the goroutine. It is called once.
 func (p *punching) begin() {
 	ctx, cancel := context.WithTimeout(p.s.ctx, p.life)
+	p.s.log.Debug("punching begun", "peer", p.peer)
 	select {
 	case <-p.ready:
 		p.do(p.machine.Shoot)

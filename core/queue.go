@@ -30,7 +30,8 @@ type chunk struct {
 // Messages wait for room; other events always get in.
 type eventQueue struct {
 	onEvents func()
-	limit    int // bytes of messages
+	log      func(*Event) // nil: nobody; may be called with locks held, but not mu
+	limit    int          // bytes of messages
 
 	mu      sync.Mutex
 	chunks  []*chunk // not yet handed out completely
@@ -143,6 +144,10 @@ func (q *eventQueue) pushNews(e Event) bool {
 // add is push, but leaves it to the caller to call what is to be called when
 // the queue was empty.
 func (q *eventQueue) add(e Event) func() {
+	if q.log != nil && isLogged(e.Type) {
+		logged := e // so that e need not be on the heap
+		q.log(&logged)
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.stopped {

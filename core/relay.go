@@ -282,6 +282,7 @@ func (s *Service) carry(p *peer, at session.Line, open wire.RelayOpen) wire.Rela
 	c.add(near)
 	c.add(far)
 	c.keep(s)
+	s.log.Debug("link carried", "from", p.id, "to", q.id)
 	return wire.RelayDone
 }
 

@@ -41,7 +41,7 @@ type Service struct {
 	secure    *secure.Config
 	accepting *secure.Config // secure, for accepted connections
 	session   session.Config
-	log       *slog.Logger
+	log       *slog.Logger    // of logs
 	ctx       context.Context // ends when the service begins to stop
 	cancel    context.CancelFunc
 	events    eventQueue
@@ -77,6 +77,7 @@ type Service struct {
 
 	lists lists // of who is not wanted
 	keys  keyLog
+	logs  logs
 	gates gates
 
 	// guarded by udpMu, which is taken with no other lock held
@@ -114,7 +115,7 @@ func New(cfg Config) (*Service, error) {
 		return nil, err
 	}
 	s := &Service{
-		cfg: cfg, key: cfg.Identity, network: cfg.network, log: cfg.Logger,
+		cfg: cfg, key: cfg.Identity, network: cfg.network,
 		peers: make(map[PeerID]*peer), pending: make(map[PeerID][]uint64), tombs: make(map[PeerID]tombstone),
 		listeners: make(map[Endpoint]*listener), attempts: make(map[*attempt]struct{}), stopped: make(chan struct{}),
 		session: session.Config{
@@ -124,6 +125,7 @@ func New(cfg Config) (*Service, error) {
 			Epoch:  time.Now().Add(-mathrand.N(session.Beat)), // services that were made together shall not beat together
 		},
 	}
+	s.openLogs()
 	var instance [8]byte
 	if _, err := rand.Read(instance[:]); err != nil {
 		return nil, &Error{Op: "new", Code: CodeInternal, Err: err}
@@ -166,6 +168,7 @@ func New(cfg Config) (*Service, error) {
 		s.closeKeyLog()
 		return nil, &Error{Op: "new", Code: CodeInternal, Err: err}
 	}
+	s.startLogs()
 	s.startGuard()
 	s.openBook()
 	s.addServers()
@@ -182,6 +185,7 @@ func New(cfg Config) (*Service, error) {
 	s.watchNetwork()
 	s.surveySoon(false)
 	s.startGossip()
+	s.logStarted()
 	return s, nil
 }
 
@@ -498,6 +502,7 @@ type Stats struct {
 	RefusedBanned      uint64 // TCP connections and sessions refused for the blacklist or the whitelists
 	MemoryBytes        int    // that queues hold of MaxMemory, now, in the sizes that buffers come in
 	RefusedMemory      uint64 // times that MaxMemory had no room
+	DroppedLogs        uint64 // records for which Config.Logger, or the event queue, had no room
 }
 
 // Stats returns the counters.
@@ -524,7 +529,7 @@ func (s *Service) Stats() Stats {
 	st.EventsQueued, st.EventBytesQueued, st.EventsTotal, st.BackpressurePauses = q.count, q.bytes, q.total, q.pauses
 	st.MemoryBytes = q.bytes + int(s.session.Budget.Held()) + handshakeMemory*st.Handshakes
 	q.mu.Unlock()
-	st.RefusedMemory, st.RefusedBanned = s.session.Budget.Refused(), s.refusedBanned.Load()
+	st.RefusedMemory, st.RefusedBanned, st.DroppedLogs = s.session.Budget.Refused(), s.refusedBanned.Load(), s.logs.dropped.Load()
 	return st
 }
 

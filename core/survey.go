@@ -117,6 +117,7 @@ func (s *Service) surveyor() {
 			continue
 		}
 		s.survey()
+		s.logNAT()
 		s.gossip.moved()
 		w.mu.Lock()
 		w.surveys.running = false

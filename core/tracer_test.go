@@ -60,6 +60,7 @@ func TestTracer(t *testing.T) {
 				t.Errorf("%+v", p)
 			}
 		}
+		synctest.Wait() // records are handed on a moment later
 		if text := log.String(); !strings.Contains(text, "level=WARN") || !strings.Contains(text, "THIS SESSION IS IN CLEAR") {
 			t.Errorf("the log says %q", text)
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -39,6 +40,8 @@ type peerFlags struct {
 	gossip    string
 	tracer    []string
 	keyLog    string
+	logLevel  string
+	logJSON   bool
 	keep      []string
 	bootstrap bool
 	role      string
@@ -81,6 +84,9 @@ its input open: tail -f /dev/null | crust peer --echo
 		RunE: func(cmd *cobra.Command, _ []string) error { return runPeer(cmd, &f) },
 	}
 	f.add(cmd)
+	cmd.Flags().StringVar(&f.logLevel, "log-level", "off", "log to standard error from `LEVEL` on: error, warn, info (a handful of lines for each session), debug (each attempt) or off; see docs/LOGS.md")
+	cmd.Flags().BoolVar(&f.logJSON, "log-json", false, "log one JSON object per line")
+	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions([]string{"off", "error", "warn", "info", "debug"}, cobra.ShellCompDirectiveNoFileComp)))
 	cmd.Flags().BoolVar(&f.json, "json", false, "one JSON object per line, for programs")
 	return cmd
 }
@@ -270,11 +276,40 @@ func (f *peerFlags) checkNear(given func(string) bool, cfg *crust.Config) {
 	}
 }
 
-// checkSight is check for --tracer and --key-log. Listeners in clear are added to those
+// checkLog is check for --log-level and --log-json.
+func (f *peerFlags) checkLog(given func(string) bool, cfg *crust.Config) error {
+	if !given("log-level") {
+		return nil
+	}
+	level, ok := map[string]slog.Level{"error": slog.LevelError, "warn": slog.LevelWarn, "info": slog.LevelInfo, "debug": slog.LevelDebug}[f.logLevel]
+	if !ok && f.logLevel != "off" {
+		return usagef("--log-level is off, error, warn, info or debug, not %q", f.logLevel)
+	}
+	cfg.LogEvents, cfg.LogLevel = ok, level
+	return nil
+}
+
+// logTo has records that are wanted written to w, not told as events.
+func (f *peerFlags) logTo(w io.Writer, cfg *crust.Config) {
+	if !cfg.LogEvents {
+		return
+	}
+	options := &slog.HandlerOptions{Level: cfg.LogLevel}
+	var h slog.Handler = slog.NewTextHandler(w, options)
+	if f.logJSON {
+		h = slog.NewJSONHandler(w, options)
+	}
+	cfg.Logger, cfg.LogEvents = slog.New(h), false
+}
+
+// checkSight is check for --tracer, --key-log and the log. Listeners in clear are added to those
 // that there are anyway.
 func (f *peerFlags) checkSight(given func(string) bool, cfg *crust.Config) error {
 	if given("key-log") {
 		cfg.KeyLogFile = f.keyLog
+	}
+	if err := f.checkLog(given, cfg); err != nil {
+		return err
 	}
 	if !given("tracer") {
 		return nil
@@ -360,6 +395,7 @@ func runPeer(cmd *cobra.Command, f *peerFlags) error {
 	if cfg.Identity != nil {
 		defer cfg.Identity.Zero()
 	}
+	f.logTo(cmd.ErrOrStderr(), &cfg)
 	out := newOutput(cmd.OutOrStdout(), f.json)
 	return f.serve(cmd, cfg, out, cmd.InOrStdin(), func(_ *control, run func() error) error { return run() })
 }

@@ -112,6 +112,7 @@ func (f *topFlags) own(cmd *cobra.Command) error {
 	if cfg.Identity != nil {
 		defer cfg.Identity.Zero()
 	}
+	cfg.LogEvents = false // the screen is for what it shows
 	commands, quit := io.Pipe()
 	ours, theirs := net.Pipe()
 	return f.peer.serve(cmd, cfg, newOutput(io.Discard, true), commands, func(c *control, run func() error) error {

@@ -59,4 +59,5 @@ var counters = []counter{
 	{"refused_banned_total", ever, "Connections and sessions refused for the blacklist or the whitelists.", func(s *crust.Stats) float64 { return float64(s.RefusedBanned) }},
 	{"memory_bytes", now, "Bytes that queues hold of MaxMemory.", func(s *crust.Stats) float64 { return float64(s.MemoryBytes) }},
 	{"refused_memory_total", ever, "Times that MaxMemory had no room.", func(s *crust.Stats) float64 { return float64(s.RefusedMemory) }},
+	{"dropped_logs_total", ever, "Records of the log for which there was no room.", func(s *crust.Stats) float64 { return float64(s.DroppedLogs) }},
 }

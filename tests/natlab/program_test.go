@@ -60,6 +60,7 @@ func runPeer(words []string) error {
 		config.Listen = append(config.Listen, ep)
 	}
 	if os.Getenv("CRUST_NATLAB_DEBUG") != "" {
+		config.LogLevel = slog.LevelDebug
 		config.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
 	s, err := crust.New(config)

@@ -15,6 +15,7 @@ package beacon
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math"
 	"math/rand/v2"
@@ -376,7 +377,7 @@ func (b *Beacon) openEar(six int, used []Segment) {
 	if b.ears[six] == nil {
 		ear, err := b.cfg.LAN.Ear(six == 1, b.cfg.Port, func(from netip.AddrPort, d []byte) { b.take(from, d, true) })
 		if err != nil {
-			b.complain("beacons of others cannot be heard over "+[...]string{"IPv4", "IPv6"}[six], err)
+			b.complain("beacons of others cannot be heard", err, "family", [...]string{"IPv4", "IPv6"}[six])
 			return
 		}
 		b.ears[six] = ear
@@ -395,10 +396,10 @@ func (b *Beacon) openEar(six int, used []Segment) {
 }
 
 // complain logs what is wrong, once until it is wrong for another reason.
-func (b *Beacon) complain(what string, err error) {
-	if b.logged[what] != err.Error() {
-		b.logged[what] = err.Error()
-		b.cfg.Log.Warn(what, "port", b.cfg.Port, "error", err)
+func (b *Beacon) complain(what string, err error, about ...any) {
+	if key := what + fmt.Sprint(about...); b.logged[key] != err.Error() {
+		b.logged[key] = err.Error()
+		b.cfg.Log.Warn(what, append([]any{"port", b.cfg.Port, "error", err}, about...)...)
 	}
 }
 

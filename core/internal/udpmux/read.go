@@ -240,7 +240,7 @@ func (a *Assoc) receive(g *group, k int, news bool, now time.Duration) bool {
 	for i := range k {
 		if err := machine.Receive(g.numbers[i], g.data[i], now, (*inlet)(a)); err != nil {
 			a.mu.Unlock()
-			a.mux.cfg.Log.Debug("a peer broke the datagram protocol", "peer", a.link.Remote.Peer, "err", err)
+			a.mux.cfg.Log.Debug("a peer broke the datagram protocol", "peer", a.link.Remote.Peer, "error", err)
 			a.shut(reasonProtocol, err)
 			return true
 		}

@@ -318,7 +318,7 @@ func (m *Mux) fail(err error) {
 	}
 	m.mu.Unlock()
 	if !closed {
-		m.cfg.Log.Warn("reading from the UDP socket ended", "addr", m.conn.LocalAddr(), "err", err)
+		m.cfg.Log.Warn("reading from the UDP socket ended", "at", m.conn.LocalAddr(), "error", err)
 		m.end(err)
 	}
 }
