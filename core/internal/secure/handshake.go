@@ -28,6 +28,9 @@ import (
 // flightBuffer holds the largest flight and, after the third, first records.
 const flightBuffer = wire.FlightNonce + wire.FlightHeader + wire.MaxNoise + wire.MaxPadding
 
+// prologue is that of the handshake over streams.
+const prologue = "libcrust/1"
+
 // maxPadding bounds the padding that we send; the protocol allows more.
 const maxPadding = 255
 
@@ -127,6 +130,8 @@ type handshake struct {
 	secret []byte // the static X25519 secret, shared with state
 
 	first, mine, theirs []byte // for KeyLog alone: the nonce of the first flight, the hellos
+
+	prepared []byte // the hello to answer with, when it was made in advance
 }
 
 // erase overwrites the secrets of the attempt, whichever way it ended.
@@ -138,7 +143,7 @@ func (h *handshake) erase() {
 var buffers = sync.Pool{New: func() any { b := make([]byte, 0, flightBuffer); return &b }}
 
 func start(conn net.Conn, cfg *Config, initiator bool) (*handshake, error) {
-	h, err := begin(cfg, initiator, "libcrust/1")
+	h, err := begin(cfg, initiator, prologue)
 	if err == nil {
 		h.conn = conn
 	}
@@ -146,14 +151,19 @@ func start(conn net.Conn, cfg *Config, initiator bool) (*handshake, error) {
 }
 
 // begin prepares the Noise handshake, whose prologue says what carries it.
-func begin(cfg *Config, initiator bool, prologue string) (*handshake, error) {
+func begin(cfg *Config, initiator bool, carrier string) (*handshake, error) {
+	return beginWith(cfg, cfg.suite(), initiator, carrier)
+}
+
+// beginWith is begin with certain functions.
+func beginWith(cfg *Config, functions noise.CipherSuite, initiator bool, carrier string) (*handshake, error) {
 	static := cfg.Key.Static()
 	defer clear(static[:])
 	public := cfg.Key.StaticPublic()
 	secret := append([]byte(nil), static[:]...)
 	state, err := noise.NewHandshakeState(noise.Config{
-		CipherSuite: cfg.suite(), Random: cfg.random(), Pattern: noise.HandshakeXX, Initiator: initiator,
-		Prologue: []byte(prologue), PresharedKey: cfg.Network.psk[:], PresharedKeyPlacement: 0,
+		CipherSuite: functions, Random: cfg.random(), Pattern: noise.HandshakeXX, Initiator: initiator,
+		Prologue: []byte(carrier), PresharedKey: cfg.Network.psk[:], PresharedKeyPlacement: 0,
 		StaticKeypair: noise.DHKey{Private: secret, Public: public[:]},
 	})
 	if err != nil {
@@ -232,55 +242,12 @@ func (h *handshake) readFlight() (message, nonce []byte, err error) {
 //
 // Errors wrap ErrNoAnswer, ErrWrongPeer, ErrHandshake or come from the connection.
 func Initiate(conn net.Conn, cfg *Config, expect identity.PeerID) (*Link, error) {
-	h, err := start(conn, cfg, true)
+	c, err := NewCall(conn, cfg, expect)
 	if err != nil {
 		return nil, err
 	}
-	defer h.erase()
-	buf := buffers.Get().(*[]byte)
-	defer buffers.Put(buf)
-	h.buf = (*buf)[:0]
-
-	message, _, _, err := h.state.WriteMessage(nil, wire.AppendOffer(nil))
-	if err != nil {
-		return nil, err
-	}
-	flight, err := cfg.appendFlight(nil, message)
-	if err != nil {
-		return nil, err
-	}
-	h.keep(&h.first, flight[:wire.FlightNonce])
-	if _, err := conn.Write(flight); err != nil {
-		return nil, err
-	}
-	cfg.Spare.refill(cfg.random()) // while the other side works
-	if message, _, err = h.readFlight(); err != nil {
-		if len(h.buf) == 0 {
-			return nil, fmt.Errorf("%w (%w)", ErrNoAnswer, err)
-		}
-		return nil, fmt.Errorf("%w: %w", ErrHandshake, err)
-	}
-	payload, _, _, err := h.state.ReadMessage(nil, message)
-	if err != nil {
-		return nil, fmt.Errorf("%w: the second flight does not authenticate", ErrHandshake)
-	}
-	remote, err := h.remote(payload)
-	if err != nil {
-		return nil, err
-	}
-	if !expect.IsZero() && remote.Peer != expect {
-		return nil, fmt.Errorf("%w: %s instead of %s", ErrWrongPeer, remote.Peer.Short(), expect.Short())
-	}
-	mine := h.hello().Append(nil)
-	h.keep(&h.mine, mine)
-	message, send, receive, err := h.state.WriteMessage(nil, mine)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrHandshake, err)
-	}
-	if flight, err = cfg.appendFlight(flight[:0], message); err != nil {
-		return nil, err
-	}
-	return h.finish(remote, send, receive, flight)
+	link, _, _, err := c.Shake()
+	return link, err
 }
 
 // Respond makes a link as the side that accepted. On ErrFirstFlight the caller
@@ -290,7 +257,13 @@ func Respond(conn net.Conn, cfg *Config) (*Link, error) {
 	if err != nil {
 		return nil, err
 	}
+	return h.respond()
+}
+
+// respond is the responder's side of a handshake.
+func (h *handshake) respond() (*Link, error) {
 	defer h.erase()
+	cfg, conn := h.cfg, h.conn
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
 	h.buf = (*buf)[:0]
@@ -302,7 +275,7 @@ func Respond(conn net.Conn, cfg *Config) (*Link, error) {
 		return nil, err
 	}
 	payload, _, _, err := h.state.ReadMessage(nil, message)
-	if err != nil || !cfg.Seen.Add(nonce) {
+	if err != nil || !cfg.Seen.Add(message) { // its beginning is the ephemeral key
 		return nil, ErrFirstFlight
 	}
 	if _, err := wire.ParseOffer(payload); err != nil {
@@ -312,7 +285,10 @@ func Respond(conn net.Conn, cfg *Config) (*Link, error) {
 		return nil, ErrBusy
 	}
 	h.keep(&h.first, nonce)
-	mine := h.hello().Append(nil)
+	mine := h.prepared
+	if mine == nil {
+		mine = h.hello().Append(nil)
+	}
 	h.keep(&h.mine, mine)
 	if message, _, _, err = h.state.WriteMessage(nil, mine); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrHandshake, err)
@@ -410,8 +386,9 @@ func (i *Images) of(id identity.PeerID) ([32]byte, error) {
 	return image, nil
 }
 
-// Seen remembers the nonces of first flights that authenticated, for datagrams
-// their ephemeral keys, so that a recorded one gets no second answer. It holds the last 32,768 to 65,536.
+// Seen remembers the ephemeral keys of first flights that authenticated, so that a
+// recorded one gets no second answer, in whatever flight it comes: who carries it knows
+// the network name, too, and can mask it anew. It holds the last 32,768 to 65,536.
 type Seen struct {
 	mu       sync.Mutex
 	now, old map[[16]byte]struct{}
@@ -419,10 +396,10 @@ type Seen struct {
 
 const seenGeneration = 1 << 15
 
-// Add reports whether nonce is new, and remembers it. The first 16 bytes count.
-func (s *Seen) Add(nonce []byte) bool {
+// Add reports whether a key, or whatever else comes once, is new, and remembers it. The first 16 bytes count.
+func (s *Seen) Add(what []byte) bool {
 	var key [16]byte
-	copy(key[:], nonce)
+	copy(key[:], what)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.holds(key) {
@@ -435,10 +412,10 @@ func (s *Seen) Add(nonce []byte) bool {
 	return true
 }
 
-// Has reports whether nonce is remembered.
-func (s *Seen) Has(nonce []byte) bool {
+// Has reports whether it is remembered.
+func (s *Seen) Has(what []byte) bool {
 	var key [16]byte
-	copy(key[:], nonce)
+	copy(key[:], what)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.holds(key)

@@ -28,6 +28,8 @@ type seat struct {
 	initiator bool
 	expect    identity.PeerID
 	seed      byte
+	gets      *wire.OneTimeKey // of an initiator: right behind its first flight
+	has       *OneTime         // of a responder: what it answers with
 }
 
 // came is how far a seat has got with what has come.
@@ -38,11 +40,27 @@ type came struct {
 	err     error
 	// The Noise messages of the first flight that it has read, and sent.
 	read, sent string
-	class      int // what is the same for all that may follow
+	early      *early // what it has made of a one-time key
+	class      int    // what is the same for all that may follow
 	then       map[int]*came
 }
 
 func (c *came) waits() bool { return c.link == nil && errors.Is(c.err, os.ErrDeadlineExceeded) }
+
+// early is a link that a one-time key has made, and the message that is made up for it.
+type early struct {
+	link   *Link
+	second string
+}
+
+// view returns what a seat has read, and the link of that: when nothing has come yet, what it
+// has made up.
+func (c *came) view() (read string, link *Link) {
+	if c.link == nil && c.early != nil {
+		return c.early.second, c.early.link
+	}
+	return c.read, c.link
+}
 
 // tape is a connection over which something has come, in pieces of so many bytes,
 // and then nothing until the deadline.
@@ -65,23 +83,45 @@ func (s *tape) Write(b []byte) (int, error) {
 }
 
 // play runs a seat with all that has come, and returns what it has sent. When the
-// nonce of what has come was seen before, blind is set.
-func (s *seat) play(in string, blind bool, piece int) (link *Link, flights []string, err error) {
+// key of what has come was seen before, blind is set.
+func (s *seat) play(in string, blind bool, piece int) (link *Link, made *early, flights []string, err error) {
 	cfg := *s.cfg
 	cfg.Random, cfg.Seen = deterministic(s.seed), new(Seen)
 	if blind {
-		cfg.Seen.Add([]byte(in[:wire.FlightNonce]))
+		message, _ := noiseOf(s.cfg, in)
+		cfg.Seen.Add([]byte(message))
 	}
 	conn := &tape{script: *replay([]byte(in)), piece: piece}
-	if s.initiator {
+	switch {
+	case s.gets != nil:
+		var c *Call
+		if c, err = NewCall(conn, &cfg, s.expect); err != nil {
+			return nil, nil, nil, err
+		}
+		made = new(early)
+		if made.link, err = c.Early(s.gets, madeAt); err != nil {
+			return nil, nil, nil, err
+		}
+		made.second = string(c.second)
+		var was bool
+		link, _, was, err = c.Shake()
+		conn.flights = append(conn.flights, string(made.link.First))
+		if was {
+			return link, made, conn.flights, err
+		}
+	case s.initiator:
 		link, err = Initiate(conn, &cfg, s.expect)
-	} else {
+	case s.has != nil:
+		key := *s.has
+		key.pair.Private = slices.Clone(key.pair.Private)
+		link, err = RespondOnce(conn, &cfg, &key)
+	default:
 		link, err = Respond(conn, &cfg)
 	}
 	if link != nil && s.initiator {
 		conn.flights = append(conn.flights, string(link.First))
 	}
-	return link, conn.flights, err
+	return link, made, conn.flights, err
 }
 
 // explorer walks the graph of a few seats.
@@ -92,7 +132,7 @@ type explorer struct {
 	numbers  map[string]int
 	bent     map[int][]int
 	strange  []int  // messages of other handshakes
-	seen     string // the nonces of those that the services have answered
+	seen     string // the keys of those that the services have answered
 	played   map[string]*came
 	classes  map[string]int
 	visited  map[state]bool
@@ -135,10 +175,10 @@ func (x *explorer) run(i int, in string, blind bool) *came {
 		return c
 	}
 	c := &came{in: in, then: map[int]*came{}}
-	link, flights, err := x.seats[i].play(in, blind, 1<<16)
-	c.link, c.err = link, err
+	link, made, flights, err := x.seats[i].play(in, blind, 1<<16)
+	c.link, c.early, c.err = link, made, err
 	if link != nil || len(x.played)%8 == 0 { // however the bytes come
-		if again, other, _ := x.seats[i].play(in, blind, 7); !slices.Equal(flights, other) || (again == nil) != (link == nil) {
+		if again, _, other, _ := x.seats[i].play(in, blind, 7); !slices.Equal(flights, other) || (again == nil) != (link == nil) {
 			x.t.Errorf("%s: the bytes came in pieces, and it makes a difference", x.seats[i].name)
 		}
 	}
@@ -155,7 +195,7 @@ func (x *explorer) run(i int, in string, blind bool) *came {
 	if c.waits() {
 		what = "waits"
 		if !x.seats[i].initiator && len(c.flights) > 0 {
-			what += in[:wire.FlightNonce]
+			what += c.read[:ephemeral]
 		}
 	} else if c.link != nil {
 		what = "linked" + string(c.link.Open.half.key[:])
@@ -181,11 +221,11 @@ func (x *explorer) next(n node, i, message int) *came {
 	if x.seats[i].initiator || len(n[i].flights) > 0 || len(c.flights) == 0 {
 		return c
 	}
-	nonce := c.in[:wire.FlightNonce] // it answers: is the nonce new?
-	used := strings.Contains(x.seen, nonce)
+	key := c.read[:ephemeral] // it answers: is the key new?
+	used := strings.Contains(x.seen, key)
 	for k, other := range n {
 		if k != i && x.seats[k].cfg == x.seats[i].cfg && !x.seats[k].initiator && len(other.flights) > 0 {
-			used = used || other.in[:wire.FlightNonce] == nonce
+			used = used || other.read[:ephemeral] == key
 		}
 	}
 	if used {
@@ -222,8 +262,14 @@ func (x *explorer) bend(flight int) []int {
 }
 
 // noiseOf returns the Noise message of the flight at the begin of in.
-func (x *explorer) noiseOf(in string) (string, bool) {
-	h := &handshake{cfg: x.seats[0].cfg, conn: replay([]byte(in)), buf: make([]byte, 0, flightBuffer)}
+func (x *explorer) noiseOf(in string) (string, bool) { return noiseOf(x.seats[0].cfg, in) }
+
+// ephemeral is the size of the key that a first message begins with.
+const ephemeral = 32
+
+// noiseOf returns the Noise message of the flight at the begin of in.
+func noiseOf(cfg *Config, in string) (string, bool) {
+	h := &handshake{cfg: cfg, conn: replay([]byte(in)), buf: make([]byte, 0, flightBuffer)}
 	message, _, err := h.readFlight()
 	return string(message), err == nil
 }
@@ -289,13 +335,13 @@ func (x *explorer) check(n node) {
 // silent: a responder says nothing but to a first flight that an initiator of its
 // network has made, and that its service has not answered before.
 func (x *explorer) silent(n node, i int) {
-	nonce := n[i].in[:wire.FlightNonce]
+	key := n[i].read[:ephemeral]
 	for k, other := range n {
-		if k != i && x.seats[k].cfg == x.seats[i].cfg && !x.seats[k].initiator && len(other.flights) > 0 && other.in[:wire.FlightNonce] == nonce {
+		if k != i && x.seats[k].cfg == x.seats[i].cfg && !x.seats[k].initiator && len(other.flights) > 0 && other.read[:ephemeral] == key {
 			x.t.Fatalf("%s has answered what %s has", x.seats[i].name, x.seats[k].name)
 		}
 	}
-	if strings.Contains(x.seen, nonce) {
+	if strings.Contains(x.seen, key) {
 		x.t.Fatalf("%s has answered what its service has", x.seats[i].name)
 	}
 	for _, m := range x.strange {
@@ -319,17 +365,18 @@ func (x *explorer) agree(n node, i int) {
 	partners := 0
 	for k, d := range n {
 		r := x.seats[k]
-		if r.initiator == s.initiator || r.cfg.Key.ID() != c.link.Remote.Peer || d.read == "" || d.read != c.sent || c.read != d.sent {
+		read, link := d.view()
+		if r.initiator == s.initiator || r.cfg.Key.ID() != c.link.Remote.Peer || read == "" || read != c.sent || c.read != d.sent {
 			continue
 		}
 		partners++
 		switch {
-		case d.link == nil && !s.initiator:
+		case link == nil && !s.initiator:
 			x.t.Fatalf("%s is linked with %s, which is not", s.name, r.name)
-		case d.link == nil:
-		case d.link.Remote.Peer != s.cfg.Key.ID():
+		case link == nil:
+		case link.Remote.Peer != s.cfg.Key.ID():
 			x.t.Fatalf("%s takes %s for another one", r.name, s.name)
-		case d.link.Seal.half.key != c.link.Open.half.key || d.link.Open.half.key != c.link.Seal.half.key || d.link.Cipher != c.link.Cipher:
+		case link.Seal.half.key != c.link.Open.half.key || link.Open.half.key != c.link.Seal.half.key || link.Cipher != c.link.Cipher:
 			x.t.Fatalf("%s and %s have different keys", s.name, r.name)
 		}
 	}
@@ -343,10 +390,10 @@ func recordedHandshake(t *testing.T, a, b *Config) (flights []string) {
 	t.Helper()
 	initiator := &seat{cfg: a, initiator: true, expect: b.Key.ID(), seed: 31}
 	responder := &seat{cfg: b, seed: 32}
-	_, sent, _ := initiator.play("", false, 1<<16)
-	_, answer, _ := responder.play(sent[0], false, 1<<16)
-	_, sent, _ = initiator.play(answer[0], false, 1<<16)
-	if link, _, err := responder.play(strings.Join(sent, ""), false, 1<<16); link == nil {
+	_, _, sent, _ := initiator.play("", false, 1<<16)
+	_, _, answer, _ := responder.play(sent[0], false, 1<<16)
+	_, _, sent, _ = initiator.play(answer[0], false, 1<<16)
+	if link, _, _, err := responder.play(strings.Join(sent, ""), false, 1<<16); link == nil {
 		t.Fatal("there is nothing to record: ", err)
 	}
 	return append(sent, answer...)
@@ -370,6 +417,8 @@ func TestStatesOfStreams(t *testing.T) {
 	goroutines := runtime.NumGoroutine()
 	states, steps, ends := 0, 0, 0
 	seed := byte(40)
+	key, secret := oneTime(t, b)
+	unused, _ := oneTime(t, b)
 	settings := map[string][]*seat{
 		"two of one": {
 			{name: "A1", cfg: a, initiator: true, expect: b.Key.ID()}, {name: "A2", cfg: a, initiator: true, expect: b.Key.ID()},
@@ -391,6 +440,18 @@ func TestStatesOfStreams(t *testing.T) {
 			{name: "A", cfg: a, initiator: true, expect: b.Key.ID()}, {name: "E", cfg: evil, initiator: true, expect: anybody},
 			{name: "B", cfg: b}, {name: "E accepts", cfg: evil},
 		},
+		"by a one-time key": {
+			{name: "A", cfg: a, initiator: true, expect: b.Key.ID(), gets: &key}, {name: "E", cfg: evil, initiator: true, expect: anybody},
+			{name: "B with the key", cfg: b, has: secret}, {name: "B", cfg: b},
+		},
+		"two by one key": {
+			{name: "A", cfg: a, initiator: true, expect: b.Key.ID(), gets: &key}, {name: "C", cfg: c, initiator: true, expect: b.Key.ID(), gets: &key},
+			{name: "B with the key", cfg: b, has: secret}, {name: "B", cfg: b},
+		},
+		"by another key": {
+			{name: "A", cfg: a, initiator: true, expect: b.Key.ID(), gets: &unused}, {name: "C", cfg: c, initiator: true, expect: b.Key.ID(), gets: &key},
+			{name: "B with a key", cfg: b, has: secret}, {name: "B", cfg: b},
+		},
 		"an insider, and whoever answers": {
 			{name: "A", cfg: a, initiator: true, expect: anybody}, {name: "E", cfg: evil, initiator: true, expect: anybody},
 			{name: "B", cfg: b}, {name: "E accepts", cfg: evil},
@@ -398,7 +459,7 @@ func TestStatesOfStreams(t *testing.T) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(settings)) {
 		seats := settings[name]
-		if !thorough && name != "two of one" && name != "an insider between" {
+		if !thorough && name != "two of one" && name != "an insider between" && name != "by a one-time key" {
 			continue
 		}
 		for _, s := range seats { // nothing random is the same twice
@@ -411,7 +472,8 @@ func TestStatesOfStreams(t *testing.T) {
 			}
 			x := newExplorer(t, seats, slices.Concat(recorded, elsewhere[:1]))
 			if !restarted {
-				x.seen = recorded[0][:wire.FlightNonce]
+				message, _ := noiseOf(a, recorded[0])
+				x.seen = message[:ephemeral]
 			}
 			var begin node
 			for i := range begin {

@@ -30,15 +30,23 @@ func RelayCost(n int) int { return n + relayOverhead }
 //
 //	id      uint32
 //	flags   uint8      bit 0: the circuit comes from the peer; else it is to go to it
+//	                   bit 1: of an announced circuit: a key was given to the opener, and its name follows;
+//	                   else the opener takes one
 //	peer    [32]byte   peer id of the other end
+//	key     [8]byte    only with bits 0 and 1
 type RelayOpen struct {
-	ID   uint32
-	From bool
-	Peer identity.PeerID
+	ID    uint32
+	From  bool
+	Keyed bool
+	Peer  identity.PeerID
+	Key   KeyName // zero unless From and Keyed are set
 }
 
-// relayFrom is the one flag of a RelayOpen.
-const relayFrom = 1
+// Flags of a RelayOpen.
+const (
+	relayFrom  = 1
+	relayKeyed = 2
+)
 
 // Append appends the FrameRelayOpen.
 func (o RelayOpen) Append(b []byte) []byte {
@@ -46,17 +54,31 @@ func (o RelayOpen) Append(b []byte) []byte {
 	if o.From {
 		flags = relayFrom
 	}
+	if o.Keyed {
+		flags |= relayKeyed
+	}
 	body := append(binary.BigEndian.AppendUint32(nil, o.ID), flags)
-	return AppendFrame(b, FrameRelayOpen, append(body, o.Peer[:]...)...)
+	body = append(body, o.Peer[:]...)
+	if o.From && o.Keyed {
+		body = append(body, o.Key[:]...)
+	}
+	return AppendFrame(b, FrameRelayOpen, body...)
 }
 
 // ParseRelayOpen reads the body of a FrameRelayOpen. Other flags, and bytes behind
-// the peer id, are ignored.
+// the known part, are ignored.
 func ParseRelayOpen(body []byte) (RelayOpen, error) {
 	if len(body) < 4+1+identity.IDSize {
 		return RelayOpen{}, fmt.Errorf("relay open: %w", ErrShort)
 	}
-	return RelayOpen{binary.BigEndian.Uint32(body), body[4]&relayFrom != 0, identity.PeerID(body[5:])}, nil
+	o := RelayOpen{ID: binary.BigEndian.Uint32(body), From: body[4]&relayFrom != 0, Keyed: body[4]&relayKeyed != 0, Peer: identity.PeerID(body[5:])}
+	if rest := body[5+identity.IDSize:]; o.From && o.Keyed {
+		if len(rest) < len(o.Key) {
+			return RelayOpen{}, fmt.Errorf("relay open: %w", ErrShort)
+		}
+		o.Key = KeyName(rest)
+	}
+	return o, nil
 }
 
 // AppendRelayData appends a FrameRelayData: up to MaxRelayData bytes of a circuit.

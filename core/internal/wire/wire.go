@@ -168,6 +168,10 @@ const (
 
 	FrameGossip FrameType = 24 // Gossip: contact records, and which of them there are
 	FrameDoors  FrameType = 26 // Doors: at which ports the sender can be dialled
+
+	FrameRelayKeys  FrameType = 27 // RelayKeys: one-time keys, to be given to who opens circuits
+	FrameRelayKey   FrameType = 28 // one of them, for the opener of a circuit
+	FrameRelayEarly FrameType = 29 // bytes of a circuit, sealed for one of them
 )
 
 // In reports whether a frame of this type belongs into a record of type r. Pad
@@ -177,7 +181,7 @@ func (t FrameType) In(r RecordType) bool {
 	case FrameMessage, FrameClose:
 		return r == TypeFrames
 	case FramePing, FramePong, FrameClaim, FrameChosen, FrameRefused, FrameAck, FrameDatagram, FrameSeen, FrameSeek, FrameReply, FrameEcho, FrameReach, FrameReached, FrameDoors,
-		FrameRelayOpen, FrameRelayData, FrameRelayCredit, FrameRelayClose, FrameGossip:
+		FrameRelayOpen, FrameRelayData, FrameRelayCredit, FrameRelayClose, FrameRelayKeys, FrameRelayKey, FrameRelayEarly, FrameGossip:
 		return r == TypeControl
 	}
 	return true
