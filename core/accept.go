@@ -70,6 +70,8 @@ func (s *Service) listen(ep Endpoint) (Endpoint, *Error) {
 	l.order = s.listenSeq
 	s.listeners[l.ep] = l
 	s.mu.Unlock()
+	s.mutes(l.ln)
+	s.mute()
 	s.remap()
 	s.events.push(Event{Type: EventListenerStarted, detail: &detail{endpoint: l.ep}})
 	if l.ln != nil {
@@ -112,6 +114,7 @@ func (s *Service) acceptLoop(l *listener) {
 		if !s.welcomes(from) { // before anything is made or counted for it
 			s.refusedBanned.Add(1)
 			s.logRefused(refusedLists, from)
+			s.knocked(from)
 			refuse(conn)
 			continue
 		}

@@ -113,6 +113,10 @@ func (s *Service) openLists() error {
 // banned, peers that dial must ask for a session, which takes a round trip more, so that
 // who is banned is told so before it takes itself for connected.
 //
+// Who is banned by its address is turned away when it comes, and sees that at once. On
+// Linux, when it comes again and again, the system itself drops what it sends: it gets no
+// answer then, and costs this process nothing.
+//
 // Errors: CodeInvalid (an entry names neither or both, the reason is too long, d is
 // negative), CodeSelf, CodeLimit (more than Config.MaxBans), CodeClosed. Then nobody is
 // banned who was not before.
@@ -164,6 +168,7 @@ func (s *Service) addBans(op string, entries []BanEntry, d time.Duration) error 
 		return &Error{Op: op, Code: CodeLimit, Err: err}
 	}
 	l.note()
+	s.stirMute() // an entry may end sooner now
 	return nil
 }
 
@@ -204,6 +209,7 @@ func (s *Service) Unban(entries []BanEntry) (lifted int, err error) {
 	}
 	l.note()
 	l.mu.Unlock()
+	s.mute()
 	if lifted > 0 {
 		s.log.Info("bans lifted", "count", lifted)
 	}

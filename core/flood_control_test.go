@@ -120,12 +120,16 @@ type helper struct {
 	out *bufio.Scanner
 }
 
-// startAgain starts this test program once more, with a variable in its environment. Who
-// closes in lets it end.
-func startAgain(t *testing.T, variable string) (cmd *exec.Cmd, in io.WriteCloser, out io.Reader) {
-	t.Helper()
-	cmd = exec.CommandContext(t.Context(), os.Args[0], "-test.run=^$")
+// again is this test program once more, with a variable in its environment.
+func again(t *testing.T, variable string) *exec.Cmd {
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^$")
 	cmd.Env = append(os.Environ(), variable)
+	return cmd
+}
+
+// start starts a program. Who closes in lets it end.
+func start(t *testing.T, cmd *exec.Cmd) (in io.WriteCloser, out io.Reader) {
+	t.Helper()
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -137,13 +141,19 @@ func startAgain(t *testing.T, variable string) (cmd *exec.Cmd, in io.WriteCloser
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	return cmd, in, out
+	return in, out
 }
 
 // startHelper starts one and returns its first line.
 func startHelper(t *testing.T, what string) (*helper, string) {
 	t.Helper()
-	cmd, in, out := startAgain(t, helperEnv+"="+what)
+	return helperBy(t, again(t, helperEnv+"="+what))
+}
+
+// helperBy starts a program that behaves as runHelper and returns its first line.
+func helperBy(t *testing.T, cmd *exec.Cmd) (*helper, string) {
+	t.Helper()
+	in, out := start(t, cmd)
 	h := &helper{t: t, in: in, out: bufio.NewScanner(out)}
 	t.Cleanup(func() {
 		in.Close()

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"runtime"
 	"slices"
 	"strconv"
@@ -54,10 +55,7 @@ type floodState struct {
 // each, and does what it reads: "state", or "ban WHAT...".
 func runVictim() {
 	limitFiles(os.Getenv(floodEnv))
-	ep, err := crust.ParseEndpoint("tcp://127.0.0.1:0")
-	if err != nil {
-		panic(err)
-	}
+	ep := crust.Endpoint{Transport: crust.TCP, Addr: netip.AddrPortFrom(floodAddr(0, 0, 1), 0)}
 	s, err := crust.New(crust.Config{Listen: []crust.Endpoint{ep}, CloseTimeout: time.Second})
 	if err != nil {
 		panic(err)
@@ -138,7 +136,8 @@ func peakMemory() uint64 {
 type victim struct {
 	t      *testing.T
 	in     io.Writer
-	at     crust.Endpoint
+	where  string         // as it says itself
+	at     crust.Endpoint // the same, of libcrust
 	states chan floodState
 	banned chan string
 
@@ -148,7 +147,15 @@ type victim struct {
 
 func startVictim(t *testing.T, files int) *victim {
 	t.Helper()
-	cmd, in, out := startAgain(t, floodEnv+"="+strconv.Itoa(files))
+	v := victimBy(t, again(t, floodEnv+"="+strconv.Itoa(files)))
+	v.at = endpointAt(strings.TrimPrefix(v.where, "tcp://"))
+	return v
+}
+
+// victimBy starts a program that behaves as runVictim.
+func victimBy(t *testing.T, cmd *exec.Cmd) *victim {
+	t.Helper()
+	in, out := start(t, cmd)
 	v := &victim{t: t, in: in, states: make(chan floodState, 1), banned: make(chan string, 1), alerts: map[[4]string]int{}}
 	at, ended := make(chan string, 1), make(chan struct{})
 	go func() {
@@ -166,8 +173,7 @@ func startVictim(t *testing.T, files int) *victim {
 		}
 	})
 	select {
-	case text := <-at:
-		v.at = endpointAt(strings.TrimPrefix(text, "tcp://"))
+	case v.where = <-at:
 	case <-time.After(20 * time.Second):
 		t.Fatal("the service under attack does not start")
 	}
@@ -232,13 +238,26 @@ func (once) Read([]byte) (int, error) { return 0, io.EOF }
 
 const attackers = 250
 
-func attacker(n int) netip.Addr { return netip.AddrFrom4([4]byte{127, 66, 0, byte(1 + n%attackers)}) }
+func attacker(n int) netip.Addr { return floodAddr(66, 0, byte(1+n%attackers)) }
+
+// floodAddr returns an address of the network of a flood: loopback, or that of which
+// CRUST_FLOOD_NET is the first octet.
+func floodAddr(b, c, d byte) netip.Addr {
+	octet := uint64(127)
+	if text := os.Getenv("CRUST_FLOOD_NET"); text != "" {
+		var err error
+		if octet, err = strconv.ParseUint(text, 10, 8); err != nil {
+			panic(err)
+		}
+	}
+	return netip.AddrFrom4([4]byte{byte(octet), b, c, d})
+}
 
 // besieging makes rate connections a second until stop, and returns how many it made.
 func besieging(stop <-chan struct{}, rate int, at netip.AddrPort, use func(conn *net.TCPConn)) (made uint64) {
 	var n atomic.Uint64
 	var wg sync.WaitGroup
-	slots := make(chan struct{}, 512)
+	slots := make(chan struct{}, max(512, 3*rate)) // who gets no answer waits for 2 s
 	began := time.Now()
 	for i := 0; ; {
 		select {
@@ -331,14 +350,14 @@ func sender(t *testing.T, v *victim) *node {
 
 // newcomers connects one peer after another from addresses of their own, and returns how
 // long each took, 0 when it failed.
-func newcomers(t *testing.T, v *victim, stop <-chan struct{}, every time.Duration) (took []time.Duration) {
+func newcomers(t *testing.T, v *victim, group byte, stop <-chan struct{}, every time.Duration) (took []time.Duration) {
 	for i := 0; ; i++ {
 		select {
 		case <-stop:
 			return took
 		case <-time.After(every):
 		}
-		addr := netip.AddrFrom4([4]byte{127, 1, byte(i >> 8), byte(i)})
+		addr := floodAddr(group, byte(i>>8), byte(i))
 		s, err := crust.New(crust.On(from{netio.System, addr}, crust.Config{NoListen: true, ConnectTimeout: 5 * time.Second}))
 		if err != nil {
 			t.Error(err)
@@ -406,7 +425,7 @@ func oneFlood(t *testing.T, name string, kinds []string, long time.Duration, rat
 	before, began := v.state(), time.Now()
 	attackers.flood(rate, v.at.Addr.String())
 	enough, came := make(chan struct{}), make(chan []time.Duration, 1)
-	go func() { came <- newcomers(t, v, enough, max(long/120, 200*time.Millisecond)) }()
+	go func() { came <- newcomers(t, v, 1, enough, max(long/120, 200*time.Millisecond)) }()
 	under := rateOf(v, max(long, 2*time.Second))
 	close(enough)
 	took := <-came
@@ -478,7 +497,7 @@ func (v *victim) named(t *testing.T, kinds []string) (list []string) {
 	t.Helper()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	offenders, seen := netip.MustParsePrefix("127.66.0.0/24"), map[string]bool{}
+	offenders, seen := netip.PrefixFrom(floodAddr(66, 0, 0), 24), map[string]bool{}
 	for a := range v.alerts {
 		at, err := netip.ParsePrefix(a[2])
 		if err != nil || !offenders.Contains(at.Addr()) || at.Bits() < 24 || !slices.Contains(kinds, a[0]) {

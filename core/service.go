@@ -75,10 +75,11 @@ type Service struct {
 	groups keeping // that are kept connected; guarded by mu
 	census census  // of sessions; guarded by mu
 
-	lists lists // of who is not wanted
-	keys  keyLog
-	logs  logs
-	gates gates
+	lists  lists  // of who is not wanted
+	muting muting // of those who come all the same
+	keys   keyLog
+	logs   logs
+	gates  gates
 
 	// guarded by udpMu, which is taken with no other lock held
 	udpMu   sync.Mutex
@@ -118,6 +119,7 @@ func New(cfg Config) (*Service, error) {
 		cfg: cfg, key: cfg.Identity, network: cfg.network,
 		peers: make(map[PeerID]*peer), pending: make(map[PeerID][]uint64), tombs: make(map[PeerID]tombstone),
 		listeners: make(map[Endpoint]*listener), attempts: make(map[*attempt]struct{}), stopped: make(chan struct{}),
+		muting: muting{stir: make(chan struct{}, 1)},
 		session: session.Config{
 			Heartbeat: cfg.Heartbeat, LostAfter: cfg.LostAfter, CloseTimeout: cfg.CloseTimeout,
 			MaxAge: cfg.MessageMaxAge, SendQueue: cfg.SendQueue, ResumeWindow: cfg.ResumeWindow, ResendBuffer: cfg.ResendBuffer,
@@ -499,7 +501,7 @@ type Stats struct {
 	Alerts             uint64 // raised: see EventAlert
 	SuppressedAlerts   uint64 // that came too fast, to be raised with the next offence
 	Resumptions        uint64 // times that a session went over to another link
-	RefusedBanned      uint64 // TCP connections and sessions refused for the blacklist or the whitelists
+	RefusedBanned      uint64 // TCP connections and sessions refused for the blacklist or the whitelists; what the system drops before is not counted
 	MemoryBytes        int    // that queues hold of MaxMemory, now, in the sizes that buffers come in
 	RefusedMemory      uint64 // times that MaxMemory had no room
 	DroppedLogs        uint64 // records for which Config.Logger, or the event queue, had no room

@@ -26,6 +26,7 @@ import (
 type udpSocket struct {
 	s       *Service
 	mux     *udpmux.Mux
+	conn    netio.PacketConn
 	ep      Endpoint
 	lost    atomic.Bool // the address it is bound to is gone
 	accept  atomic.Bool
@@ -48,18 +49,19 @@ func (s *Service) openUDP(addr netip.AddrPort, accept bool) (*udpSocket, error) 
 
 // wrapUDP lets a socket carry associations.
 func (s *Service) wrapUDP(conn netio.PacketConn, accept bool) (u *udpSocket, err error) {
-	u = &udpSocket{s: s, ep: endpoint.New(UTP, conn.LocalAddr())}
+	u = &udpSocket{s: s, conn: conn, ep: endpoint.New(UTP, conn.LocalAddr())}
 	u.accept.Store(accept)
 	u.mux, err = udpmux.New(conn, udpmux.Config{
 		Secure: s.secure, Go: s.spawnBelow, Log: s.log,
 		HalfOpen: s.cfg.MaxHandshakes, HalfOpenPerAddress: s.cfg.MaxHandshakesPerAddress, HandshakeTimeout: s.cfg.HandshakeTimeout,
 		Associations: 2*s.cfg.MaxPeers + s.cfg.MaxHandshakes + s.cfg.MaxConnects, IdleTimeout: s.cfg.LostAfter + udpIdle,
-		Accept: u.accepted, Stray: u.stray, Barred: s.barredAt, Drained: s.reapUDP,
+		Accept: u.accepted, Stray: u.stray, Barred: s.barredAt, Knocked: s.knocked, Drained: s.reapUDP,
 	})
 	if err != nil {
 		return nil, err
 	}
 	u.mux.SetAccept(accept)
+	s.mutes(conn)
 	return u, nil
 }
 

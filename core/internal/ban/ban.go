@@ -292,6 +292,15 @@ func (s *Set) Addr(now time.Time, a netip.Addr) (Entry, bool) {
 	return Entry{}, false
 }
 
+// Prefix returns the entry of this very prefix, which is clean, and whether there is one.
+func (s *Set) Prefix(now time.Time, p netip.Prefix) (Entry, bool) {
+	v, ok := s.of(p.Addr()).entries[p]
+	if !ok || !v.holds(now) {
+		return Entry{}, false
+	}
+	return Entry{Prefix: p, Until: v.until, Reason: v.reason}, true
+}
+
 // Expire forgets entries that have ended. It looks at them only when one may have.
 func (s *Set) Expire(now time.Time) {
 	if s.soonest.IsZero() || now.Before(s.soonest) {

@@ -107,6 +107,9 @@ func (r *reader) batch(n int) (lone *Assoc) {
 func (r *reader) run(p *netio.Packets) {
 	if r.mux.barred(p.Addr) {
 		r.mux.stats.barred.Add(1)
+		if r.mux.cfg.Knocked != nil {
+			r.mux.cfg.Knocked(p.Addr.Addr())
+		}
 		return
 	}
 	r.from = p.Addr

@@ -93,6 +93,9 @@ type Config struct {
 	// before anything of it is opened, and nothing new is sent there. What associations
 	// still have to send goes out. It must not block. nil: none is.
 	Barred func(a netip.Addr) bool
+	// Knocked is told where something came from that was dropped for Barred. It must not
+	// block. nil: nobody is told.
+	Knocked func(from netip.Addr)
 	// Stray takes datagrams that belong to no association and no handshake. It
 	// must not block, and must not keep the bytes. nil drops them.
 	Stray func(from netip.AddrPort, datagram []byte)

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -28,6 +29,7 @@ type Listener struct {
 	closed    chan struct{}
 	closeOnce sync.Once
 	closeErr  error
+	filtered  atomic.Bool
 }
 
 // acceptor is the part of *net.TCPListener that Listener uses.
@@ -110,6 +112,9 @@ func (l *Listener) Accept() (net.Conn, error) {
 			if err != nil {
 				return nil, err // not a typed nil
 			}
+			if l.filtered.Load() {
+				c.unfilter()
+			}
 			return c, nil
 		}
 		if errors.Is(err, net.ErrClosed) || !passing(err) {
@@ -148,6 +153,26 @@ func passing(err error) bool {
 
 // Addr returns where the listener listens, with the port it really got.
 func (l *Listener) Addr() net.Addr { return l.sockets.Addr() }
+
+// Filter gives the descriptor of the socket to a function that puts a filter into it, or
+// takes one out, and returns its error. Connections that are accepted afterwards do not
+// keep the filter, which the system lets them inherit.
+func (l *Listener) Filter(set func(fd uintptr) error) error {
+	sockets, ok := l.sockets.(syscall.Conn)
+	if !ok {
+		return errors.ErrUnsupported
+	}
+	raw, err := sockets.SyscallConn()
+	if err != nil {
+		return err
+	}
+	l.filtered.Store(true)
+	var failed error
+	if err := raw.Control(func(fd uintptr) { failed = set(fd) }); err != nil {
+		return err
+	}
+	return failed
+}
 
 // Close stops listening and ends Accept. Accepted connections live on. It may
 // be called again.

@@ -23,3 +23,8 @@ var soReusePort = func() int {
 func (c *Conn) SetNotSentLowat(bytes int) error {
 	return setOption(c.direct.raw, syscall.IPPROTO_TCP, tcpNotSentLowat, bytes)
 }
+
+// unfilter takes the filter out of a connection that it has from its listener.
+func (c *Conn) unfilter() {
+	setOption(c.direct.raw, syscall.SOL_SOCKET, syscall.SO_DETACH_FILTER, 0) //nolint:errcheck // it may have none
+}

@@ -51,7 +51,7 @@ type Packets struct {
 type Stats struct {
 	Unsent     uint64 // datagrams that the system refused to send
 	ReadErrors uint64 // passing errors of reading
-	Overflows  uint64 // datagrams the kernel dropped because the buffer was full; 0 where it does not tell
+	Overflows  uint64 // datagrams the kernel dropped because the buffer was full, or for a filter; 0 where it does not tell
 
 	ReceiveBuffer, SendBuffer int  // bytes of the kernel's buffers; 0 where it does not tell
 	Batches                   bool // many runs are read or written by one call
@@ -213,6 +213,16 @@ func (c *Conn) WriteBatch(ps []Packets) error { return c.batch.write(ps) }
 // most: 1 where the kernel does not cut runs. It may fall to 1 when the kernel
 // turns out not to.
 func (c *Conn) MaxSegments() int { return c.batch.maxSegments() }
+
+// Filter gives the descriptor of the socket to a function that puts a filter into it, or
+// takes one out, and returns its error.
+func (c *Conn) Filter(set func(fd uintptr) error) error {
+	var failed error
+	if err := c.raw.Control(func(fd uintptr) { failed = set(fd) }); err != nil {
+		return err
+	}
+	return failed
+}
 
 // Stats returns the counts so far.
 func (c *Conn) Stats() Stats {
