@@ -41,7 +41,10 @@ func (s *Service) begin(l *lives, f func()) {
 		return
 	}
 	l.running++
-	go s.live(l, f)
+	go func() { // with few frames below f: many readers of sessions live on the smallest stack
+		defer s.left(l)
+		f()
+	}()
 }
 
 // enter lets a caller of the public API count as a goroutine of the service
@@ -70,14 +73,12 @@ func (l *lives) leave() {
 	}
 }
 
-func (s *Service) live(l *lives, f func()) {
-	defer l.leave()
-	defer func() {
-		if r := recover(); r != nil {
-			s.panicked(r, debug.Stack())
-		}
-	}()
-	f()
+// left is deferred by each goroutine of the service.
+func (s *Service) left(l *lives) {
+	if r := recover(); r != nil {
+		s.panicked(r, debug.Stack())
+	}
+	l.leave()
 }
 
 // panicked stops the service after a fault in the library itself.

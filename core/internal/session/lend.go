@@ -93,6 +93,7 @@ func (t *Turn) Step(until <-chan struct{}) (free bool) {
 	if in.failed = in.take(); in.failed != nil {
 		return false
 	}
+	in.reply()
 	calm := in.calm()
 	return in.deliver(false) && in.closed == nil && calm
 }

@@ -55,7 +55,8 @@ type inbox struct {
 	header   wire.Header
 	headed   bool      // header is opened, its body is not complete
 	whole    bool      // a record was complete since note
-	asked    bool      // a ping has come since the last answer
+	asked    bool      // a ping has come since the last reply
+	came     bool      // and content
 	claimed  *Buffer   // for the piece whose header has come
 	short    bool      // there is no memory for it yet
 	shortAt  time.Time // since when; zero when there is
@@ -154,6 +155,7 @@ func (in *inbox) loop() error {
 		if in.failed == nil {
 			in.failed = in.take()
 		}
+		in.reply()
 		calm := len(in.messages) == 1 && in.calm()
 		ok := in.deliver(true)
 		switch {
@@ -231,19 +233,32 @@ func (in *inbox) got(n int) {
 	}
 }
 
-// take opens every complete record that is buffered, and lets the peer know what
-// has come if it is time.
+// take opens every complete record that is buffered. What is to be told about them
+// remains for reply.
 func (in *inbox) take() error {
 	before := in.line.position.Load()
 	err := in.parse()
-	if in.note(); in.number != before {
-		in.s.acknowledge(in.line)
-	}
-	if in.asked {
-		in.asked = false
-		in.s.answer(in.line)
-	}
+	in.note()
+	in.came = in.came || in.number != before
 	return err
+}
+
+// reply answers a ping that take has found, or lets the peer know what has come if it is
+// time. It is called where the stack is not deep: see Session.scrap.
+func (in *inbox) reply() {
+	s, l := in.s, in.line
+	var frames []byte
+	switch {
+	case in.asked:
+		frames = s.answer(l) // which acknowledges, too
+	case in.came:
+		frames = s.acknowledge(l)
+	}
+	in.asked, in.came = false, false
+	if frames != nil {
+		s.writeNow(l, sealControl(l.link.Seal, s.scrap[:0], frames), 0)
+		s.answering = false
+	}
 }
 
 // note tells the writer how far the reader is.

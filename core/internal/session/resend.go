@@ -274,52 +274,43 @@ func (c *counts) ack() uint64 {
 	return n
 }
 
-// acknowledge sends an acknowledgement when much has come since the last one. It
-// is called by the reader, who writes itself when nobody else does.
-func (s *Session) acknowledge(l *line) {
+// acknowledge returns the frames of an acknowledgement when much has come since the last
+// one, for the reader, who writes when nobody else does; otherwise nil.
+func (s *Session) acknowledge(l *line) []byte {
 	if !l.counts.overdue() {
-		return
+		return nil
 	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.line != l || s.state >= finishing || s.withheld {
-		s.mu.Unlock()
-		return
+		return nil
 	}
 	s.ackDue = true
 	if s.writing || l.try == nil {
 		s.wake()
-		s.mu.Unlock()
-		return
+		return nil
 	}
-	s.writeControls(l)
+	return s.takeControls(l)
 }
 
-// answer answers a ping that has come by a line. An idle session does it at once: to
-// start the writer for that costs more than all the rest.
-func (s *Session) answer(l *line) {
+// answer returns the frames of an answer to a ping that has come by a line, for the reader,
+// who writes when the session is idle: to start the writer for that costs more than all
+// the rest. Otherwise it is nil.
+func (s *Session) answer(l *line) []byte {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.line != l || l.shut || l.try == nil || l.first != nil || s.state != live || s.writing || s.queued > 0 || len(s.control) > 0 || s.kept.behind() {
 		s.wake()
-		s.mu.Unlock()
-		return
+		return nil
 	}
-	s.writeControls(l)
+	return s.takeControls(l)
 }
 
-// writeControls writes the frames without content that are to go out, without waiting.
-// The write side is free. mu is held, and released.
-func (s *Session) writeControls(l *line) {
-	s.writing, s.using = true, l
-	frames := s.controls(l)
-	s.mu.Unlock()
-	fault := true
-	defer func() {
-		if fault {
-			s.broke()
-		}
-	}()
-	s.writeNow(l, sealControl(l.link.Seal, nil, frames), 0)
-	fault = false
+// takeControls takes the write side, which is free, for the reader, and returns the frames
+// without content that are to go out. mu is held.
+func (s *Session) takeControls(l *line) []byte {
+	s.writing, s.using, s.answering = true, l, true
+	return s.controls(l, s.scrap[wire.SealedHeader:wire.SealedHeader])
 }
 
 // acked takes an acknowledgement.

@@ -258,6 +258,12 @@ type Session struct {
 	nextTick int64
 	quit     chan struct{} // closed when state becomes ended
 	done     chan struct{}
+
+	// scrap is where the reader puts a pong and an acknowledgement. To allocate, or to seal
+	// from much deeper than inbox.loop, needs more than the smallest stack, 2 KiB, which is
+	// all that the reader's goroutine of an idle session has.
+	scrap     [64]byte
+	answering bool // the reader's: it has the write side
 }
 
 // Begin is New for a session that the peer does not know of: frames in first tell
@@ -378,7 +384,14 @@ func (s *Session) Start() {
 	write := !s.writing && s.sendable()
 	s.writing = s.writing || write
 	s.mu.Unlock()
-	s.owner.Go(s.run)
+	s.owner.Go(func() { // the session's own goroutine, the reader
+		defer s.finishRun()
+		for l := s.await(nil); l != nil; l = s.await(l) {
+			s.in.begin(l)
+			s.unlink(l, s.in.loop())
+		}
+		s.in.free()
+	})
 	switch {
 	case write && initiator:
 		s.owner.Go(s.write)
@@ -390,21 +403,14 @@ func (s *Session) Start() {
 // soon is when the first ping on a line comes, to learn the round trip.
 func (s *Session) soon() time.Duration { return min(time.Second, s.hb, s.cfg.LostAfter) }
 
-// run is the session's own goroutine.
-func (s *Session) run() {
-	defer s.finishRun()
-	for l := s.await(nil); l != nil; l = s.await(l) {
-		s.in.begin(l)
-		s.unlink(l, s.in.loop())
-	}
-	s.in.free()
-}
-
 // finishRun waits for the writer and reports the end. It runs also when the
 // reader panics, whose memory is then left to the garbage collector.
 func (s *Session) finishRun() {
 	s.end(ErrFault)
 	s.mu.Lock()
+	if s.answering { // the reader had the write side when it panicked
+		s.stopWriting()
+	}
 	for s.writing || s.ticking > 0 { // its connection is closed: it is on its way out
 		room := s.waitRoom()
 		s.mu.Unlock()

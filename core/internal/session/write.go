@@ -300,7 +300,7 @@ func (s *Session) placeDirect(data []byte, priority uint8) (d direct, ok bool) {
 		}
 	}
 	if s.due(s.line) {
-		d.control = s.controls(s.line)
+		d.control = s.controls(s.line, nil)
 	}
 	if len(data) <= pieceOver {
 		s.kept.add(d.records[0], true)
@@ -524,7 +524,7 @@ func (s *Session) take(b *batch, mem []byte) bool {
 		asks = asks || l.begun
 	}
 	if len(s.control) > 0 || s.pongDue || s.ackDue || s.due(l) {
-		b.out = sealControl(l.link.Seal, b.out, s.controls(l))
+		b.out = sealControl(l.link.Seal, b.out, s.controls(l, nil))
 	}
 	before := len(b.out)
 	for len(b.out) < batchBytes && s.line == l && s.kept.behind() {
@@ -587,10 +587,13 @@ func (s *Session) takeEnd(b *batch) {
 // minFrame is room for the frame of Close.
 const minFrame = 16
 
-// controls returns the frames without content that are to go out, and takes them
-// for sent. mu is held.
-func (s *Session) controls(l *line) []byte {
+// controls returns the frames without content that are to go out, in into if nothing
+// else holds them yet, and takes them for sent. mu is held.
+func (s *Session) controls(l *line, into []byte) []byte {
 	frames := s.control
+	if frames == nil {
+		frames = into
+	}
 	if s.pongDue {
 		frames = wire.AppendPing(frames, wire.FramePong, s.pong)
 	}
