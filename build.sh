@@ -116,7 +116,7 @@ build_packages() {
 # build_target TARGET makes build/TARGET/lib, include and bin. What it needs of
 # libsodium for another machine than this one stays in build/sodium.
 build_target() {
-    local target=$1 out=$BUILD/$1 flags='-s -w' tool=crust
+    local target=$1 out=$BUILD/$1 flags='-s -w -buildid=' tool=crust
     case $target in windows-*) tool=crust.exe flags+=" -extldflags '-static -Wl,--no-insert-timestamp'" ;; esac
     mkdir -p "$out/bin"
     exec 9>"$out/.lock"
@@ -127,7 +127,7 @@ build_target() {
     fi
     "$ROOT/capi/build-lib.sh" --target "$target" "$out"
     "$ROOT/capi/build-lib.sh" --target "$target" --run "$out" \
-        go build -trimpath -buildvcs=false -tags netgo,osusergo -ldflags "$flags" -o "$out/bin/$tool" ./cmd/crust
+        go build -buildmode=pie -trimpath -buildvcs=false -tags netgo,osusergo -ldflags "$flags" -o "$out/bin/$tool" ./cmd/crust
     exec 9>&-
 }
 

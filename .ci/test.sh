@@ -9,6 +9,9 @@ need_to_test() {
     if [ $# = 0 ] || [[ " $* " == *" platforms "* ]]; then
         need_target windows-amd64
         need_wine
+        need_target linux-arm64
+        need_target linux-armv7
+        need_qemu
     fi
     need_to_compile
     need_python venv

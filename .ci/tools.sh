@@ -103,6 +103,10 @@ need_target() {
 # need_wine asks for the programs that stand in for Windows.
 need_wine() { [ -e /usr/lib/wine/wine64 ] || need_command wine64 wine64 "runs what is built for Windows"; }
 
+# need_qemu asks for the program that stands in for processors of ARM. It is called
+# qemu-aarch64 in some packages and qemu-aarch64-static in others.
+need_qemu() { have qemu-aarch64-static || need_command qemu-aarch64 qemu-user "runs what is built for ARM"; }
+
 # need_python plain|venv asks for an interpreter, with venv for virtual
 # environments too.
 need_python() {

@@ -150,6 +150,8 @@ else
     CGO_LDFLAGS='-O2 -g'
 fi
 export CGO_LDFLAGS
+# Said for what --run runs, too: Go's build cache knows what was compiled by the flags.
+export CGO_CFLAGS=${CGO_CFLAGS--O2 -g}
 if [[ -n $run ]]; then
     exec 9>&-
     exec "$@"
@@ -215,7 +217,6 @@ EOF
 tags=netgo,osusergo # names are never resolved, so the C resolver is not needed
 buildflags=(-trimpath -buildvcs=false)
 strip='-s -w'
-export CGO_CFLAGS=${CGO_CFLAGS--O2 -g}
 case $variant in
 debug)
     CGO_CFLAGS='-O0 -g'

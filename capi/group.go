@@ -61,7 +61,7 @@ func goCrustServiceGroup(h C.uint64_t, index C.uint32_t, out *C.crust_group_info
 	count := 0
 	rc = withService("crust_service_group", h, why, func(s *crust.Service) error {
 		list := s.Groups()
-		if count = len(list); int(index) < count {
+		if count = len(list); uint64(index) < uint64(count) {
 			fillGroup(out, &list[index])
 		}
 		return nil
@@ -95,7 +95,7 @@ func goCrustServiceGroupPeer(h C.uint64_t, name *C.char, index C.uint32_t, out *
 			if g.Name != C.GoString(name) {
 				continue
 			}
-			if count = len(g.Peers); int(index) < count {
+			if count = len(g.Peers); uint64(index) < uint64(count) {
 				fillGroupPeer(out, &g.Peers[index])
 			}
 			return nil

@@ -63,7 +63,7 @@ func goCrustServiceNATServer(h C.uint64_t, index C.uint32_t, out *C.crust_nat_se
 	count := 0
 	rc = withService("crust_service_nat_server", h, why, func(s *crust.Service) error {
 		list := s.NAT().Servers
-		if count = len(list); int(index) < count {
+		if count = len(list); uint64(index) < uint64(count) {
 			fillServer(out, &list[index])
 		}
 		return nil
@@ -93,7 +93,7 @@ func goCrustServiceNATPort(h C.uint64_t, index C.uint32_t, out *C.crust_nat_port
 	count := 0
 	rc = withService("crust_service_nat_port", h, why, func(s *crust.Service) error {
 		list := s.NAT().Mapped
-		if count = len(list); int(index) < count {
+		if count = len(list); uint64(index) < uint64(count) {
 			fillPort(out, &list[index], time.Now())
 		}
 		return nil
@@ -110,7 +110,7 @@ func goCrustServiceLANPeer(h C.uint64_t, index C.uint32_t, out *C.crust_lan_peer
 	count := 0
 	rc = withService("crust_service_lan_peer", h, why, func(s *crust.Service) error {
 		list := s.PeersOnLAN()
-		if count = len(list); int(index) < count {
+		if count = len(list); uint64(index) < uint64(count) {
 			fillLANPeer(out, &list[index], time.Now())
 		}
 		return nil

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Builds libcrust for Windows and runs what was built under wine, where it talks with
-# this machine's library on loopback.
+# Builds libcrust for Windows and ARM and runs what was built, under wine and under QEMU,
+# where it talks with this machine's library on loopback.
 #
 #   tests/platforms/run.sh [TARGET...]
 #
 # The last line is "N passed, N failed". Works in build/platforms. Needs the cross
-# compiler, wine64 and build/venv; `build.sh test platforms` sees to
-# all of it. docs/PLATFORMS.md says what is run and what is not.
+# compilers, wine64, qemu-user and build/venv; `build.sh test platforms` sees to
+# all of it. docs/PLATFORMS.md says what is run and what is not. CRUST_PLATFORMS=all runs
+# the unit tests that take long, too.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 root=$PWD build=$PWD/build work=$PWD/build/platforms here=$PWD/tests/platforms
@@ -16,7 +17,9 @@ python=$build/venv/bin/python
 [ -x "$python" ] || python=python3
 passed=0 failed=0
 targets=("$@")
-((${#targets[@]} > 0)) || targets=(windows-amd64)
+((${#targets[@]} > 0)) || targets=(windows-amd64 linux-arm64 linux-armv7)
+# shellcheck source=tests/platforms/arm.sh
+. "$here/arm.sh"
 
 # step NAME COMMAND... runs a command and counts how it ends.
 step() {
@@ -118,6 +121,7 @@ run_windows() {
 for target in "${targets[@]}"; do
     case $target in
     windows-amd64) run_windows ;;
+    linux-arm64 | linux-armv7) run_arm "$target" ;;
     *)
         printf 'run.sh: nothing is run for %s\n' "$target" >&2
         exit 2

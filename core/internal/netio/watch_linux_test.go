@@ -191,3 +191,14 @@ func FuzzRoutes(f *testing.F) {
 		}
 	})
 }
+
+// TestLastCame: an answer that ends before what is asked for says nothing.
+func TestLastCame(t *testing.T) {
+	info := unix.TCPInfo{Last_data_recv: 30_000, Last_ack_recv: 20_000}
+	for size, want := range map[uint32]time.Duration{0: -1, 4: -1, 59: -1, 60: 20 * time.Second, unix.SizeofTCPInfo: 20 * time.Second} {
+		d, known := lastCame(&info, size)
+		if known != (want >= 0) || known && d != want {
+			t.Errorf("of %d bytes: %v, %v", size, d, known)
+		}
+	}
+}
