@@ -22,7 +22,8 @@ Usage: ./build.sh COMMAND [ARGUMENT...]
                     build/include/crust.h*       its headers, for C and for C++
                     build/lib/pkgconfig, build/lib/cmake/Crust
   lib --target T  the same for another machine, in build/T: linux-amd64,
-                  linux-arm64, linux-armv7, windows-amd64; see docs/PLATFORMS.md
+                  linux-arm64, linux-armv7, linux-amd64-musl, windows-amd64; see
+                  docs/PLATFORMS.md
   test [NAME...]  run all tests, or the suites named; ends with a table
   bench [ARG...]  measure throughput, latency and connections
   check           formatters, linters, static analysis, type checks
@@ -144,6 +145,9 @@ command_lib_target() {
     build_target "$1"
     say "Ready"
     (cd "$BUILD" && printf '    build/%s\n' "$1"/bin/* "$1"/lib/*crust* "$1"/lib/pkgconfig/*.pc "$1"/include/crust.h)
+    case $1 in
+    *-musl) printf 'Programs are linked with it. musl refuses dlopen, and so Python: docs/PLATFORMS.md says what works.\n' ;;
+    esac
 }
 
 command_lib() {

@@ -92,6 +92,7 @@ need_target() {
     linux-amd64) need_command x86_64-linux-gnu-g++ g++-x86-64-linux-gnu "compiles for x86-64" ;;
     linux-arm64) need_command aarch64-linux-gnu-g++ g++-aarch64-linux-gnu "compiles for ARM64" ;;
     linux-armv7) need_command arm-linux-gnueabihf-g++ g++-arm-linux-gnueabihf "compiles for ARMv7" ;;
+    linux-amd64-musl) need_command x86_64-linux-musl-gcc musl-tools "compiles for musl" ;;
     windows-amd64) need_command x86_64-w64-mingw32-g++ g++-mingw-w64-x86-64-win32 "compiles for Windows" ;;
     esac
     if needs_sodium "$1"; then

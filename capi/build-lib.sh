@@ -45,6 +45,7 @@ fail() {
 targets='linux-amd64 x86_64-linux-gnu GOOS=linux GOARCH=amd64
 linux-arm64 aarch64-linux-gnu GOOS=linux GOARCH=arm64
 linux-armv7 arm-linux-gnueabihf GOOS=linux GOARCH=arm GOARM=7
+linux-amd64-musl x86_64-linux-musl GOOS=linux GOARCH=amd64
 windows-amd64 x86_64-w64-mingw32 GOOS=windows GOARCH=amd64'
 
 # recipe TARGET prints the line of a target without the name.
@@ -106,6 +107,13 @@ read -r triple settings <<<"$settings"
 export $settings
 prefix=
 [[ $target == "$native" ]] || prefix=$triple-
+musl=
+if [[ $target == *-musl ]]; then # the binutils are those of the machine, and there is no C++ library
+    musl=yes
+    export CC=${CC:-${prefix}gcc} CXX=${CXX:-${prefix}gcc} CGO_CXXFLAGS=${CGO_CXXFLAGS--O2 -g -fno-exceptions -fno-rtti}
+    prefix=
+    case $variant in release | debug) ;; *) fail "for musl there is only the release and --debug" ;; esac
+fi
 export CC=${CC:-${prefix}gcc} CXX=${CXX:-${prefix}g++}
 command -v "${CC%% *}" >/dev/null || fail "the C compiler ${CC%% *} is not installed"
 command -v "${CXX%% *}" >/dev/null || fail "the C++ compiler ${CXX%% *} is not installed"
@@ -149,6 +157,11 @@ else
     sodium=
     CGO_LDFLAGS='-O2 -g'
 fi
+if [[ -n $musl ]]; then
+    $CC -O2 -fPIC -c "$here/musl/new.c" -o "$obj/new.o"
+    CGO_LDFLAGS+=" $obj/libnew.a"
+    rm -f "$obj/libnew.a" && ar rcsD "$obj/libnew.a" "$obj/new.o"
+fi
 export CGO_LDFLAGS
 # Said for what --run runs, too: Go's build cache knows what was compiled by the flags.
 export CGO_CFLAGS=${CGO_CFLAGS--O2 -g}
@@ -164,8 +177,8 @@ archive() {
     [[ -f $path ]] || fail "$CXX has no $1 (on Debian it is in the package libstdc++-N-dev, elsewhere in libstdc++-static)"
     printf '%s\n' "$path"
 }
-cxx_library=$(archive libstdc++.a)
-cxx_unwinder=$(archive libgcc_eh.a)
+cxx_parts=()
+[[ -n $musl ]] || cxx_parts=("$(archive libstdc++.a)" "$(archive libgcc_eh.a)")
 
 # What the build depends on. An unchanged stamp means an unchanged result.
 stamp() {
@@ -173,7 +186,7 @@ stamp() {
     go version
     $CC --version | head -n 1
     $CXX --version | head -n 1
-    sha256sum "$cxx_library" "$cxx_unwinder"
+    [[ -n $musl ]] || sha256sum "${cxx_parts[@]}"
     (cd "$root" && find core capi include go.mod go.sum -type f ! -name '*_test.go' ! -path '*/testdata/*' -print0 |
         LC_ALL=C sort -z | xargs -0 sha256sum)
     [[ -z $sodium ]] || sha256sum "$sodium"
@@ -253,8 +266,13 @@ build_shared() {
     [[ $variant == cover ]] && ext+=" --coverage"
     [[ $variant == asan ]] && ext=${ext/ -Wl,--no-undefined/} # the host brings the sanitizer
     say "linking $lib ($variant, $target)"
-    (cd "$root" && go build "${buildflags[@]}" -buildmode=c-shared \
-        -ldflags "$strip -buildid= -extldflags '$ext'" -o "$obj/$lib" ./capi)
+    if [[ -n $musl ]]; then
+        # shellcheck disable=SC2086 # words
+        $CC -shared -Wl,-Bsymbolic -Wl,-z,nodelete $ext "$obj/crust.o" -o "$obj/$lib"
+    else
+        (cd "$root" && go build "${buildflags[@]}" -buildmode=c-shared \
+            -ldflags "$strip -buildid= -extldflags '$ext'" -o "$obj/$lib" ./capi)
+    fi
     rm -f "$obj/${lib%.*}.h" # the header cgo writes is not ours
     mv -f "$obj/$lib" "$out/lib/$lib"
     ln -sfn "$lib" "$out/lib/libcrust.so.$abi"
@@ -278,12 +296,26 @@ build_static() {
     say "linking libcrust.a ($target)"
     (cd "$root" && go build "${buildflags[@]}" -buildmode=c-archive -ldflags "$strip -buildid=" -o "$go_archive" ./capi)
     rm -f "$obj/go.h"
+    [[ -z $musl ]] || start_for_musl "$go_archive"
     "$ld" -r --force-group-allocation --whole-archive "$go_archive" --no-whole-archive ${sodium:+"$sodium"} \
-        "$cxx_library" "$cxx_unwinder" -o "$obj/crust.o"
+        ${cxx_parts[@]+"${cxx_parts[@]}"} -o "$obj/crust.o"
     "$objcopy" --keep-global-symbols="$exports" "$obj/crust.o"
     "$objcopy" --strip-debug "$obj/crust.o"
     rm -f "$out/lib/libcrust.a"
     "$ar" rcsD "$out/lib/libcrust.a" "$obj/crust.o"
+}
+
+# start_for_musl ARCHIVE gives what Go has built another start, see musl/start.c.
+start_for_musl() {
+    local parts=$obj/parts
+    rm -rf "$parts"
+    mkdir "$parts"
+    (cd "$parts" && ar x "$1")
+    objcopy --globalize-symbol=_rt0_amd64_linux_lib --remove-section=.init_array --remove-section=.rela.init_array "$parts/go.o"
+    $CC -O2 -fPIC -Wall -Wextra -Werror -c "$here/musl/start.c" -o "$parts/start.o"
+    cp "$obj/new.o" "$parts/"
+    rm "$1"
+    ar rcsD "$1" "$parts"/*.o
 }
 
 # Go writes a module definition file of its own unless --export-all-symbols is
@@ -343,8 +375,9 @@ EOF
 if [[ $GOOS == windows ]]; then
     build_dll
 else
-    build_shared
+    # For musl the shared library is made of what the static one is.
     case $variant in release | debug) build_static ;; esac
+    build_shared
 fi
 cp -f "$header" "${header}pp" "$out/include/"
 write_pc

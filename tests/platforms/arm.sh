@@ -65,19 +65,6 @@ arm_core() {
     arm_go "$1" -run "^($tests)\$" ./core | tee "$log" && printf 'note: %s\n' "$(tail -n 1 "$log")"
 }
 
-# arm_abi TARGET runs the tests of the C ABI, but those that start the program again.
-arm_abi() {
-    local target=$1 runner=$build/$1/bin/abi log=$work/abi.log
-    local sources=(tests/abi/{tap,host,calls,main}.c tests/abi/area_*.c)
-    "$triple-gcc" -std=c99 -D_GNU_SOURCE -O1 -g -Wall -Wextra -Wpedantic -Werror -I"$build/$target/include" "${sources[@]}" -o "$runner" \
-        -L"$build/$target/lib" -lcrust -Wl,-rpath,"$build/$target/lib" -lpthread -ldl || return 1
-    "${emulate[@]}" "$runner" smoke version config argument life poll exchange udp resume callback >"$log" || {
-        cat "$log"
-        return 1
-    }
-    ! grep '^not ok' "$log" && grep -q '^1\.\.' "$log" && printf 'note: %d checks passed\n' "$(grep -c '^ok ' "$log")"
-}
-
 arm_driver() { driver "$1" "$triple-gcc" -L"$build/$1/lib" -lcrust -Wl,-rpath,"$build/$1/lib" -o "$build/$1/bin/driver"; }
 
 run_arm() {
@@ -86,7 +73,7 @@ run_arm() {
     step "$target: the library and the tool" ./build.sh lib --target "$target"
     step "$target: unit tests" arm_units "$target"
     step "$target: tests of the core" arm_core "$target"
-    step "$target: the C ABI" arm_abi "$target"
+    step "$target: the C ABI" abi "$target" "$triple-gcc" "${emulate[@]}"
     step "$target: a C program" arm_driver "$target"
     step "$target: the C program talks with this machine, over TCP and uTP" converse "$target ${emulate[*]} $build/$target/bin/driver"
     step "$target: the tool talks with this machine" peers "${emulate[@]}" "$build/$target/bin/crust"

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Builds libcrust for Windows and ARM and runs what was built, under wine and under QEMU,
-# where it talks with this machine's library on loopback.
+# Builds libcrust for Windows, ARM and musl and runs what was built, under wine and under
+# QEMU, where it talks with this machine's library on loopback.
 #
 #   tests/platforms/run.sh [TARGET...]
 #
 # The last line is "N passed, N failed". Works in build/platforms. Needs the cross
-# compilers, wine64, qemu-user and build/venv; `build.sh test platforms` sees to
+# compilers, musl-tools, wine64, qemu-user and build/venv; `build.sh test platforms` sees to
 # all of it. docs/PLATFORMS.md says what is run and what is not. CRUST_PLATFORMS=all runs
 # the unit tests that take long, too.
 set -euo pipefail
@@ -17,9 +17,11 @@ python=$build/venv/bin/python
 [ -x "$python" ] || python=python3
 passed=0 failed=0
 targets=("$@")
-((${#targets[@]} > 0)) || targets=(windows-amd64 linux-arm64 linux-armv7)
+((${#targets[@]} > 0)) || targets=(windows-amd64 linux-arm64 linux-armv7 linux-amd64-musl)
 # shellcheck source=tests/platforms/arm.sh
 . "$here/arm.sh"
+# shellcheck source=tests/platforms/musl.sh
+. "$here/musl.sh"
 
 # step NAME COMMAND... runs a command and counts how it ends.
 step() {
@@ -42,6 +44,21 @@ driver() {
     shift 2
     "$compiler" -std=gnu11 -D_GNU_SOURCE -O1 -g -Wall -Wextra -Werror -I"$build/$target/include" \
         tests/conformance/driver.c "$@"
+}
+
+# abi TARGET COMPILER [EMULATOR...] runs the tests of the C ABI, but those that start the
+# program again; those of many services at once by CRUST_PLATFORMS=all.
+abi() {
+    local out=$build/$1 compiler=$2 log=$work/abi.log areas=(smoke version config argument poll exchange udp resume callback)
+    shift 2
+    [ "${CRUST_PLATFORMS:-}" != all ] || areas+=(life)
+    "$compiler" -std=c99 -D_GNU_SOURCE -O1 -g -Wall -Wextra -Wpedantic -Werror -I"$out/include" tests/abi/{tap,host,calls,main}.c \
+        tests/abi/area_*.c -o "$out/bin/abi" -L"$out/lib" -lcrust -Wl,-rpath,"$out/lib" -lpthread -ldl || return 1
+    "$@" "$out/bin/abi" "${areas[@]}" >"$log" || {
+        cat "$log"
+        return 1
+    }
+    ! grep '^not ok' "$log" && grep -q '^1\.\.' "$log" && printf 'note: %d checks passed\n' "$(grep -c '^ok ' "$log")"
 }
 
 # converse LINES lets the drivers named talk with this machine's, see
@@ -122,6 +139,7 @@ for target in "${targets[@]}"; do
     case $target in
     windows-amd64) run_windows ;;
     linux-arm64 | linux-armv7) run_arm "$target" ;;
+    linux-amd64-musl) run_musl ;;
     *)
         printf 'run.sh: nothing is run for %s\n' "$target" >&2
         exit 2
