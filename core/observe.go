@@ -231,8 +231,9 @@ func (s *Service) askBack(a *asker, from netip.AddrPort) {
 // askOften asks until there is an answer, some times. Who does not answer though its
 // link is there over TCP says something, too.
 func (s *Service) askOften(a *asker) {
+	began := time.Now()
 	for range echoTries {
-		if s.ask(a) || !s.rest(s.ctx, echoPause) {
+		if s.ask(a, began) || !s.rest(s.ctx, echoPause) {
 			return
 		}
 	}
@@ -246,12 +247,13 @@ func (s *Service) askOften(a *asker) {
 	}
 }
 
-// ask sends one ask, and reports whether an answer has come since the last ones.
-func (s *Service) ask(a *asker) (answered bool) {
+// ask sends one ask, unless an answer has come since the first of several, of which it
+// reports whether that is so. An answer of before says nothing about now.
+func (s *Service) ask(a *asker, first time.Time) (answered bool) {
 	now := time.Now()
 	token, err := newToken()
 	s.watch.mu.Lock()
-	answered = a.answer.After(a.asked)
+	answered = a.answer.After(a.asked) && !a.answer.Before(first)
 	tag, at := a.theirs, a.at
 	if !answered {
 		a.asked = now

@@ -24,9 +24,13 @@ const (
 	// surveySoon is how long a survey waits for more peers, and as much again at random.
 	surveySoon = 500 * time.Millisecond
 	// surveyPause is the least time between two surveys, which doubles up to surveyMost;
-	// after that time what is known is looked at again, too.
+	// after that time what is known is looked at again, too, and sooner what grows old
+	// before: see renewal.
 	surveyPause = 2 * time.Second
 	surveyMost  = observe.FactLife / 2
+	// surveyRenew is the most that what grows old waits for the least time between two
+	// surveys.
+	surveyRenew = time.Minute
 	// surveySteps bounds the measurements of one survey and flow, surveyTries those of a
 	// kind.
 	surveySteps = 12
@@ -123,11 +127,37 @@ func (s *Service) surveyor() {
 		w.surveys.running = false
 		anew := w.surveys.epoch != epoch
 		w.mu.Unlock()
-		if !anew && !s.rest(s.ctx, pause) {
+		rest := pause
+		if due, ok := s.renewal(); ok {
+			due = max(due, min(pause, surveyRenew))
+			rest = min(pause, due)
+			timer.Reset(due)
+		}
+		if !anew && !s.rest(s.ctx, rest) {
 			return
 		}
 		pause = min(2*pause, surveyMost)
 	}
+}
+
+// renewal returns when what observers have said must be asked for again, before it is too
+// old to say anything: peers that stay connected tell it once. It reports false when
+// nothing of the kind is known.
+func (s *Service) renewal() (until time.Duration, ok bool) {
+	w := &s.watch
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	for _, proto := range []observe.Proto{observe.UDP, observe.TCP} {
+		for _, six := range []bool{false, true} {
+			for _, wish := range w.machine.Wishes(observe.Flow{Proto: proto, IPv6: six}, now) {
+				if in := wish.At.Sub(now); in > 0 && (!ok || in < until) {
+					until, ok = in, true
+				}
+			}
+		}
+	}
+	return until, ok
 }
 
 // networks returns in how many networks observers are.
@@ -369,8 +399,9 @@ func (s *Service) answers(a *asker) bool {
 	s.watch.mu.Lock()
 	a.answer = time.Time{}
 	s.watch.mu.Unlock()
+	began := time.Now()
 	for range echoTries + 1 {
-		if s.ask(a) {
+		if s.ask(a, began) {
 			return true
 		}
 		if !s.rest(s.ctx, echoPause) {

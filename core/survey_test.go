@@ -114,6 +114,33 @@ func TestSurveySparesSessions(t *testing.T) {
 	})
 }
 
+// TestFactsStayKnown: what peers say counts for ten minutes, and peers that stay connected
+// are asked again before: for two hours in which nothing happens it stays known what the
+// mappings are like, but while that is measured anew, so that NATs can be opened as well as
+// after a minute.
+func TestFactsStayKnown(t *testing.T) {
+	for _, nat := range []string{"home", "symmetric", "sequential"} {
+		t.Run(nat, func(t *testing.T) {
+			town(t, 1, nat, "public", crust.Config{}, func(t *testing.T, a, _ *node) {
+				first := settle(t, a)
+				for end := time.Now().Add(2 * time.Hour); time.Now().Before(end); time.Sleep(10 * time.Second) {
+					r := a.NAT()
+					for proto, is := range map[string][2]crust.NATFlow{"UDP": {r.UDP, first.UDP}, "TCP": {r.TCP, first.TCP}} {
+						now, was := is[0], is[1]
+						mapping := now.Mapping == was.Mapping || proto == "TCP" && now.Mapping == crust.NATUnknown // that is looked at before it is used
+						if !r.Pending && (!mapping || now.Ports != was.Ports || now.Step != was.Step || now.Confidence == "none" || len(now.External) == 0) {
+							t.Fatalf("%v, %s: %+v was %+v", time.Now(), proto, now, was)
+						}
+					}
+				}
+				if n := len(a.Peers()); n != 4 {
+					t.Errorf("%d peers", n)
+				}
+			})
+		})
+	}
+}
+
 // TestSurveyIsOff: peers whose Config.Relay says so send no probes.
 func TestSurveyIsOff(t *testing.T) {
 	town(t, 1, "full-cone,ports=preserve", "home", crust.Config{Relay: crust.RelayOff}, func(t *testing.T, a, _ *node) {
