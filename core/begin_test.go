@@ -238,3 +238,38 @@ func TestRenamedSessionStaysEnded(t *testing.T) {
 		d.saw(1, 1, 1)
 	})
 }
+
+// TestRenamedInTheOtherOrder: as before, but the claim comes sooner than the refusal of the
+// other link, so that each side refuses the link of the other one. The session that is ended
+// then had taken nothing of the peer: what the peer has begun is another one, whose message
+// comes once.
+func TestRenamedInTheOtherOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newByHand(t, -1)
+		defer d.s.Close()
+		own, theirs := d.cross()
+		d.await(theirs, wire.FrameChosen)
+		d.saw(1, 0, 0)
+		claim := wire.Claim{Seq: 1, Begun: true, Session: wire.SessionID{1}}
+		d.begin(own, claim.Append(nil))
+		if reason, err := wire.ParseReason(d.await(own, wire.FrameRefused)); reason != wire.ReasonDuplicate || err != nil {
+			t.Fatalf("refused for reason %d, %v", reason, err)
+		}
+		if err := session.Tell(theirs, wire.AppendReason(nil, wire.FrameRefused, wire.ReasonDuplicate)); err != nil {
+			t.Fatal(err)
+		}
+		d.saw(1, 0, 0) // both wait for another link
+		if err := d.s.Disconnect(d.cfg.Key.ID()); err != nil {
+			t.Fatal(err)
+		}
+		own.Conn.Close()
+		theirs.Conn.Close()
+		d.saw(1, 0, 1)
+		again := d.dial()
+		defer again.Conn.Close()
+		claim.Seq = 2
+		d.begin(again, claim.Append(nil))
+		d.await(again, wire.FrameChosen)
+		d.saw(2, 1, 1)
+	})
+}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -191,7 +192,8 @@ func TestStress(t *testing.T) {
 		}
 		return ""
 	})
-	agree(t, all...)
+	// Sessions may still end that were told to, and who reads events may be behind.
+	eventually(t, "no agreement", func() string { return strings.Join(disagreements(all...), "; ") })
 	eventually(t, "messages are missing", func() string {
 		for _, w := range all {
 			for _, p := range w.Peers() {

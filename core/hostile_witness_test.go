@@ -182,6 +182,14 @@ func (w *witness) pendingTokens() int {
 // that everything sent in them has come.
 func agree(t testing.TB, all ...*witness) {
 	t.Helper()
+	for _, text := range disagreements(all...) {
+		t.Error(text)
+	}
+}
+
+// disagreements says where two do not see the same sessions, and sends messages in those
+// that there are.
+func disagreements(all ...*witness) (list []string) {
 	for _, a := range all {
 		for _, b := range all {
 			if a == b {
@@ -193,18 +201,19 @@ func agree(t testing.TB, all ...*witness) {
 			_, seen := a.sessions[b.ID()]
 			a.mu.Unlock()
 			if ab != ba || ab != seen {
-				t.Errorf("%s has %s: %v, the other way %v, by its events %v", a.name, b.name, ab, ba, seen)
+				list = append(list, fmt.Sprintf("%s has %s: %v, the other way %v, by its events %v", a.name, b.name, ab, ba, seen))
 			}
 			if !ab {
 				continue
 			}
 			for priority := range uint8(2) {
 				if err := a.send(b.ID(), 9, priority); err != nil {
-					t.Errorf("%s to %s: %v", a.name, b.name, err)
+					list = append(list, fmt.Sprintf("%s to %s: %v", a.name, b.name, err))
 				}
 			}
 		}
 	}
+	return list
 }
 
 // delivered checks that what agree sent has come.
