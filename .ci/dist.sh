@@ -57,6 +57,23 @@ stage_target() {
     (cd "$dir" && bill licences "$target") >"$dir/LICENSES-LINKED.txt"
 }
 
+# target_wheel TARGET DIR puts the wheel for another machine than this into DIR.
+target_wheel() {
+    local target=$1 library
+    library=$(built "$1")/lib/libcrust.so.1
+    case $target in
+    "$(this_target)") return ;; # it is there
+    *-musl) return ;;           # Python opens libraries when it runs, see docs/PLATFORMS.md
+    windows-*) library=$(built "$1")/bin/crust.dll ;;
+    esac
+    (
+        CRUST_SODIUM_VERSION=$(sodium_versions "$target")
+        export CRUST_SODIUM_VERSION
+        make_target_wheel "wheel-$target" "$target" "$library"
+    )
+    cp "$BUILD/wheel-$target"/crust-*.whl "$2/"
+}
+
 # bill WHAT TARGET... runs bill.py for the binaries below the current directory.
 bill() {
     local what=$1
@@ -88,6 +105,7 @@ make_dist() (
             say "Building libcrust and the crust tool for $target"
             (build_target "$target")
         fi
+        target_wheel "$target" "$out"
         stage_target "$target" "$stage/$name"
         python3 "$ROOT/.ci/pack.py" "$stage/$name" "$out/$name.$kind"
     done

@@ -43,21 +43,59 @@ wheel_tag() {
 make_wheel() (
     umask 022
     out=$BUILD/$1 stage=$BUILD/$1/stage
-    unset PYTHONPATH
     date=$(source_date)
-    # shellcheck disable=SC2031 # each of these subshells has its own
-    export SOURCE_DATE_EPOCH=$date
     rm -rf "$out"
     mkdir -p "$out" "$BUILD/log"
     stage_package "$stage"
-    make_sdist "$stage" "$out" "$date"
-    python3 "$ROOT/.ci/bill.py" licences "$BUILD/lib/libcrust.so.1" >"$stage/bindings/python/LICENSE-THIRD-PARTY"
-    CRUST_BUNDLE=$BUILD/lib/libcrust.so.1 "$VENV/bin/python" -m build --no-isolation --wheel \
+    (unset PYTHONPATH && SOURCE_DATE_EPOCH=$date make_sdist "$stage" "$out" "$date")
+    bundle "$stage" "$out" "$BUILD/lib/libcrust.so.1"
+    rm -r "$stage"
+    list_made "$out"
+)
+
+# python_platform TARGET prints what Python calls a target.
+python_platform() {
+    case $1 in
+    linux-amd64) printf 'linux-x86_64\n' ;;
+    linux-arm64) printf 'linux-aarch64\n' ;;
+    linux-armv7) printf 'linux-armv7l\n' ;;
+    windows-amd64) printf 'win-amd64\n' ;;
+    esac
+}
+
+# make_target_wheel DIRECTORY TARGET LIBRARY leaves a wheel with a library for a target
+# inside in build/DIRECTORY, and nothing else.
+make_target_wheel() (
+    umask 022
+    out=$BUILD/$1 stage=$BUILD/$1/stage
+    rm -rf "$out"
+    mkdir -p "$out" "$BUILD/log"
+    stage_package "$stage"
+    _PYTHON_HOST_PLATFORM=$(python_platform "$2")
+    export _PYTHON_HOST_PLATFORM # for which Python makes wheels
+    bundle "$stage" "$out" "$3"
+    rm -r "$stage"
+    list_made "$out"
+)
+
+# bundle STAGE OUT LIBRARY leaves a wheel with a library inside in OUT, with the tag of the
+# machines for which it is: as auditwheel finds, and for Windows that of every one.
+bundle() (
+    stage=$1 out=$2 library=$3
+    unset PYTHONPATH
+    # shellcheck disable=SC2031 # each of these subshells has its own
+    SOURCE_DATE_EPOCH=$(source_date)
+    export SOURCE_DATE_EPOCH
+    python3 "$ROOT/.ci/bill.py" licences "$library" >"$stage/bindings/python/LICENSE-THIRD-PARTY"
+    CRUST_BUNDLE=$library "$VENV/bin/python" -m build --no-isolation --wheel \
         --outdir "$out" "$stage/bindings/python" >"$BUILD/log/bdist.log" 2>&1 || {
         cat "$BUILD/log/bdist.log" >&2
         die "the wheel could not be made"
     }
     wheel=$(echo "$out"/crust-*.whl)
+    case $wheel in
+    *-win_amd64.whl) return ;;
+    esac
     tag=$(wheel_tag "$wheel")
     case $tag in
     manylinux_*) ;;
@@ -67,11 +105,15 @@ make_wheel() (
         ;;
     esac
     "$VENV/bin/python" -m wheel tags --remove --platform-tag "$tag" "$wheel" >/dev/null
-    rm -r "$stage"
-    for file in "$out"/*; do
-        printf '    build/%s/%s  %s KiB\n' "$1" "$(basename "$file")" $(($(stat -c %s "$file") / 1024))
-    done
 )
+
+# list_made DIR prints what is in a directory below build.
+list_made() {
+    local file
+    for file in "$1"/*; do
+        printf '    %s  %s KiB\n' "build${file#"$BUILD"}" $(($(stat -c %s "$file") / 1024))
+    done
+}
 
 command_wheel() {
     [ $# = 0 ] || usage_error "wheel takes no arguments"
