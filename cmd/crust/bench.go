@@ -3,12 +3,13 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
 	"os"
 	"os/exec"
-	"os/signal"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,11 +17,12 @@ import (
 
 	"github.com/libcrust/libcrust/cmd/crust/benchkit"
 	"github.com/libcrust/libcrust/cmd/crust/benchkit/sessions"
+	crust "github.com/libcrust/libcrust/core"
 )
 
 // benchTransports are all that crust bench knows. Some run only when asked for.
 func benchTransports() []benchkit.Transport {
-	return append([]benchkit.Transport{benchkit.RawTCP(), benchkit.TLS()}, sessions.Transports()...)
+	return slices.Concat([]benchkit.Transport{benchkit.RawTCP(), benchkit.TLS()}, benchkit.RawUDP(), sessions.Transports())
 }
 
 // benchOptions are the flags of crust bench.
@@ -34,6 +36,15 @@ type benchOptions struct {
 	profile    string
 	listen     string
 	server     string
+	grid       bool // --full
+	sizes      []int
+	streams    []int
+	save       string
+	plot       string
+	remote     string
+	serve      bool
+	network    string
+	port       uint16
 }
 
 // newBenchCommand makes crust bench, which measures libcrust beside raw TCP and
@@ -55,6 +66,16 @@ The accepting ends may be elsewhere: --server has the words before their command
 and --listen the address at which they listen there.
 
 ` + benchTestHelp() + `
+With --full the tests are instead, for each transport and the raw sockets beside it,
+
+  out-SIZE-CONNECTIONS  messages per second to the other end, and "mb_s"
+  in-SIZE-CONNECTIONS   the same from the other end
+  rtt-SIZE              round trip of one message, median, "p90" and "p99"
+  dial-AT_A_TIME        time of a new connection, the same
+
+and --plot draws them. Such names may be given to --tests, too. With --remote, a peer that
+runs bench --serve is the other end.
+
 With --json, each line of output is one result:
 
   {"transport":"secure-tcp","test":"bulk","value":N,"unit":"MB/s","runs":[N,...]}
@@ -67,11 +88,29 @@ takes at each end ("send_ns", "receive_ns"), and memory and allocs of each end.
 		Example: `  crust bench
   crust bench --json --tests bulk,ping
   crust bench --transports raw-tcp,secure-tcp --tests msg64 --profile /tmp/profiles
+  crust bench --full --save full.json --plot plots
+  crust bench compare before.json after.json
+  crust bench --serve --listen 203.0.113.5
   crust bench --server "ssh other.example" --listen 203.0.113.5 --transports secure-utp --tests bulk`,
 		Args: arguments(0, "takes no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+			ctx, stop := interrupted()
 			defer stop()
+			given := cmd.Flags().Changed
+			if o.serve {
+				return o.serveBench(ctx, given, cmd.OutOrStdout())
+			}
+			if o.remote != "" {
+				if err := o.toRemote(given); err != nil {
+					return err
+				}
+			}
+			if o.grid {
+				if given("tests") {
+					return usagef("--full and --tests exclude each other")
+				}
+				o.full(given)
+			}
 			return o.run(ctx, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
@@ -89,6 +128,16 @@ takes at each end ("send_ns", "receive_ns"), and memory and allocs of each end.
 	flags.StringVar(&o.profile, "profile", "", "existing directory in which each run leaves a pprof processor profile of both processes")
 	flags.StringVar(&o.listen, "listen", "127.0.0.1", "IP address at which accepting ends listen, on any port")
 	flags.StringVar(&o.server, "server", "", `words put before the command of accepting ends, such as "ssh HOST" or "ip netns exec NAME"`)
+	flags.BoolVar(&o.grid, "full", false, "measure each size of messages and several numbers of connections, both ways, beside raw TCP and UDP, in less than five minutes")
+	flags.IntSliceVar(&o.sizes, "sizes", nil, "sizes in bytes of the messages of --full (default 64 to 524288)")
+	flags.IntSliceVar(&o.streams, "streams", nil, "numbers of connections at once of --full, beside one (default 8,64)")
+	flags.StringVar(&o.save, "save", "", "`FILE` for the results and what they were measured on, as JSON, for compare, plot and report")
+	flags.StringVar(&o.plot, "plot", "", "`DIR` for plots of --full, as SVG and PNG")
+	flags.StringVar(&o.remote, "remote", "", "measure over sessions with a `PEER` that runs bench --serve: ENDPOINT[#PEER], or the word that it has printed")
+	flags.BoolVar(&o.serve, "serve", false, "let others measure with --remote, over sessions, until interrupted; whoever knows the network name can keep this machine busy")
+	flags.StringVar(&o.network, "network", sessions.Network, "network `NAME` of --serve and --remote, the same on both sides")
+	flags.Uint16Var(&o.port, "port", 0, "`PORT` of --serve (default random ones)")
+	cmd.AddCommand(newBenchCompareCommand(), newBenchPlotCommand(), newBenchReportCommand())
 	cmd.AddCommand(newBenchWorkerCommand(), newBenchSinkCommand(), newBenchSourceCommand())
 	return cmd
 }
@@ -177,12 +226,22 @@ func (o *benchOptions) selection() (benchkit.Options, error) {
 	if options.Listen, err = netip.ParseAddr(o.listen); err != nil {
 		return options, usagef("--listen is %q, not an IP address", o.listen)
 	}
+	if options.Remote = o.remote; o.remote != "" {
+		options.Transports = []benchkit.Transport{sessions.Remote(o.transports[0], o.network)}
+		o.transports = nil
+	}
 	for _, name := range o.transports {
 		transport, err := benchkit.FindTransport(benchTransports(), name)
 		if err != nil {
 			return options, usageError{err}
 		}
 		options.Transports = append(options.Transports, transport)
+	}
+	if o.grid {
+		if options.Tests, err = o.gridTests(); err != nil {
+			return options, err
+		}
+		o.tests = nil
 	}
 	for _, name := range o.tests {
 		test, err := benchkit.FindTest(name)
@@ -230,6 +289,8 @@ func (o *benchOptions) run(ctx context.Context, out, progress io.Writer) error {
 			}
 		}
 	}
+	document := benchkit.NewDocument(crust.Version, time.Now())
+	document.Remote = o.remote
 	results, err := benchkit.Run(ctx, options)
 	if err != nil && len(results) == 0 {
 		return err
@@ -243,7 +304,7 @@ func (o *benchOptions) run(ctx context.Context, out, progress io.Writer) error {
 	if err == nil {
 		err = unwritten
 	}
-	return err
+	return errors.Join(err, o.keep(document, results, progress))
 }
 
 // isTerminal tells whether w is a terminal or something like it.

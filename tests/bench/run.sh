@@ -3,13 +3,18 @@
 # which of its performance goals it reaches here. Best on a machine that does nothing
 # else.
 #
-#   tests/bench/run.sh [tcp|udp|grid] [OPTION...]
+#   tests/bench/run.sh [tcp|udp|grid|full|pages] [OPTION...]
 #
 #   tcp    sessions over TCP beside raw TCP, Go's TLS and go-libp2p, and from C to C
 #          and from Python to Python: about ten minutes
 #   udp    sessions over UDP beside raw UDP, quic-go and go-libutp: about six minutes
 #   grid   sessions over UDP beside the kernel's TCP, quic-go and go-libutp over links
 #          with delay and loss: about half an hour, and needs network namespaces
+#
+#   full   crust bench --full: libcrust beside raw TCP and UDP by the sizes of messages and
+#          numbers of connections, in less than five minutes; writes docs/bench, plots
+#          included, and the tables of docs/BENCHMARKS.md and README.md
+#   pages  the tables and plots alone, from docs/bench/full.json
 #
 # Without a word of these it runs tcp and udp. Options are those of the programs in
 # this directory and in udp/: -json, -runs N, -tests bulk,ping, -transports A,B,
@@ -42,7 +47,44 @@ over_tcp() {
 # over_udp OPTION... measures sessions over UDP, by the crust tool as it was built.
 over_udp() { CRUST_PREFIX=$prefix "$here/udp/run.sh" "$@"; }
 
+# between FILE NAME puts standard input between the two comments of that name in a page.
+between() {
+	awk -v name="$2" -v input=/dev/stdin '
+		$0 == "<!-- " name " -->" { print; while ((getline line < input) > 0) print line; inside = found = 1 }
+		$0 == "<!-- /" name " -->" { inside = 0 }
+		!inside && $0 != "<!-- " name " -->" { print }
+		END { exit !found }
+	' "$1" >"$out/page" || {
+		echo "run.sh: $1 has no comment <!-- $2 -->" >&2
+		return 1
+	}
+	cat "$out/page" >"$1"
+}
+
+# pages draws docs/bench/full.json and writes its tables.
+pages() {
+	local crust=$prefix/bin/crust
+	mkdir -p "$out"
+	"$crust" bench plot "$root/docs/bench/full.json" "$root/docs/bench"
+	rm -f "$root"/docs/bench/*.png
+	"$crust" bench report "$root/docs/bench/full.json" | between "$root/docs/BENCHMARKS.md" "full run"
+	"$crust" bench report --short "$root/docs/bench/full.json" | between "$root/README.md" "full run"
+}
+
+# full measures, and keeps what was measured in docs/.
+full() {
+	mkdir -p "$root/docs/bench"
+	"$prefix/bin/crust" bench --full --save "$root/docs/bench/full.json" "$@"
+	pages
+}
+
 case ${1:-} in
+full)
+	full "${@:2}"
+	;;
+pages)
+	pages
+	;;
 tcp)
 	over_tcp "${@:2}"
 	;;

@@ -86,9 +86,10 @@ type Test struct {
 	// TwoProcesses is true when both ends in one process cannot be told apart.
 	TwoProcesses bool
 
-	size      int  // of a message
-	workers   int  // that dial, or stream, at a time
-	datagrams bool // only for transports that have them
+	size      int    // of a message
+	workers   int    // that dial, or stream, at a time
+	datagrams bool   // only for transports that have them
+	direction string // of a stream of a Grid
 	measure   func(context.Context, *bench) (Outcome, error)
 }
 
@@ -124,12 +125,15 @@ var Tests = []Test{
 	},
 }
 
-// FindTest returns the test of that name.
+// FindTest returns the test of that name, of [Tests] or of a [Grid].
 func FindTest(name string) (Test, error) {
 	for _, t := range Tests {
 		if t.Name == name {
 			return t, nil
 		}
+	}
+	if t, ok := gridTest(name); ok {
+		return t, nil
 	}
 	return Test{}, fmt.Errorf("there is no test %q; the tests are %s", name, strings.Join(TestNames(), ", "))
 }

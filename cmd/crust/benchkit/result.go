@@ -146,8 +146,10 @@ func decimals(v float64) int {
 	return places
 }
 
-// people writes a figure as number does, with commas between thousands.
-func people(v float64) string {
+func people(v float64) string { return Figure(v) }
+
+// Figure writes a figure for people: four significant digits or more, with commas between thousands.
+func Figure(v float64) string {
 	text := number(v)
 	if text == "null" {
 		return text

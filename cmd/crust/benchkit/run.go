@@ -30,6 +30,9 @@ type Options struct {
 	// it in another network namespace or, by ssh, on another machine. It must then
 	// pass standard input and output on.
 	Server []string
+	// Remote, when not empty, is the address of an accepting end that is there already and
+	// calls Serve. It needs InProcess, and takes only tests of a Grid.
+	Remote string
 	// ProfileDir, when not empty, is where each run leaves processor profiles of
 	// both its processes, as TRANSPORT-TEST-RUN-client.pprof and -server.pprof.
 	// It has no effect InProcess.
@@ -124,6 +127,9 @@ func (o *Options) runOnce(ctx context.Context, transport Transport, test Test, r
 		b := &bench{
 			transport: transport, test: test, volume: o.Volume, count: count, together: true,
 			serve: func(ends int) (serverEnd, error) { return startLocalServer(ctx, transport, o.Listen, ends) },
+		}
+		if o.Remote != "" {
+			b.serve = func(int) (serverEnd, error) { return remoteEnd(o.Remote), nil }
 		}
 		outcome, err = test.measure(ctx, b)
 		if ctx.Err() != nil {

@@ -24,6 +24,8 @@ const (
 	// taskDatagrams counts datagrams of size bytes for count nanoseconds from the
 	// first on, and answers with their number in 8 bytes.
 	taskDatagrams taskKind = 3
+	taskSend      taskKind = 4 // count messages of size bytes the other way, and no more answer
+	taskEchoSized taskKind = 5 // send back each of count messages of size bytes
 )
 
 func (t task) message() []byte {
@@ -40,7 +42,7 @@ func parseTask(message []byte) (task, error) {
 		size:  int(binary.BigEndian.Uint32(message[1:])),
 		count: int(binary.BigEndian.Uint64(message[5:])),
 	}
-	if t.kind != taskReceive && t.kind != taskEcho && t.kind != taskDatagrams {
+	if t.kind < taskReceive || t.kind > taskEchoSized {
 		return t, fmt.Errorf("there is no task of kind %d", t.kind)
 	}
 	if t.size > 1<<30 || t.count < 0 {
@@ -48,6 +50,10 @@ func parseTask(message []byte) (task, error) {
 	}
 	return t, nil
 }
+
+// Serve does what the other end of a connection asks for until that closes, as an accepting
+// end of a transport does.
+func Serve(conn Conn) error { return serveTasks(conn) }
 
 // serveTasks does what the client asks for until it closes.
 func serveTasks(conn Conn) error {
@@ -81,6 +87,10 @@ func serveTask(conn Conn, t task, buffer []byte) error {
 			return err
 		}
 		return conn.Send(buffer)
+	case taskSend:
+		return conn.SendAll(t.count, t.size)
+	case taskEchoSized:
+		buffer = make([]byte, min(t.size, MaxGridSize))
 	}
 	for range t.count {
 		if err := conn.Receive(buffer); err != nil {

@@ -227,6 +227,15 @@ func (s *localServer) Close() error {
 	return s.close()
 }
 
+// remoteEnd is the address of an accepting end that others run.
+type remoteEnd string
+
+func (r remoteEnd) Addresses() []string { return []string{string(r)} }
+func (remoteEnd) Usage(detail) (usage, error) {
+	return usage{}, errors.New("the usage of a remote end is not known")
+}
+func (remoteEnd) Close() error { return nil }
+
 // serverProcess is an accepting side in a process of its own.
 type serverProcess struct {
 	*process

@@ -57,12 +57,13 @@ func (t transport) Listen(at netip.Addr, serve func(benchkit.Conn)) (benchkit.Se
 	if err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
-	s := &server{
-		node: n, address: fmt.Sprintf("%s#%s", started.Endpoint(), n.service.ID()), serve: serve,
-		turn: make(chan struct{}, 1), conns: map[crust.PeerID]*served{},
-	}
+	s := newServer(n, fmt.Sprintf("%s#%s", started.Endpoint(), n.service.ID()), serve)
 	s.running.Go(s.run)
 	return s, nil
+}
+
+func newServer(n *node, address string, serve func(benchkit.Conn)) *server {
+	return &server{node: n, address: address, serve: serve, turn: make(chan struct{}, 1), conns: map[crust.PeerID]*served{}}
 }
 
 func (s *server) Address() string { return s.address }

@@ -3,6 +3,7 @@
 package sessions
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -41,11 +42,15 @@ func Transports() []benchkit.Transport {
 	}
 }
 
+// kinds are what Serve listens over.
+var kinds = []crust.Transport{crust.TCP, crust.UTP}
+
 type transport struct {
-	name   string
-	over   crust.Transport
-	cipher crust.CipherChoice
-	single bool // receive by Service.Events and not by Service.NextBatch
+	name    string
+	over    crust.Transport
+	cipher  crust.CipherChoice
+	single  bool   // receive by Service.Events and not by Service.NextBatch
+	network string // Network when it is ""
 }
 
 func (t transport) Name() string           { return t.name }
@@ -54,7 +59,7 @@ func (t transport) CarriesDatagrams() bool { return t.over == crust.UTP }
 // newNode makes a service that listens at an address, or nowhere if that is zero.
 func (t transport) newNode(at netip.Addr) (*node, error) {
 	config := crust.Config{
-		Cipher: t.cipher, NoListen: !at.IsValid(), NetworkName: "bench", Beacon: crust.BeaconOff, Gossip: crust.GossipOff,
+		Cipher: t.cipher, NoListen: !at.IsValid(), NetworkName: cmp.Or(t.network, Network), Beacon: crust.BeaconOff, Gossip: crust.GossipOff,
 		// All sessions come from one address, as fast as they can be made: what the
 		// others that are measured have no bound for either.
 		MaxAcceptsPerSecond: unbounded, MaxAcceptsPerAddress: unbounded, HandshakePercent: 800,
@@ -62,12 +67,16 @@ func (t transport) newNode(at netip.Addr) (*node, error) {
 	if at.IsValid() {
 		config.Listen = []crust.Endpoint{{Transport: t.over, Addr: netip.AddrPortFrom(at, 0)}}
 	}
+	return makeNode(config, t.single)
+}
+
+func makeNode(config crust.Config, single bool) (*node, error) {
 	service, err := crust.New(config)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	return &node{service: service, ctx: ctx, cancel: cancel, single: t.single}, nil
+	return &node{service: service, ctx: ctx, cancel: cancel, single: single}, nil
 }
 
 func (t transport) NewClient() (benchkit.Client, error) {
@@ -177,12 +186,8 @@ func (c *client) Dial(_ context.Context, address string) (benchkit.Conn, error) 
 	if err := n.settle(); err != nil {
 		return nil, err
 	}
-	contact, err := crust.ParseContact(address)
-	if err != nil {
-		return nil, err
-	}
 	n.token++
-	if err := n.service.ConnectEndpoint(contact, n.token); err != nil {
+	if err := n.connect(address); err != nil {
 		return nil, err
 	}
 	// Exactly one final event has the token, within Config.ConnectTimeout.
@@ -194,6 +199,18 @@ func (c *client) Dial(_ context.Context, address string) (benchkit.Conn, error) 
 		return nil, errors.Join(fmt.Errorf("the connect ended as %v", final.Type), final.Err())
 	}
 	return &conn{node: n, peer: final.Peer}, nil
+}
+
+// connect begins to connect to an address.
+func (n *node) connect(address string) error {
+	if info, err := byInfo(address); info != nil || err != nil {
+		return errors.Join(err, n.service.Connect(info, n.token))
+	}
+	contact, err := crust.ParseContact(address)
+	if err != nil {
+		return err
+	}
+	return n.service.ConnectEndpoint(contact, n.token)
 }
 
 func (c *client) Close() (err error) {
@@ -213,7 +230,7 @@ type conn struct {
 }
 
 func (c *conn) SendAll(count, size int) error {
-	if size == benchkit.BulkSize {
+	if size >= benchkit.BulkSize {
 		message := make([]byte, size)
 		for range count {
 			if err := c.node.service.SendWait(c.node.ctx, c.peer, message, priority); err != nil {

@@ -1,0 +1,301 @@
+package benchkit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Grid is what a full run measures: each combination of one size and one connection, and
+// of two sizes and more connections, is a test of its own. Its tests are not in [Tests];
+// their names say their parameters:
+//
+//	out-SIZE-CONNECTIONS  messages from the dialling end to the accepting one
+//	in-SIZE-CONNECTIONS   the other way
+//	rtt-SIZE              round trips of one message
+//	dial-AT_A_TIME        how long a connection takes
+type Grid struct {
+	// Sizes are those of messages, in bytes, over one connection. Nil means 64 to 512 Ki.
+	Sizes []int
+	// Streams are the numbers of connections at once beyond one, over which messages of
+	// the sizes StreamSizes go. Nil means 8 and 64.
+	Streams []int
+	// Pings are the sizes of messages of round trips. Nil means 64 to 16 Ki.
+	Pings []int
+}
+
+// StreamSizes are the sizes of messages of tests over several connections.
+var StreamSizes = []int{MessageSize, BulkSize}
+
+// Bounds of the parameters of a grid.
+const (
+	MaxGridSize    = 2 << 20 // the largest message of libcrust
+	MaxGridStreams = 512
+)
+
+// Directions of streams, as the dialling end sees them.
+const (
+	Out = "out"
+	In  = "in"
+)
+
+// withDefaults is the grid of a full run.
+func (g Grid) withDefaults() Grid {
+	if g.Sizes == nil {
+		g.Sizes = []int{64, 256, 1024, 8 << 10, 64 << 10, 512 << 10}
+	}
+	if g.Streams == nil {
+		g.Streams = []int{8, 64}
+	}
+	if g.Pings == nil {
+		g.Pings = []int{64, 1024, 16 << 10}
+	}
+	return g
+}
+
+// Tests returns the tests of the grid.
+func (g Grid) Tests() []Test {
+	g = g.withDefaults()
+	var tests []Test
+	for _, direction := range []string{Out, In} {
+		for _, size := range g.Sizes {
+			tests = append(tests, streamTest(direction, size, 1))
+		}
+		for _, size := range StreamSizes {
+			for _, n := range g.Streams {
+				tests = append(tests, streamTest(direction, size, n))
+			}
+		}
+	}
+	for _, size := range g.Pings {
+		tests = append(tests, pingTest(size))
+	}
+	return append(tests, dialTest(1), dialTest(8))
+}
+
+// gridTest returns the test of a name of a grid, and whether it is one.
+func gridTest(name string) (Test, bool) {
+	words := strings.Split(name, "-")
+	var n []int
+	for _, word := range words[1:] {
+		k, err := strconv.Atoi(word)
+		if err != nil || k < 1 || strconv.Itoa(k) != word {
+			return Test{}, false
+		}
+		n = append(n, k)
+	}
+	switch {
+	case (words[0] == Out || words[0] == In) && len(n) == 2 && n[0] <= MaxGridSize && n[1] <= MaxGridStreams:
+		return streamTest(words[0], n[0], n[1]), true
+	case words[0] == "rtt" && len(n) == 1 && n[0] <= MaxGridSize:
+		return pingTest(n[0]), true
+	case words[0] == "dial" && len(n) == 1 && n[0] <= MaxGridStreams:
+		return dialTest(n[0]), true
+	}
+	return Test{}, false
+}
+
+// Stream says what a test of a grid streams: its direction, size and connections; ok is
+// false for other tests.
+func Stream(test string) (direction string, size, connections int, ok bool) {
+	t, is := gridTest(test)
+	if !is || t.direction == "" {
+		return "", 0, 0, false
+	}
+	return t.direction, t.size, t.workers, true
+}
+
+// RoundTrip says of a test of a grid the size of its messages; ok is false for those that
+// are not of round trips.
+func RoundTrip(test string) (size int, ok bool) {
+	t, is := gridTest(test)
+	return t.size, is && t.direction == "" && t.size > 0
+}
+
+// Dialled says of a test of a grid how many connections are made at a time; ok is false for
+// those that are not of connecting.
+func Dialled(test string) (atATime int, ok bool) {
+	t, is := gridTest(test)
+	return t.workers, is && t.direction == "" && t.size == 0
+}
+
+// SizeText writes a number of bytes as people do: 64 B, 8 KiB, 2 MiB.
+func SizeText(n int) string {
+	switch {
+	case n >= 1<<20 && n%(1<<20) == 0:
+		return fmt.Sprintf("%d MiB", n>>20)
+	case n >= 1<<10 && n%(1<<10) == 0:
+		return fmt.Sprintf("%d KiB", n>>10)
+	}
+	return fmt.Sprintf("%d B", n)
+}
+
+func streamTest(direction string, size, connections int) Test {
+	about := SizeText(size) + " messages, " + map[string]string{Out: "sent to the other end", In: "received from the other end"}[direction]
+	if connections > 1 {
+		about += fmt.Sprintf(", over %d connections in total", connections)
+	}
+	return Test{
+		Name: fmt.Sprintf("%s-%d-%d", direction, size, connections), Unit: "msg/s", About: about,
+		size: size, workers: connections, direction: direction, measure: measureGridStream,
+	}
+}
+
+func pingTest(size int) Test {
+	return Test{
+		Name: fmt.Sprintf("rtt-%d", size), Unit: "us", About: "round trip of a " + SizeText(size) + " message, median",
+		LessIsBetter: true, size: size, measure: measureGridPing,
+	}
+}
+
+func dialTest(workers int) Test {
+	about := "time of a new connection, median, one after another"
+	if workers > 1 {
+		about = fmt.Sprintf("time of a new connection, median, %d at a time", workers)
+	}
+	return Test{Name: fmt.Sprintf("dial-%d", workers), Unit: "us", About: about, LessIsBetter: true, workers: workers, measure: measureDial}
+}
+
+// pass lets count messages go over each of some connections, in the test's direction,
+// and returns the time until all have arrived.
+func (b *bench) pass(conns []Conn, count int) (time.Duration, error) {
+	failed := make([]error, len(conns))
+	var workers sync.WaitGroup
+	start := time.Now()
+	for i, conn := range conns {
+		workers.Go(func() {
+			if b.test.direction == Out {
+				_, failed[i] = b.stream(conn, count)
+				return
+			}
+			if failed[i] = begin(conn, task{kind: taskSend, size: b.test.size, count: count}); failed[i] == nil {
+				failed[i] = conn.ReceiveAll(count, b.test.size)
+			}
+		})
+	}
+	workers.Wait()
+	return time.Since(start), errors.Join(failed...)
+}
+
+// measureGridStream is measureStreams in either direction, for one connection and more.
+func measureGridStream(ctx context.Context, b *bench) (outcome Outcome, err error) {
+	server, err := b.serve(1)
+	if err != nil {
+		return outcome, err
+	}
+	defer func() { err = errors.Join(err, server.Close()) }()
+	conns := make([]Conn, b.test.workers)
+	for i := range conns {
+		var client Client
+		if client, err = b.transport.NewClient(); err != nil {
+			return outcome, err
+		}
+		defer func() { err = errors.Join(err, client.Close()) }()
+		if conns[i], err = client.Dial(ctx, server.Addresses()[0]); err != nil {
+			return outcome, fmt.Errorf("dial the %d. connection: %w", i+1, err)
+		}
+		defer func() { err = errors.Join(err, conns[i].Close()) }()
+	}
+	count, enough := b.count, b.volume.Duration/4
+	if count > 0 {
+		if _, err = b.pass(conns, count/8+1); err != nil {
+			return outcome, err
+		}
+	}
+	for try := 4; count == 0; try *= 4 {
+		took, err := b.pass(conns, try)
+		if err != nil {
+			return outcome, err
+		}
+		if took >= enough {
+			count = max(1, int(float64(try)*float64(b.volume.Duration)/float64(took)))
+		}
+	}
+	took, err := b.pass(conns, count)
+	if err != nil {
+		return outcome, err
+	}
+	rate := float64(count*len(conns)) / took.Seconds()
+	return Outcome{Value: rate, Count: count, Extra: map[string]float64{"mb_s": rate * float64(b.test.size) / 1e6}}, nil
+}
+
+// measureGridPing is measurePing for messages of any size.
+func measureGridPing(ctx context.Context, b *bench) (Outcome, error) {
+	return b.withConn(ctx, func(conn Conn, _ serverEnd) (Outcome, error) {
+		warm := max(b.volume.Pings/10, 1)
+		total := warm + b.volume.Pings
+		if err := begin(conn, task{kind: taskEchoSized, size: b.test.size, count: total}); err != nil {
+			return Outcome{}, err
+		}
+		message := make([]byte, b.test.size)
+		times := make([]float64, 0, total)
+		for range total {
+			start := time.Now()
+			if err := conn.Send(message); err != nil {
+				return Outcome{}, err
+			}
+			if err := conn.Receive(message); err != nil {
+				return Outcome{}, err
+			}
+			times = append(times, float64(time.Since(start).Nanoseconds())/1e3)
+		}
+		return spread(times[warm:]), nil
+	})
+}
+
+// spread makes an outcome of times in microseconds.
+func spread(times []float64) Outcome {
+	slices.Sort(times)
+	return Outcome{Value: quantile(times, 0.5), Extra: map[string]float64{"p90": quantile(times, 0.9), "p99": quantile(times, 0.99)}}
+}
+
+// measureDial times new connections, handshakes included.
+func measureDial(ctx context.Context, b *bench) (outcome Outcome, err error) {
+	server, err := b.serve(1)
+	if err != nil {
+		return outcome, err
+	}
+	defer func() { err = errors.Join(err, server.Close()) }()
+	address := server.Addresses()[0]
+	clients := make([]Client, b.test.workers)
+	for i := range clients {
+		if clients[i], err = b.transport.NewClient(); err != nil {
+			return outcome, err
+		}
+		defer func() { err = errors.Join(err, clients[i].Close()) }()
+		if err := connectOnce(ctx, clients[i], address); err != nil {
+			return outcome, err
+		}
+	}
+	times, failed := make([][]float64, len(clients)), make([]error, len(clients))
+	start := time.Now()
+	var workers sync.WaitGroup
+	for i, client := range clients {
+		workers.Go(func() {
+			for failed[i] == nil && (time.Since(start) < b.volume.Duration || len(times[i]) == 0) {
+				began := time.Now()
+				conn, err := client.Dial(ctx, address)
+				if err != nil {
+					failed[i] = fmt.Errorf("dial: %w", err)
+					return
+				}
+				times[i] = append(times[i], float64(time.Since(began).Nanoseconds())/1e3)
+				failed[i] = conn.Close()
+			}
+		})
+	}
+	workers.Wait()
+	took := time.Since(start)
+	if err := errors.Join(failed...); err != nil {
+		return outcome, err
+	}
+	all := slices.Concat(times...)
+	outcome = spread(all)
+	outcome.Extra["conn_s"] = float64(len(all)) / took.Seconds()
+	return outcome, nil
+}
