@@ -32,6 +32,12 @@ ROOT = Path(__file__).resolve().parent.parent
 # The licence of each module that has been looked at, as SPDX names it. "" is none:
 # its repository states none.
 LICENCES = {
+    "codeberg.org/go-fonts/liberation": "BSD-3-Clause AND OFL-1.1",
+    "codeberg.org/go-latex/latex": "BSD-3-Clause",
+    "codeberg.org/go-pdf/fpdf": "MIT",
+    "git.sr.ht/~sbinet/gg": "MIT",
+    "github.com/aclements/go-moremath": "BSD-3-Clause",
+    "github.com/ajstarks/svgo": "CC-BY-4.0",
     "github.com/anacrolix/go-libutp": "MIT",
     "github.com/anacrolix/log": "MPL-2.0",
     "github.com/anacrolix/missinggo": "MIT",
@@ -45,6 +51,7 @@ LICENCES = {
     "github.com/flynn/noise": "BSD-3-Clause",
     "github.com/gdamore/encoding": "Apache-2.0",
     "github.com/gdamore/tcell/v2": "Apache-2.0",
+    "github.com/golang/freetype": "FTL OR GPL-2.0-or-later",
     "github.com/huandu/xstrings": "MIT",
     "github.com/huin/goupnp": "BSD-2-Clause",
     "github.com/inconshreveable/mousetrap": "Apache-2.0",
@@ -60,11 +67,14 @@ LICENCES = {
     "github.com/spf13/pflag": "BSD-3-Clause",
     "golang.org/x/crypto": "BSD-3-Clause",
     "golang.org/x/exp": "BSD-3-Clause",
+    "golang.org/x/image": "BSD-3-Clause",
     "golang.org/x/net": "BSD-3-Clause",
+    "golang.org/x/perf": "BSD-3-Clause",
     "golang.org/x/sync": "BSD-3-Clause",
     "golang.org/x/sys": "BSD-3-Clause",
     "golang.org/x/term": "BSD-3-Clause",
     "golang.org/x/text": "BSD-3-Clause",
+    "gonum.org/v1/plot": "BSD-3-Clause",
     "google.golang.org/protobuf": "BSD-3-Clause",
 }
 
@@ -102,10 +112,25 @@ def module_directory(path: str, version: str) -> Path:
 
 
 def licence_texts(directory: Path) -> tuple[list[str], str]:
-    """Return the names of the licence files in a directory, and what they say."""
+    """Return the names of the licence files in a directory, and what they say.
+
+    Where a module leaves a choice, the texts are in a directory of their own.
+    """
     named = re.compile("(?i)(licen[cs]e|copying|notice)")
-    files = sorted(file for file in directory.iterdir() if named.match(file.name) and file.is_file())
-    return [file.name for file in files], "\n".join(file.read_text("utf-8").strip() + "\n" for file in files)
+    found = sorted(file for file in directory.iterdir() if named.match(file.name))
+    files = [file for file in found if file.is_file()]
+    files += [file for part in found if part.is_dir() and files for file in sorted(part.glob("*.txt"))]
+    return [file.name for file in files], "\n".join(text_of(file).strip() + "\n" for file in files)
+
+
+def text_of(file: Path) -> str:
+    """Return what a file says, which may be in Latin-1 when it is an old one."""
+    content = file.read_bytes()
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")
+    return text.replace("\r\n", "\n")
 
 
 def go_components(binaries: list[str]) -> list[Component]:

@@ -42,9 +42,11 @@ type benchOptions struct {
 	save       string
 	plot       string
 	remote     string
+	remoteHost string // of the same, without port and peer
 	serve      bool
 	network    string
 	port       uint16
+	tracer     bool // of --serve
 }
 
 // newBenchCommand makes crust bench, which measures libcrust beside raw TCP and
@@ -97,19 +99,11 @@ takes at each end ("send_ns", "receive_ns"), and memory and allocs of each end.
 			ctx, stop := interrupted()
 			defer stop()
 			given := cmd.Flags().Changed
+			if err := o.settle(given); err != nil {
+				return err
+			}
 			if o.serve {
-				return o.serveBench(ctx, given, cmd.OutOrStdout())
-			}
-			if o.remote != "" {
-				if err := o.toRemote(given); err != nil {
-					return err
-				}
-			}
-			if o.grid {
-				if given("tests") {
-					return usagef("--full and --tests exclude each other")
-				}
-				o.full(given)
+				return o.serveBench(ctx, cmd.OutOrStdout())
 			}
 			return o.run(ctx, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
@@ -129,14 +123,15 @@ takes at each end ("send_ns", "receive_ns"), and memory and allocs of each end.
 	flags.StringVar(&o.listen, "listen", "127.0.0.1", "IP address at which accepting ends listen, on any port")
 	flags.StringVar(&o.server, "server", "", `words put before the command of accepting ends, such as "ssh HOST" or "ip netns exec NAME"`)
 	flags.BoolVar(&o.grid, "full", false, "measure each size of messages and several numbers of connections, both ways, beside raw TCP and UDP, in less than five minutes")
-	flags.IntSliceVar(&o.sizes, "sizes", nil, "sizes in bytes of the messages of --full (default 64 to 524288)")
+	flags.IntSliceVar(&o.sizes, "sizes", nil, "sizes in bytes of the messages of --full (default 64,256,1024,8192,65536,524288)")
 	flags.IntSliceVar(&o.streams, "streams", nil, "numbers of connections at once of --full, beside one (default 8,64)")
-	flags.StringVar(&o.save, "save", "", "`FILE` for the results and what they were measured on, as JSON, for compare, plot and report")
+	flags.StringVar(&o.save, "save", "", "`FILE` for the results and what they were measured on, as JSON, for compare, plot and report; what was measured before an error is in it, too")
 	flags.StringVar(&o.plot, "plot", "", "`DIR` for plots of --full, as SVG and PNG")
 	flags.StringVar(&o.remote, "remote", "", "measure over sessions with a `PEER` that runs bench --serve: ENDPOINT[#PEER], or the word that it has printed")
 	flags.BoolVar(&o.serve, "serve", false, "let others measure with --remote, over sessions, until interrupted; whoever knows the network name can keep this machine busy")
 	flags.StringVar(&o.network, "network", sessions.Network, "network `NAME` of --serve and --remote, the same on both sides")
-	flags.Uint16Var(&o.port, "port", 0, "`PORT` of --serve (default random ones)")
+	flags.Uint16Var(&o.port, "port", 0, "`PORT` of --serve, of TCP and of UDP (default random ones)")
+	flags.BoolVar(&o.tracer, "tracer", false, "let others measure with --serve IN CLEAR, too, by the tracer transport, at a random port")
 	cmd.AddCommand(newBenchCompareCommand(), newBenchPlotCommand(), newBenchReportCommand())
 	cmd.AddCommand(newBenchWorkerCommand(), newBenchSinkCommand(), newBenchSourceCommand())
 	return cmd
@@ -289,8 +284,11 @@ func (o *benchOptions) run(ctx context.Context, out, progress io.Writer) error {
 			}
 		}
 	}
-	document := benchkit.NewDocument(crust.Version, time.Now())
-	document.Remote = o.remote
+	if err := o.prepare(options.Tests); err != nil {
+		return err
+	}
+	document := benchkit.NewDocument(crust.Version, time.Now(), options.Volume)
+	document.Remote = o.remoteHost
 	results, err := benchkit.Run(ctx, options)
 	if err != nil && len(results) == 0 {
 		return err

@@ -9,7 +9,9 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -35,14 +37,56 @@ func fullTransports() []string {
 
 // Defaults of a full run, by which it takes less than five minutes on two cores.
 const (
+	fullRuns     = 6 // the fewest of which an interval holds the median with 95 %
 	fullDuration = 150 * time.Millisecond
 	fullPings    = 1000
 )
 
+// settle checks the flags beside each other, and makes the options of --full and --remote
+// of them.
+func (o *benchOptions) settle(given func(string) bool) error {
+	if o.serve {
+		for _, flag := range []string{
+			"transports", "tests", "runs", "duration", "pings", "connections", "idle", "server", "in-process", "profile", "full", "save", "plot", "remote", "sizes", "streams",
+		} {
+			if given(flag) {
+				return usagef("--serve and --%s exclude each other", flag)
+			}
+		}
+	}
+	if o.remote != "" {
+		if err := o.toRemote(given); err != nil {
+			return err
+		}
+	}
+	if o.grid && given("tests") {
+		return usagef("--full and --tests exclude each other")
+	}
+	for _, c := range []struct {
+		flag  string
+		works bool
+		with  string
+	}{
+		{"sizes", o.grid, "--full"}, {"streams", o.grid, "--full"}, {"port", o.serve, "--serve"}, {"tracer", o.serve, "--serve"},
+		{"network", o.serve || o.remote != "", "--serve or --remote"},
+	} {
+		if given(c.flag) && !c.works {
+			return usagef("--%s is for %s alone", c.flag, c.with)
+		}
+	}
+	if o.grid {
+		o.full(given)
+	}
+	return nil
+}
+
 // full turns the options into those of a full run, where they were not given.
 func (o *benchOptions) full(given func(string) bool) {
-	if !given("transports") {
+	if !given("transports") && o.remote == "" {
 		o.transports = fullTransports()
+	}
+	if !given("runs") {
+		o.runs = fullRuns
 	}
 	if !given("duration") {
 		o.volume.Duration = fullDuration
@@ -79,6 +123,10 @@ func (o *benchOptions) toRemote(given func(string) bool) error {
 	address, name, err := remoteAddress(o.remote)
 	if err != nil {
 		return err
+	}
+	o.remoteHost = "by any way"
+	if contact, err := crust.ParseContact(address); err == nil {
+		o.remoteHost = contact.Endpoint.Transport.String() + "://" + contact.Endpoint.Addr.Addr().String()
 	}
 	o.remote, o.transports, o.inProcess = address, []string{name}, true
 	if given("tests") {
@@ -117,17 +165,13 @@ func remoteAddress(text string) (address, transport string, err error) {
 }
 
 // serveBench lets others measure over sessions with this machine, until it is interrupted.
-func (o *benchOptions) serveBench(ctx context.Context, given func(string) bool, out io.Writer) error {
-	for _, flag := range []string{"transports", "tests", "server", "in-process", "profile", "full", "save", "plot", "remote", "sizes", "streams"} {
-		if given(flag) {
-			return usagef("--serve and --%s exclude each other", flag)
-		}
-	}
+func (o *benchOptions) serveBench(ctx context.Context, out io.Writer) error {
 	at, err := netip.ParseAddr(o.listen)
 	if err != nil {
 		return usagef("--listen is %q, not an IP address", o.listen)
 	}
-	return sessions.Serve(ctx, o.network, at, o.port, func(endpoints []string, info []byte) error {
+	place := sessions.Place{Network: o.network, Listen: at, Port: o.port, Clear: o.tracer}
+	return sessions.Serve(ctx, place, func(endpoints []string, info []byte) error {
 		word := infoWord.EncodeToString(info)
 		if o.json {
 			return json.NewEncoder(out).Encode(map[string]any{"endpoints": endpoints, "info": word})
@@ -140,6 +184,30 @@ func (o *benchOptions) serveBench(ctx context.Context, given func(string) bool, 
 		_, err := fmt.Fprintf(out, "or, by whatever way gets through:\ncrust bench --network %s --remote %s\n", o.network, word)
 		return err
 	})
+}
+
+// prepare finds out whether keep will be able to write, before minutes are spent.
+func (o *benchOptions) prepare(tests []benchkit.Test) error {
+	if o.plot != "" {
+		if !slices.ContainsFunc(tests, func(t benchkit.Test) bool { return benchkit.InGrid(t.Name) }) {
+			return usagef("--plot draws tests of --full, and there is none among these")
+		}
+		if err := os.MkdirAll(o.plot, 0o755); err != nil { //nolint:gosec // pictures are for all
+			return err
+		}
+	}
+	if o.save == "" {
+		return nil
+	}
+	_, missing := os.Stat(o.save)
+	file, err := os.OpenFile(o.save, os.O_WRONLY|os.O_CREATE, 0o644) //nolint:gosec // results are for all
+	if err == nil {
+		err = file.Close()
+	}
+	if err == nil && errors.Is(missing, os.ErrNotExist) {
+		err = os.Remove(o.save)
+	}
+	return err
 }
 
 // keep writes the results to a file and draws them, as asked for.
@@ -176,11 +244,17 @@ func newBenchCompareCommand() *cobra.Command {
 		Short: "Compare two files of results",
 		Long: `compare sets the results of file B beside those of file A, as --save or --json has written
 them, and says what is better, worse or the same. Each figure is the median of its runs with
-the interval that holds it with a confidence of 95 %, as far as the runs allow that. Better
-and worse are differences that chance alone makes in less than 1 of 20 comparisons, by the
-Mann-Whitney U-test; that takes four runs of each at least.
+the interval that holds it with a confidence of 95 %; with less than six runs, that is their
+range, which holds it with less. Better and worse are differences that chance alone makes in
+less than 1 of 20 comparisons, by the Mann-Whitney U-test; that takes four runs of each at
+least, below which the verdict is "too few". Runs of one file are alike in all that did not
+change between them, such as what else the machine did: what matters is measured several
+times, in turn, and the lines of crust bench --json added to one file for A and one for B.
 
-With --json, each line is one comparison.
+With --json, each line is one comparison: "a" and "b" have "median", "low" and "high" of the
+interval, the "confidence" with which it holds, and "runs"; "change_percent" is that of the
+median, "p" how often chance alone makes such a difference, "verdict" one of better, worse,
+same, too few, other unit, only in A, only in B.
 
 ` + exitCodeHelp,
 		Example: "  crust bench compare before.json after.json",
@@ -197,6 +271,9 @@ With --json, each line is one comparison.
 			rows := benchdiff.Compare(a, b)
 			if asJSON {
 				return benchdiff.WriteJSON(cmd.OutOrStdout(), rows)
+			}
+			if err := benchdiff.WriteHead(cmd.OutOrStdout(), files[0], a, files[1], b); err != nil {
+				return err
 			}
 			return benchdiff.Write(cmd.OutOrStdout(), rows)
 		},
@@ -247,7 +324,7 @@ func newBenchReportCommand() *cobra.Command {
 	return cmd
 }
 
-// interrupted returns a context that ends by SIGINT.
+// interrupted returns a context that ends by SIGINT and SIGTERM.
 func interrupted() (context.Context, context.CancelFunc) {
-	return signal.NotifyContext(context.Background(), os.Interrupt)
+	return signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/libcrust/libcrust/cmd/crust/benchkit"
@@ -67,9 +68,14 @@ func TestBenchFullSavesDrawsComparesAndReports(t *testing.T) {
 }
 
 func TestBenchRefusesWrongUseOfFullRuns(t *testing.T) {
-	empty := filepath.Join(t.TempDir(), "empty")
-	if err := os.WriteFile(empty, nil, 0o600); err != nil {
-		t.Fatal(err)
+	dir := t.TempDir()
+	empty, newer, other := filepath.Join(dir, "empty"), filepath.Join(dir, "newer.json"), filepath.Join(dir, "other.json")
+	for name, text := range map[string]string{
+		empty: "", newer: `{"schema":2,"version":"9.0.0","results":{"of":"another form"}}`, other: `{"results":[]}`,
+	} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for args, want := range map[string]struct {
 		code  int
@@ -89,6 +95,17 @@ func TestBenchRefusesWrongUseOfFullRuns(t *testing.T) {
 		"report":                                  {exitUsage, "report takes one file"},
 		"compare /nowhere/a /nowhere/b":           {exitFailure, "no such file"},
 		"report " + empty:                         {exitFailure, "there are no results"},
+		"--sizes 64":                              {exitUsage, "--sizes is for --full alone"},
+		"--streams 2 --tests rtt-64":              {exitUsage, "--streams is for --full alone"},
+		"--port 1":                                {exitUsage, "--port is for --serve alone"},
+		"--tracer --full":                         {exitUsage, "--tracer is for --serve alone"},
+		"--network x":                             {exitUsage, "--network is for --serve or --remote alone"},
+		"--serve --runs 3":                        {exitUsage, "--serve and --runs exclude each other"},
+		"--plot " + empty + " --tests ping":       {exitUsage, "--plot draws tests of --full, and there is none among these"},
+		"--full --plot " + empty:                  {exitFailure, "not a directory"},
+		"--full --save /nowhere/full.json":        {exitFailure, "open /nowhere/full.json"},
+		"compare " + newer + " " + newer:          {exitFailure, `newer.json: the results are of schema 2, by libcrust "9.0.0": this program reads up to 1`},
+		"plot " + other + " x":                    {exitFailure, "other.json: this is not what crust bench writes: it has no schema"},
 	} {
 		code, out, errs := bench(strings.Fields(args)...)
 		if code != want.code || out != "" || !strings.Contains(errs, want.words) {
@@ -99,35 +116,91 @@ func TestBenchRefusesWrongUseOfFullRuns(t *testing.T) {
 
 // One that serves, and others that measure to it: by its endpoints and by its word.
 func TestBenchServesOthers(t *testing.T) {
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	output, printed := io.Pipe()
-	served := make(chan error, 1)
-	o := &benchOptions{json: true, listen: "127.0.0.1", network: "orchard"}
-	go func() {
-		served <- o.serveBench(ctx, func(string) bool { return false }, printed)
-		printed.Close()
-	}()
-	var where struct {
-		Endpoints []string
-		Info      string
+	where, stop := serveOthers(t)
+	if len(where.Endpoints) != 3 || !strings.HasPrefix(where.Endpoints[0], "tcp://") || !strings.HasPrefix(where.Endpoints[1], "utp://") || !strings.HasPrefix(where.Endpoints[2], "tracer://") {
+		t.Fatalf("it listens at %q", where.Endpoints)
 	}
-	if err := json.NewDecoder(output).Decode(&where); err != nil {
-		t.Fatal(err)
-	}
-	if len(where.Endpoints) < 2 {
-		t.Errorf("it listens at %q", where.Endpoints)
-	}
-	for _, to := range append(where.Endpoints, where.Info) {
+	names := []string{"secure-tcp", "secure-utp", "tracer", "secure"}
+	for i, to := range append(where.Endpoints, where.Info) {
 		code, out, errs := bench("--json", "--network", "orchard", "--remote", to, "--runs", "1", "--duration", "2ms", "--pings", "20",
 			"--tests", "out-64-1,in-64-1,in-65536-2,rtt-64,dial-1")
 		if code != 0 || strings.Count(out, "\n") != 5 {
 			t.Errorf("to %.40s: exit code %d, %q\n%s", to, code, errs, out)
 		}
+		if strings.Count(out, `"transport":"`+names[i]+`"`) != 5 {
+			t.Errorf("to %.40s: not all is over %s:\n%s", to, names[i], out)
+		}
 	}
-	stop()
-	if err := <-served; err != nil {
+	// Without --tests it is a full run, over the transport of the endpoint alone.
+	code, out, errs := bench("--json", "--network", "orchard", "--remote", where.Endpoints[2], "--runs", "1", "--duration", "1ms", "--pings", "5", "--sizes", "64", "--streams", "2")
+	if all := len((benchkit.Grid{Sizes: []int{64}, Streams: []int{2}}).Tests()); code != 0 || strings.Count(out, `"transport":"tracer"`) != all {
+		t.Errorf("a full run: exit code %d, %q\n%s", code, errs, out)
+	}
+	if err := stop(); err != nil {
 		t.Error(err)
+	}
+}
+
+// place is where a bench serves.
+type place struct {
+	Endpoints []string
+	Info      string
+}
+
+// serveOthers serves in the network orchard until stop, which says how that ended.
+func serveOthers(t *testing.T) (where place, stop func() error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	output, printed := io.Pipe()
+	served := make(chan error, 1)
+	o := &benchOptions{json: true, listen: "127.0.0.1", network: "orchard", tracer: true}
+	go func() {
+		served <- o.serveBench(ctx, printed)
+		printed.Close()
+	}()
+	stop = sync.OnceValue(func() error {
+		cancel()
+		return <-served
+	})
+	t.Cleanup(func() { _ = stop() }) // who stops it looks at the error
+	if err := json.NewDecoder(output).Decode(&where); err != nil {
+		t.Fatal(err)
+	}
+	return where, stop
+}
+
+// lineFunc is called with what is written.
+type lineFunc func(string)
+
+func (f lineFunc) Write(p []byte) (int, error) {
+	f(string(p))
+	return len(p), nil
+}
+
+// When the other end goes in mid-run, the run ends, says so, and keeps what it has.
+func TestBenchEndsWhenTheOtherEndGoes(t *testing.T) {
+	for i := range 3 {
+		where, stop := serveOthers(t)
+		file := filepath.Join(t.TempDir(), "some.json")
+		lines := 0
+		out := lineFunc(func(string) {
+			if lines++; lines == 1 {
+				if err := stop(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		var errs bytes.Buffer
+		code := run([]string{
+			"bench", "--json", "--network", "orchard", "--remote", where.Endpoints[i], "--runs", "1", "--duration", "1ms", "--pings", "5", "--save", file,
+			"--tests", "out-64-1,in-64-1,rtt-64,dial-1",
+		}, strings.NewReader(""), out, &errs)
+		if code != exitFailure || lines != 1 || strings.Count(errs.String(), "in-64-1 over ") != 1 || strings.Contains(errs.String(), "rtt-64") {
+			t.Errorf("exit code %d, %d results, %q", code, lines, errs.String())
+		}
+		if d, err := benchkit.ReadDocumentFile(file); err != nil || len(d.Results) != 1 || d.Results[0].Test != "out-64-1" {
+			t.Errorf("what was measured is not kept: %+v, %v", d, err)
+		}
 	}
 }
 
@@ -155,9 +228,9 @@ func TestPagesHaveTheLastFullRun(t *testing.T) {
 	if d.Seconds > 300 {
 		t.Errorf("the full run took %.0f s, more than five minutes", d.Seconds)
 	}
-	for _, transport := range []string{"raw-tcp", "raw-udp", "secure-tcp", "secure-utp"} {
+	for _, transport := range []string{"raw-tcp", "raw-udp", "secure-tcp", "secure-utp", "tracer"} {
 		for _, test := range (benchkit.Grid{}).Tests() {
-			if r, ok := benchkit.Find(d.Results, transport, test.Name); !ok || len(r.Runs) < 5 {
+			if r, ok := benchkit.Find(d.Results, transport, test.Name); !ok || len(r.Runs) < fullRuns {
 				t.Errorf("docs/bench/full.json has %d runs of %s over %s", len(r.Runs), test.Name, transport)
 			}
 		}

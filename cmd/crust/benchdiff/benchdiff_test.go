@@ -2,6 +2,7 @@ package benchdiff
 
 import (
 	"bytes"
+	"math"
 	"strings"
 	"testing"
 
@@ -44,8 +45,51 @@ func TestVerdicts(t *testing.T) {
 		if (r.Verdict == Better || r.Verdict == Worse) && (r.P == nil || *r.P >= 0.05) {
 			t.Errorf("%s by chance: %v", r.Verdict, r.P)
 		}
+		if want := map[int]float64{3: 0.75, 4: 0.875, 5: 0.9375}[len(c.a)]; math.Abs(r.A.Confidence-want) > 1e-9 {
+			t.Errorf("%d runs give a confidence of %v, want %v", len(c.a), r.A.Confidence, want)
+		}
 		if r.A.Low > r.A.Median || r.A.High < r.A.Median {
 			t.Errorf("%+v", *r.A)
+		}
+	}
+}
+
+// With six runs on, the interval is one of 95 %, and narrower than the range with more.
+func TestIntervals(t *testing.T) {
+	for runs, want := range map[int][3]float64{6: {1, 6, 0.96875}, 9: {2, 8, 0.9609375}} {
+		var values []float64
+		for k := range runs {
+			values = append(values, float64(1+k))
+		}
+		s := side(sample(result("out-64-1", values...)))
+		if s.Low != want[0] || s.High != want[1] || math.Abs(s.Confidence-want[2]) > 1e-9 {
+			t.Errorf("%d runs: %+v, want %v", runs, *s, want)
+		}
+	}
+}
+
+func TestOtherUnit(t *testing.T) {
+	a, b := result("out-64-1", 1, 2, 3, 4), result("out-64-1", 11, 12, 13, 14)
+	b.Unit = "y"
+	if rows := Compare(document(a), document(b)); len(rows) != 1 || rows[0].Verdict != Unlike || rows[0].Change != nil {
+		t.Errorf("%+v", rows)
+	}
+}
+
+func TestHead(t *testing.T) {
+	a := &benchkit.Document{Version: "1.0.0", Go: "go1", System: "linux", Cores: 2, Duration: 1}
+	b := &benchkit.Document{Version: "1.1.0", Go: "go1", System: "linux", Cores: 4, Duration: 1, Remote: "tcp://203.0.113.5"}
+	for _, c := range []struct {
+		b    *benchkit.Document
+		want string
+	}{
+		{b, "A: a.json: libcrust 1.0.0, go1, linux, 2 cores, on 0001-01-01\nB: b.json: libcrust 1.1.0, go1, linux, 4 cores, to tcp://203.0.113.5, on 0001-01-01\nNot the same in both: the number of cores, the other end.\n\n"},
+		{a, "A: a.json: libcrust 1.0.0, go1, linux, 2 cores, on 0001-01-01\nB: b.json: libcrust 1.0.0, go1, linux, 2 cores, on 0001-01-01\n\n"},
+		{document(), "A: a.json: libcrust 1.0.0, go1, linux, 2 cores, on 0001-01-01\nB: b.json: does not say what it was measured on\n\n"},
+	} {
+		var text bytes.Buffer
+		if err := WriteHead(&text, "a.json", a, "b.json", c.b); err != nil || text.String() != c.want {
+			t.Errorf("%v\n%s\nwant\n%s", err, text.String(), c.want)
 		}
 	}
 }

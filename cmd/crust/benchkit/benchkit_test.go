@@ -116,8 +116,8 @@ func TestNumbersForPeople(t *testing.T) {
 		0: "0.0000", 0.1234567: "0.1235", 1.5: "1.500", 999.94: "999.9", 1234: "1,234", 22400123.4: "22,400,123",
 		-1234567: "-1,234,567", -123: "-123.0", math.Inf(1): "null",
 	} {
-		if got := people(value); got != want {
-			t.Errorf("people(%v) = %q, want %q", value, got, want)
+		if got := Figure(value); got != want {
+			t.Errorf("Figure(%v) = %q, want %q", value, got, want)
 		}
 	}
 }

@@ -58,24 +58,31 @@ func (g Grid) withDefaults() Grid {
 	return g
 }
 
-// Tests returns the tests of the grid.
+// Tests returns the tests of the grid, each once.
 func (g Grid) Tests() []Test {
 	g = g.withDefaults()
 	var tests []Test
+	add := func(t Test) {
+		if !slices.ContainsFunc(tests, func(other Test) bool { return other.Name == t.Name }) {
+			tests = append(tests, t)
+		}
+	}
 	for _, direction := range []string{Out, In} {
 		for _, size := range g.Sizes {
-			tests = append(tests, streamTest(direction, size, 1))
+			add(streamTest(direction, size, 1))
 		}
 		for _, size := range StreamSizes {
 			for _, n := range g.Streams {
-				tests = append(tests, streamTest(direction, size, n))
+				add(streamTest(direction, size, n))
 			}
 		}
 	}
 	for _, size := range g.Pings {
-		tests = append(tests, pingTest(size))
+		add(pingTest(size))
 	}
-	return append(tests, dialTest(1), dialTest(8))
+	add(dialTest(1))
+	add(dialTest(8))
+	return tests
 }
 
 // gridTest returns the test of a name of a grid, and whether it is one.
@@ -98,6 +105,12 @@ func gridTest(name string) (Test, bool) {
 		return dialTest(n[0]), true
 	}
 	return Test{}, false
+}
+
+// InGrid tells whether a test is one of a [Grid].
+func InGrid(test string) bool {
+	_, is := gridTest(test)
+	return is
 }
 
 // Stream says what a test of a grid streams: its direction, size and connections; ok is

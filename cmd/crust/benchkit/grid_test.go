@@ -2,6 +2,8 @@ package benchkit
 
 import (
 	"bytes"
+	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -96,7 +98,7 @@ func TestGridInTwoProcesses(t *testing.T) {
 }
 
 func sampleDocument() *Document {
-	d := NewDocument("1.2.3", time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC))
+	d := NewDocument("1.2.3", time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC), Volume{})
 	for i, transport := range []string{"raw-tcp", "secure-tcp"} {
 		for k, test := range (Grid{Sizes: []int{64, 64 << 10}}).Tests() {
 			v := float64(1000 * (1 + k) / (1 + i))
@@ -145,10 +147,50 @@ func TestDocuments(t *testing.T) {
 			t.Fatalf("the first %d of %d bytes are taken for a document", n, text.Len())
 		}
 	}
-	for _, bad := range []string{"", "[]", "{}", `{"results":[]}`, `{"results":[{}]}`, `{"transport":"a","test":"b"}`, `{"results":7}`, "null", "\x00"} {
+	for _, bad := range []string{
+		"", "[]", "{}", `{"results":[]}`, `{"schema":1,"results":[]}`, `{"schema":1,"results":[{}]}`, `{"schema":1}`, `{"transport":"a","test":"b"}`, `{"schema":1,"results":7}`, "null", "\x00",
+		`{"schema":2,"results":[{"transport":"a","test":"b","runs":[1]}]}`, `{"schema":0,"results":[{"transport":"a","test":"b","runs":[1]}]}`, `{"results":[{"transport":"a","test":"b","runs":[1]}]}`,
+		`{"transport":"a","test":"b","unit":"x","runs":[1]}{"transport":"a","test":"b","unit":"y","runs":[1]}`,
+	} {
 		if d, err := ReadDocument(strings.NewReader(bad)); err == nil {
 			t.Errorf("%q is taken for %+v", bad, d)
 		}
+	}
+}
+
+// Lines of several runs in one file are more runs of the same tests.
+func TestDocumentsOfSeveralRuns(t *testing.T) {
+	d, err := ReadDocument(strings.NewReader(`{"transport":"a","test":"b","value":2,"unit":"us","runs":[1,2,3],"p99":10}
+{"transport":"a","test":"c","value":7,"unit":"us","runs":[7]}
+{"transport":"a","test":"b","value":6,"unit":"us","runs":[5,6,7],"p99":20}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(d.Results) != 2 || d.Results[0].Value != 4 || !slices.Equal(d.Results[0].Runs, []float64{1, 2, 3, 5, 6, 7}) || d.Results[0].Extra["p99"] != 15 || d.Results[1].Value != 7 {
+		t.Errorf("%+v", d.Results)
+	}
+}
+
+// What strangers may ask for has bounds.
+func TestServeRefuses(t *testing.T) {
+	for _, asked := range []task{{taskReceive, MaxGridSize + 1, 1}, {taskEchoSized, MaxGridSize + 1, 1}, {taskSend, MaxGridSize + 1, 1}, {0, 1, 1}, {taskEchoSized + 1, 1, 1}, {taskDatagrams, 64, 1}} {
+		here, there := net.Pipe()
+		served := make(chan error, 1)
+		go func() { served <- Serve(NewStreamConn(there, there.Close)) }()
+		conn := NewStreamConn(here, here.Close)
+		if err := conn.Send(asked.message()); err != nil {
+			t.Fatal(err)
+		}
+		if asked.kind == taskDatagrams {
+			if err := conn.Receive(make([]byte, MessageSize)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := <-served; err == nil {
+			t.Errorf("%+v was done", asked)
+		}
+		here.Close()
+		there.Close()
 	}
 }
 

@@ -26,12 +26,13 @@ import (
 func RawUDP() []Transport { return []Transport{udpTransport{}} }
 
 const (
-	udpPayload = 1400            // bytes of a datagram at most
-	udpRun     = 64              // datagrams of a system call at most
-	udpCall    = 60 << 10        // bytes of a system call at most
-	udpCredit  = 8               // bytes of a credit: how many bytes of messages have come
-	udpBuffer  = 4 << 20         // of a socket, where the kernel gives that
-	udpWait    = 5 * time.Second // for anything to come
+	udpPayload = 1400             // bytes of a datagram at most
+	udpRun     = 64               // datagrams of a system call at most
+	udpCall    = 60 << 10         // bytes of a system call at most
+	udpCredit  = 8                // bytes of a credit: how many bytes of messages have come
+	udpBuffer  = 4 << 20          // of a socket, where the kernel gives that
+	udpLeast   = 128 << 10        // that may be on their way without: every kernel's default holds that
+	udpWait    = 15 * time.Second // for anything to come
 )
 
 var errUDPSilent = errors.New("nothing comes any more: a datagram was lost, or the other end has gone")
@@ -158,6 +159,7 @@ func (udpClient) Dial(ctx context.Context, address string) (Conn, error) {
 type udpConn struct {
 	socket  *net.UDPConn
 	runs    bool // the kernel cuts and joins
+	roomy   bool // the socket has a buffer of udpBuffer
 	segment int  // bytes of the datagrams that it cuts now
 	patient bool // waits for messages for ever
 	buffer  []byte
@@ -168,7 +170,9 @@ type udpConn struct {
 }
 
 func newUDPConn(socket *net.UDPConn) *udpConn {
-	return &udpConn{socket: socket, runs: tuneUDP(socket), buffer: make([]byte, 64<<10)}
+	c := &udpConn{socket: socket, buffer: make([]byte, 64<<10)}
+	c.runs, c.roomy = tuneUDP(socket)
+	return c
 }
 
 // run returns how many bytes go into one system call for messages of a size, and how many
@@ -181,11 +185,14 @@ func (c *udpConn) run(size int) (call, segment int) {
 	return segment * max(1, min(udpRun, udpCall/segment)), segment
 }
 
-// window is how many bytes may be on their way: eight system calls, or as many datagrams
-// as a socket's smallest buffer holds.
+// window is how many bytes may be on their way: eight system calls where the other end,
+// which is as this one, has a large buffer; else as many as the smallest one holds.
 func (c *udpConn) window(call, segment int) int64 {
-	if c.runs {
+	switch {
+	case c.runs && c.roomy:
 		return int64(8 * call)
+	case c.runs:
+		return int64(max(min(8*call, udpLeast), call))
 	}
 	return int64(64 * segment)
 }
@@ -329,16 +336,19 @@ func control(socket *net.UDPConn, set func(fd int) error) error {
 }
 
 // tuneUDP gives a socket large buffers, as far as the kernel lets it, and tells whether
-// the kernel joins runs of datagrams, and so cuts them.
-func tuneUDP(socket *net.UDPConn) bool {
-	return control(socket, func(fd int) error {
+// the kernel joins runs of datagrams, and so cuts them, and whether it gave the buffers.
+func tuneUDP(socket *net.UDPConn) (runs, roomy bool) {
+	runs = control(socket, func(fd int) error {
 		for option, plain := range map[int]int{unix.SO_RCVBUFFORCE: unix.SO_RCVBUF, unix.SO_SNDBUFFORCE: unix.SO_SNDBUF} {
 			if unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, udpBuffer) != nil {
 				_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, plain, udpBuffer) // the window holds with less, too
 			}
 		}
+		size, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+		roomy = err == nil && size >= udpBuffer
 		return unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1)
 	}) == nil
+	return runs, roomy
 }
 
 // cutUDP makes the kernel cut what is written into datagrams of a size, 0 for not.

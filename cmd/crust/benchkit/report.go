@@ -62,9 +62,8 @@ func testsOf(results []Result, kind func(test string) bool) []string {
 // WriteReport writes the results of a full run as tables in Markdown.
 func WriteReport(w io.Writer, d *Document) error {
 	var text strings.Builder
-	if d.Version != "" {
-		fmt.Fprintf(&text, "libcrust %s, %s, %s, %s, %d cores, on %s; %.0f s for all.\n\n",
-			d.Version, d.Go, d.System, d.Processor, d.Cores, d.Began.Format("2006-01-02"), d.Seconds)
+	if machine := d.Machine(); machine != "" {
+		fmt.Fprintf(&text, "%s; %.0f s for all.\n\n", machine, d.Seconds)
 	}
 	words := map[string]string{Out: "to the other end", In: "from the other end"}
 	for _, direction := range []string{Out, In} {

@@ -146,8 +146,6 @@ func decimals(v float64) int {
 	return places
 }
 
-func people(v float64) string { return Figure(v) }
-
 // Figure writes a figure for people: four significant digits or more, with commas between thousands.
 func Figure(v float64) string {
 	text := number(v)
@@ -181,8 +179,8 @@ func WriteTable(w io.Writer, results []Result) error {
 			if r.Test != name {
 				continue
 			}
-			line := fmt.Sprintf("  %-18s%12s %-10s %10s   %s .. %s%s", r.Transport, people(r.Value), r.Unit,
-				ratio(r.Value, base), people(slices.Min(r.Runs)), people(slices.Max(r.Runs)), extras(r))
+			line := fmt.Sprintf("  %-18s%12s %-10s %10s   %s .. %s%s", r.Transport, Figure(r.Value), r.Unit,
+				ratio(r.Value, base), Figure(slices.Min(r.Runs)), Figure(slices.Max(r.Runs)), extras(r))
 			fmt.Fprintln(&text, strings.TrimRight(line, " "))
 		}
 	}
@@ -212,7 +210,7 @@ func ratio(value, base float64) string {
 func extras(r Result) string {
 	var parts []string
 	for _, name := range slices.Sorted(maps.Keys(r.Extra)) {
-		parts = append(parts, name+" "+people(r.Extra[name]))
+		parts = append(parts, name+" "+Figure(r.Extra[name]))
 	}
 	if len(parts) == 0 {
 		return ""

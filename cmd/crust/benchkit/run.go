@@ -31,7 +31,8 @@ type Options struct {
 	// pass standard input and output on.
 	Server []string
 	// Remote, when not empty, is the address of an accepting end that is there already and
-	// calls Serve. It needs InProcess, and takes only tests of a Grid.
+	// calls Serve. It needs InProcess, and takes only tests of a Grid. After a test that
+	// failed there are no others.
 	Remote string
 	// ProfileDir, when not empty, is where each run leaves processor profiles of
 	// both its processes, as TRANSPORT-TEST-RUN-client.pprof and -server.pprof.
@@ -70,8 +71,8 @@ func Run(ctx context.Context, o Options) ([]Result, error) {
 		some, err := o.runTest(ctx, test)
 		results = append(results, some...)
 		errs = append(errs, err)
-		if ctx.Err() != nil {
-			break
+		if ctx.Err() != nil || err != nil && o.Remote != "" {
+			break // what is not there does not come back
 		}
 	}
 	return results, errors.Join(errs...)

@@ -45,15 +45,19 @@ func parseTask(message []byte) (task, error) {
 	if t.kind < taskReceive || t.kind > taskEchoSized {
 		return t, fmt.Errorf("there is no task of kind %d", t.kind)
 	}
-	if t.size > 1<<30 || t.count < 0 {
+	if t.size > MaxGridSize || t.count < 0 {
 		return t, fmt.Errorf("a task of %d messages of %d bytes is out of bounds", t.count, t.size)
 	}
 	return t, nil
 }
 
-// Serve does what the other end of a connection asks for until that closes, as an accepting
-// end of a transport does.
-func Serve(conn Conn) error { return serveTasks(conn) }
+// Serve does what the other end of a connection asks for until that closes: the tasks of a
+// Grid, for an end that strangers may dial.
+func Serve(conn Conn) error { return serveTasks(noDatagrams{conn}) }
+
+// noDatagrams is a Conn without what counting datagrams needs, which would keep all others
+// from being served for as long as one asks.
+type noDatagrams struct{ Conn }
 
 // serveTasks does what the client asks for until it closes.
 func serveTasks(conn Conn) error {
@@ -90,7 +94,7 @@ func serveTask(conn Conn, t task, buffer []byte) error {
 	case taskSend:
 		return conn.SendAll(t.count, t.size)
 	case taskEchoSized:
-		buffer = make([]byte, min(t.size, MaxGridSize))
+		buffer = make([]byte, t.size)
 	}
 	for range t.count {
 		if err := conn.Receive(buffer); err != nil {

@@ -12,6 +12,9 @@ import (
 // streamBuffer is the buffer of a program that batches small messages itself.
 const streamBuffer = 64 << 10
 
+// lengthSize is how many bytes the length before a message takes.
+const lengthSize = 4
+
 // NewStreamConn makes a Conn of a byte stream, used the way a program would:
 // large messages and single ones are written as they are; small ones sent in
 // series go, each behind its length, through a buffer of 64 KiB.
@@ -30,7 +33,7 @@ type streamConn struct {
 }
 
 // framed tells which messages go through a buffer.
-func framed(size int) bool { return size < BulkSize }
+func framed(size int) bool { return lengthSize+size <= streamBuffer }
 
 func (c *streamConn) SendAll(count, size int) error {
 	message := make([]byte, size)
@@ -45,7 +48,7 @@ func (c *streamConn) SendAll(count, size int) error {
 	if c.writer == nil {
 		c.writer = bufio.NewWriterSize(c.stream, streamBuffer)
 	}
-	var length [4]byte
+	var length [lengthSize]byte
 	binary.BigEndian.PutUint32(length[:], uint32(size))
 	for range count {
 		if _, err := c.writer.Write(length[:]); err != nil {
@@ -66,17 +69,17 @@ func (c *streamConn) ReceiveAll(count, size int) error {
 		c.reader = bufio.NewReaderSize(c.stream, streamBuffer)
 	}
 	for range count {
-		length, err := c.reader.Peek(4)
+		length, err := c.reader.Peek(lengthSize)
 		if err != nil {
 			return unexpected(err)
 		}
 		if got := int(binary.BigEndian.Uint32(length)); got != size {
 			return fmt.Errorf("a message of %d bytes arrived, not of %d", got, size)
 		}
-		if _, err := c.reader.Peek(4 + size); err != nil {
+		if _, err := c.reader.Peek(lengthSize + size); err != nil {
 			return unexpected(err)
 		}
-		if _, err := c.reader.Discard(4 + size); err != nil {
+		if _, err := c.reader.Discard(lengthSize + size); err != nil {
 			return unexpected(err)
 		}
 	}

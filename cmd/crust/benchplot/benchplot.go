@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/vg"
@@ -34,17 +35,24 @@ const (
 type figure struct {
 	name   string
 	title  string
+	bars   string // what thin bars show
 	panels func(*benchkit.Document) [][]*panel
 }
 
 // figures are all that are drawn.
 var figures = []figure{
-	{"messages", "Messages per second, by their size, over one connection", bySize(messages)},
-	{"bytes", "Megabytes per second, by the size of messages, over one connection", bySize(megabytes)},
-	{"connections", "Many connections at once, in total", byConnections},
-	{"latency", "Round trip of one message: median, and up to the 99th percentile", latency},
-	{"connect", "Time of a new connection: median, and up to the 99th percentile", connect},
+	{"messages", "Messages per second, by their size, over one connection", rangeOfRuns, bySize(messages)},
+	{"bytes", "Megabytes per second, by the size of messages, over one connection", rangeOfRuns, bySize(megabytes)},
+	{"connections", "Many connections at once: what all carry together", rangeOfRuns, byConnections},
+	{"latency", "Round trip of one message, by its size", percentiles, latency},
+	{"connect", "Time of a new connection, by how many are made at a time", percentiles, connect},
 }
+
+// What the bars of figures show, beside points that are medians.
+const (
+	rangeOfRuns = "points: medians of the runs\nbars: least to greatest run"
+	percentiles = "points: medians\nbars: up to the 99th percentile"
+)
 
 // Draw draws every figure for which there are results into a directory, which is made, and
 // returns the names of the files. Without any such results it returns an error.
@@ -126,5 +134,13 @@ func (f figure) onto(c draw.Canvas, plots [][]*plot.Plot, legend plot.Legend) {
 			plots[i][j].Draw(canvas)
 		}
 	}
-	legend.Draw(draw.Crop(c, c.Max.X-c.Min.X-legendWidth+4, -4, 0, -titleHeight-14))
+	side := draw.Crop(c, c.Max.X-c.Min.X-legendWidth+4, -4, 0, -titleHeight-14)
+	legend.Draw(side)
+	note := textStyle(8)
+	note.XAlign, note.YAlign = draw.XLeft, draw.YTop
+	at := vg.Point{X: side.Min.X, Y: legend.Rectangle(side).Min.Y - 12}
+	for line := range strings.SplitSeq(f.bars, "\n") {
+		c.FillText(note, at, line)
+		at.Y -= 12
+	}
 }

@@ -64,7 +64,7 @@ func TestDraw(t *testing.T) {
 	}
 	for _, f := range figures {
 		words := texts(t, filepath.Join(dir, f.name+".svg"))
-		for _, want := range []string{f.title, "secure TCP", "secure uTP", "tracer (in clear)", "one-more", "limit: raw TCP", "limit: raw UDP"} {
+		for _, want := range append(strings.Split(f.bars, "\n"), f.title, "secure TCP", "secure uTP", "tracer (in clear)", "one-more", "limit: raw TCP", "limit: raw UDP") {
 			if !slices.Contains(words, want) {
 				t.Errorf("%s.svg has no %q in %q", f.name, want, words)
 			}
@@ -119,7 +119,7 @@ func TestDrawZeros(t *testing.T) {
 }
 
 func TestFigures(t *testing.T) {
-	for v, want := range map[float64]string{1: "1", 500: "500", 5000: "5000", 1e4: "10 k", 2e6: "2 M", 5e9: "5 G", 64: "64"} {
+	for v, want := range map[float64]string{1: "1", 500: "500", 999: "999", 1000: "1 k", 5000: "5 k", 1e4: "10 k", 12500: "12.5 k", 2e6: "2 M", 5e9: "5 G", 64: "64"} {
 		if got := figureText(v); got != want {
 			t.Errorf("%v is %q, want %q", v, got, want)
 		}

@@ -16,7 +16,7 @@ import (
 
 var (
 	white = color.White
-	grid  = color.Gray{0xe4}
+	grid  = color.Gray{0xd8}
 )
 
 // look is how a transport is drawn.
@@ -77,7 +77,7 @@ func figureText(v float64) string {
 		of   float64
 		name string
 	}{{1e9, " G"}, {1e6, " M"}, {1e3, " k"}} {
-		if v >= unit.of && v >= 1e4 {
+		if v >= unit.of {
 			return strconv.FormatFloat(v/unit.of, 'g', 3, 64) + unit.name
 		}
 	}
@@ -208,26 +208,30 @@ func (p *panel) add(c *plot.Plot, s series, l look, i int) error {
 	if l.mark == nil && !p.bars {
 		return nil
 	}
+	mark := l.mark
+	if mark == nil { // a limit where no line goes from point to point: one beside all
+		points, mark = spread(s.points), stroke{l.dash}
+	}
 	marks, err := plotter.NewScatter(points)
 	if err != nil {
 		return err
 	}
-	marks.GlyphStyle = draw.GlyphStyle{Color: l.color, Radius: 3.4, Shape: l.mark}
-	if l.mark == nil { // a limit where there are no lines: a level stroke
-		marks.GlyphStyle = draw.GlyphStyle{Color: l.color, Radius: 7, Shape: stroke{}}
-	}
+	marks.GlyphStyle = draw.GlyphStyle{Color: l.color, Radius: 3.4, Shape: mark}
 	c.Add(marks)
 	return nil
 }
 
-// stroke is a mark: a level line.
-type stroke struct{}
+// stroke is a mark: a level line, as dashed as its limit is elsewhere.
+type stroke struct{ dash []vg.Length }
 
-func (stroke) DrawGlyph(c *draw.Canvas, style draw.GlyphStyle, at vg.Point) {
-	c.SetLineStyle(draw.LineStyle{Color: style.Color, Width: 2})
+// strokeRadius is half the length of a stroke, in points: beyond the transports of one place.
+const strokeRadius = 36
+
+func (s stroke) DrawGlyph(c *draw.Canvas, style draw.GlyphStyle, at vg.Point) {
+	c.SetLineStyle(draw.LineStyle{Color: style.Color, Width: 1.5, Dashes: s.dash})
 	var path vg.Path
-	path.Move(vg.Point{X: at.X - style.Radius, Y: at.Y})
-	path.Line(vg.Point{X: at.X + style.Radius, Y: at.Y})
+	path.Move(vg.Point{X: at.X - strokeRadius, Y: at.Y})
+	path.Line(vg.Point{X: at.X + strokeRadius, Y: at.Y})
 	c.Stroke(path)
 }
 

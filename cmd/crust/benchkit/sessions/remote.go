@@ -1,12 +1,14 @@
 package sessions
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
 	crust "github.com/libcrust/libcrust/core"
 
@@ -18,6 +20,15 @@ const Network = "bench"
 
 // AnyName is the name of the transport that goes by whatever way gets through.
 const AnyName = "secure"
+
+// Times of services whose other end is elsewhere: it may go at any time, and whoever
+// measures does not wait for it as long as a program would that wants its peer back.
+const (
+	remoteHeartbeat = 3 * time.Second
+	remoteLost      = 10 * time.Second
+	remoteResume    = 5 * time.Second
+	remoteConnect   = 15 * time.Second
+)
 
 // infoPrefix begins the address of a peer that is known by its connection info.
 const infoPrefix = "info:"
@@ -49,26 +60,39 @@ func Over(kind crust.Transport) string {
 func Remote(name, network string) benchkit.Transport {
 	for _, t := range Transports() {
 		if t, ok := t.(transport); ok && t.name == name {
-			t.network = network
+			t.network = cmp.Or(network, Network)
 			return t
 		}
 	}
-	return transport{name: AnyName, network: network}
+	return transport{name: AnyName, network: cmp.Or(network, Network)}
 }
 
-// Serve lets others measure: it listens over every transport at an address and a port, or
-// a random one when that is 0, calls ready with where, and serves until ctx ends.
-func Serve(ctx context.Context, network string, at netip.Addr, port uint16, ready func(endpoints []string, info []byte) error) error {
-	config := crust.Config{NetworkName: network, Beacon: crust.BeaconOff, Gossip: crust.GossipOff}
-	for _, kind := range kinds {
-		config.Listen = append(config.Listen, crust.Endpoint{Transport: kind, Addr: netip.AddrPortFrom(at, port)})
+// Place is where and how Serve lets others measure.
+type Place struct {
+	Network string     // name, which others must know
+	Listen  netip.Addr // address at which it listens
+	Port    uint16     // or 0 for random ones
+	Clear   bool       // also over the tracer transport, at a random port
+}
+
+// Serve lets others measure: it listens over each kind of transport, calls ready with
+// where, and serves until ctx ends.
+func Serve(ctx context.Context, place Place, ready func(endpoints []string, info []byte) error) error {
+	how := transport{network: cmp.Or(place.Network, Network)}
+	listen := []crust.Endpoint{
+		{Transport: crust.TCP, Addr: netip.AddrPortFrom(place.Listen, place.Port)},
+		{Transport: crust.UTP, Addr: netip.AddrPortFrom(place.Listen, place.Port)},
 	}
-	n, err := makeNode(config, false)
+	if place.Clear {
+		how.over = crust.Tracer
+		listen = append(listen, crust.Endpoint{Transport: crust.Tracer, Addr: netip.AddrPortFrom(place.Listen, 0)})
+	}
+	n, err := how.makeNode(listen)
 	if err != nil {
 		return err
 	}
 	s := newServer(n, "", func(c benchkit.Conn) { _ = benchkit.Serve(c) }) // the client reports what is missing
-	endpoints, info, err := s.whereabouts()
+	endpoints, info, err := s.whereabouts(len(listen))
 	if err == nil {
 		err = ready(endpoints, info)
 	}
@@ -80,9 +104,9 @@ func Serve(ctx context.Context, network string, at netip.Addr, port uint16, read
 }
 
 // whereabouts waits for the listeners, and makes the connection info.
-func (s *server) whereabouts() (endpoints []string, info []byte, err error) {
+func (s *server) whereabouts(listeners int) (endpoints []string, info []byte, err error) {
 	n := s.node
-	for range kinds {
+	for range listeners {
 		started, err := n.await(func(e *crust.Event) bool {
 			return e.Type == crust.EventListenerStarted || e.Type == crust.EventListenerFailed
 		})

@@ -31,6 +31,13 @@ type server struct {
 	over  bool
 }
 
+// Bounds of what a peer may send before it is asked for: between two tasks, when others
+// take events for it. What each message takes is an estimate.
+const (
+	maxEarly  = 64 << 20
+	earlyEach = 64
+)
+
 // served is the session with one peer at the accepting end.
 type served struct {
 	conn
@@ -39,6 +46,7 @@ type served struct {
 	size   int    // of each
 	into   []byte // where to put it, or nil
 	early  [][]byte
+	held   int           // bytes of early, with what each message takes beside its own
 	err    error         // why no more come
 	woken  chan struct{} // one slot
 }
@@ -154,7 +162,7 @@ func (s *server) deliver(event *crust.Event, c *served) (found *served, done boo
 	case crust.EventMessage:
 		if to == nil {
 			to = &served{conn: conn{node: s.node, peer: event.Peer}, server: s, woken: make(chan struct{}, 1)}
-			to.early = [][]byte{slices.Clone(event.Data)}
+			to.take(event.Data)
 			s.conns[event.Peer] = to
 			if c == nil {
 				return to, true
@@ -180,8 +188,13 @@ func (s *server) deliver(event *crust.Event, c *served) (found *served, done boo
 // take takes a message: mu is held.
 func (c *served) take(data []byte) {
 	switch {
+	case c.want == 0 && c.held > maxEarly:
+		c.early = nil
+		c.fail(fmt.Errorf("more than %d bytes arrived before anybody asked for them", maxEarly))
+		return
 	case c.want == 0:
 		c.early = append(c.early, slices.Clone(data))
+		c.held += len(data) + earlyEach
 		return
 	case len(data) != c.size:
 		c.fail(fmt.Errorf("a message of %d bytes arrived, not of %d", len(data), c.size))
@@ -215,6 +228,7 @@ func (c *served) receive(count, size int, into []byte) error {
 	for c.want > 0 && len(c.early) > 0 {
 		data := c.early[0]
 		c.early = c.early[1:]
+		c.held -= len(data) + earlyEach
 		c.take(data)
 	}
 	for c.want > 0 && c.err == nil {

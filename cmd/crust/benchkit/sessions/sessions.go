@@ -31,7 +31,7 @@ const priority = crust.MustArrive
 
 // Transports are libcrust's over TCP: by batches of events with the cipher that
 // the peers choose, the same with ChaCha20-Poly1305 forced, and by single events;
-// and over UDP, the first two.
+// over UDP, the first two; and over TCP in clear.
 func Transports() []benchkit.Transport {
 	return []benchkit.Transport{
 		transport{name: "secure-tcp", over: crust.TCP},
@@ -39,11 +39,9 @@ func Transports() []benchkit.Transport {
 		transport{name: "secure-tcp-events", over: crust.TCP, single: true},
 		transport{name: "secure-utp", over: crust.UTP},
 		transport{name: "secure-utp-chacha", over: crust.UTP, cipher: crust.CipherChaCha20Poly1305},
+		transport{name: "tracer", over: crust.Tracer},
 	}
 }
-
-// kinds are what Serve listens over.
-var kinds = []crust.Transport{crust.TCP, crust.UTP}
 
 type transport struct {
 	name    string
@@ -58,25 +56,33 @@ func (t transport) CarriesDatagrams() bool { return t.over == crust.UTP }
 
 // newNode makes a service that listens at an address, or nowhere if that is zero.
 func (t transport) newNode(at netip.Addr) (*node, error) {
+	var listen []crust.Endpoint
+	if at.IsValid() {
+		listen = []crust.Endpoint{{Transport: t.over, Addr: netip.AddrPortFrom(at, 0)}}
+	}
+	return t.makeNode(listen)
+}
+
+// makeNode makes a service that listens at some endpoints, or nowhere.
+func (t transport) makeNode(listen []crust.Endpoint) (*node, error) {
 	config := crust.Config{
-		Cipher: t.cipher, NoListen: !at.IsValid(), NetworkName: cmp.Or(t.network, Network), Beacon: crust.BeaconOff, Gossip: crust.GossipOff,
+		Cipher: t.cipher, Listen: listen, NoListen: listen == nil, NetworkName: cmp.Or(t.network, Network), Beacon: crust.BeaconOff, Gossip: crust.GossipOff,
 		// All sessions come from one address, as fast as they can be made: what the
 		// others that are measured have no bound for either.
 		MaxAcceptsPerSecond: unbounded, MaxAcceptsPerAddress: unbounded, HandshakePercent: 800,
 	}
-	if at.IsValid() {
-		config.Listen = []crust.Endpoint{{Transport: t.over, Addr: netip.AddrPortFrom(at, 0)}}
+	if t.over == crust.Tracer {
+		config.Tracer = crust.TracerOn
 	}
-	return makeNode(config, t.single)
-}
-
-func makeNode(config crust.Config, single bool) (*node, error) {
+	if t.network != "" { // the other end is elsewhere, and may go without a word
+		config.Heartbeat, config.LostAfter, config.ResumeWindow, config.ConnectTimeout = remoteHeartbeat, remoteLost, remoteResume, remoteConnect
+	}
 	service, err := crust.New(config)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	return &node{service: service, ctx: ctx, cancel: cancel, single: single}, nil
+	return &node{service: service, ctx: ctx, cancel: cancel, single: t.single}, nil
 }
 
 func (t transport) NewClient() (benchkit.Client, error) {
@@ -99,6 +105,7 @@ type node struct {
 	cancel  context.CancelFunc
 	single  bool
 	token   uint64
+	bound   context.Context // when it ends, ctx does
 
 	batch crust.Batch
 	next  int // of batch.Events
@@ -180,9 +187,14 @@ type client struct {
 	turn  int
 }
 
-func (c *client) Dial(_ context.Context, address string) (benchkit.Conn, error) {
+// Dial dials. When ctx ends, this client's sessions end too.
+func (c *client) Dial(ctx context.Context, address string) (benchkit.Conn, error) {
 	n := c.nodes[c.turn%len(c.nodes)]
 	c.turn++
+	if n.bound != ctx {
+		n.bound = ctx
+		context.AfterFunc(ctx, n.cancel)
+	}
 	if err := n.settle(); err != nil {
 		return nil, err
 	}

@@ -31,7 +31,7 @@ func TestAllTransportsMeasure(t *testing.T) {
 	}
 	tests := []string{"bulk", "bulk8", "bulk64", "msg64", "msg1k", "ping", "datagram64", "datagram", "connect", "connect8"}
 	for _, test := range tests {
-		for _, transport := range []string{"secure-tcp", "secure-tcp-chacha", "secure-tcp-events", "secure-utp", "secure-utp-chacha"} {
+		for _, transport := range []string{"secure-tcp", "secure-tcp-chacha", "secure-tcp-events", "secure-utp", "secure-utp-chacha", "tracer"} {
 			if strings.HasPrefix(test, "datagram") && !strings.HasPrefix(transport, "secure-utp") {
 				continue
 			}
