@@ -11,7 +11,7 @@
 #   grid   sessions over UDP beside the kernel's TCP, quic-go and go-libutp over links
 #          with delay and loss: about half an hour, and needs network namespaces
 #
-#   full   crust bench --full: libcrust beside raw TCP and UDP by the sizes of messages and
+#   full   crust bench --full: libcrust beside raw TCP and UDP, and in clear, by the sizes of messages and
 #          numbers of connections, in less than five minutes; writes docs/bench, plots
 #          included, and the tables of docs/BENCHMARKS.md and README.md
 #   pages  the tables and plots alone, from docs/bench/full.json
@@ -73,8 +73,9 @@ pages() {
 
 # full measures, and keeps what was measured in docs/.
 full() {
-	mkdir -p "$root/docs/bench"
-	"$prefix/bin/crust" bench --full --save "$root/docs/bench/full.json" "$@"
+	mkdir -p "$root/docs/bench" "$out"
+	"$prefix/bin/crust" bench --full --save "$out/full.json" "$@"
+	cp "$out/full.json" "$root/docs/bench/full.json"
 	pages
 }
 
@@ -101,7 +102,7 @@ grid)
 	exit "$failed"
 	;;
 *)
-	echo "run.sh: there is no \"$1\": say tcp, udp or grid, or nothing" >&2
+	echo "run.sh: there is no \"$1\": say tcp, udp, grid, full or pages, or nothing" >&2
 	exit 2
 	;;
 esac
