@@ -26,17 +26,17 @@ func writeColumns(text *strings.Builder, d *Document, columns []column) {
 	}
 	text.WriteString("\n|---|" + strings.Repeat("---|", len(columns)) + "\n")
 	for _, transport := range transportsOf(d.Results) {
-		row, any := "| "+transport+" |", false
+		row, some := "| "+transport+" |", false
 		for _, c := range columns {
 			r, found := Find(d.Results, transport, c.test)
 			if !found {
 				row += " |"
 				continue
 			}
-			any = true
+			some = true
 			row += " " + Figure(c.figure(r)) + " |"
 		}
-		if any {
+		if some {
 			text.WriteString(row + "\n")
 		}
 	}
