@@ -63,6 +63,8 @@ func (c *config) setUint(option int32, v uint64) error {
 		return setSmall(&c.cfg.Relay, v, uint64(crust.RelayData))
 	case C.CRUST_OPT_GOSSIP:
 		return setSmall(&c.cfg.Gossip, v, uint64(crust.GossipOff))
+	case C.CRUST_OPT_LOG_LEVEL:
+		return setLogLevel(&c.cfg, v)
 	case C.CRUST_OPT_TRACER:
 		return setSmall(&c.cfg.Tracer, v, uint64(crust.TracerOn))
 	case C.CRUST_OPT_NO_LISTEN:
@@ -196,7 +198,7 @@ func (c *config) size(option int32) *int {
 func wrongOption(option int32, kind string) error {
 	var c config
 	known := c.duration(option) != nil || c.size(option) != nil ||
-		option >= C.CRUST_OPT_NETWORK_NAME && option <= C.CRUST_OPT_ONLY || option == C.CRUST_OPT_TRACER || option == C.CRUST_OPT_KEY_LOG
+		option >= C.CRUST_OPT_NETWORK_NAME && option <= C.CRUST_OPT_ONLY || option >= C.CRUST_OPT_TRACER && option <= C.CRUST_OPT_LOG_LEVEL
 	if known {
 		return fmt.Errorf("option %d does not take a %s", option, kind)
 	}
@@ -297,6 +299,9 @@ func (c *config) loadJSON(text []byte) error {
 	merge(&to.Gossip, from.Gossip)
 	merge(&to.Tracer, from.Tracer)
 	merge(&to.KeyLogFile, from.KeyLogFile)
+	if from.LogEvents {
+		to.LogEvents, to.LogLevel = true, from.LogLevel
+	}
 	merge(&to.Relay, from.Relay)
 	merge(&to.RelayCircuits, from.RelayCircuits)
 	merge(&to.RelayPerPeer, from.RelayPerPeer)

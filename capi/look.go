@@ -113,4 +113,5 @@ func fillStats(out *C.crust_stats, st crust.Stats) {
 	out.refused_banned = C.uint64_t(st.RefusedBanned)
 	out.memory_bytes = C.uint64_t(st.MemoryBytes)
 	out.refused_memory = C.uint64_t(st.RefusedMemory)
+	out.dropped_logs = C.uint64_t(st.DroppedLogs)
 }

@@ -104,6 +104,32 @@ func goCrustServiceNATPort(h C.uint64_t, index C.uint32_t, out *C.crust_nat_port
 	return rc
 }
 
+//export goCrustServiceNATSeen
+func goCrustServiceNATSeen(h C.uint64_t, index C.uint32_t, out *C.crust_nat_seen, why *C.char) (rc C.int32_t) {
+	defer guard(h, why, &rc)
+	count := 0
+	rc = withService("crust_service_nat_seen", h, why, func(s *crust.Service) error {
+		list := s.NAT().Seen
+		if count = len(list); uint64(index) < uint64(count) {
+			fillSeen(out, &list[index])
+		}
+		return nil
+	})
+	if rc == C.CRUST_OK {
+		rc = C.int32_t(count)
+	}
+	return rc
+}
+
+// natSeen gives the type a name outside of cgo.
+type natSeen = C.crust_nat_seen
+
+func fillSeen(out *natSeen, v *crust.NATSeen) {
+	*peerID(&out.peer) = v.Peer
+	putText(out.from[:], fit(v.From.String(), len(out.from)-1))
+	putText(out.at[:], fit(v.At.String(), len(out.at)-1))
+}
+
 //export goCrustServiceLANPeer
 func goCrustServiceLANPeer(h C.uint64_t, index C.uint32_t, out *C.crust_lan_peer, why *C.char) (rc C.int32_t) {
 	defer guard(h, why, &rc)

@@ -41,6 +41,19 @@ func TestNATServer(t *testing.T) {
 	}
 }
 
+func TestNATSeen(t *testing.T) {
+	at, err := crust.ParseEndpoint("utp://[2001:db8::1]:40000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out natSeen
+	fillSeen(&out, &crust.NATSeen{Peer: crust.PeerID{1, 2}, From: netip.MustParseAddrPort("203.0.113.5:7"), At: at})
+	got := fmt.Sprint(*peerID(&out.peer) == crust.PeerID{1, 2}, " ", textOf(unsafe.Pointer(&out.from), unsafe.Sizeof(out.from)), " ", textOf(unsafe.Pointer(&out.at), unsafe.Sizeof(out.at)))
+	if got != "true 203.0.113.5:7 utp://[2001:db8::1]:40000" {
+		t.Errorf("%q", got)
+	}
+}
+
 func TestNATPort(t *testing.T) {
 	var out natPort
 	now := time.Now()

@@ -180,6 +180,8 @@ func rareOf(e *crust.Event) rare {
 		r.data = []byte(e.Internal().String())
 	case crust.EventGroup:
 		r.data = []byte(e.Group())
+	case crust.EventLog:
+		r.data, r.text = e.Log().Attrs, fit(e.Log().Message, math.MaxInt)
 	case crust.EventAlert:
 		a := e.Alert()
 		r.data, r.endpoint, r.text = []byte(a.Suggest.String()), crust.BanTarget{Prefix: a.Address}.String(), a.Text()
@@ -285,6 +287,9 @@ func fillRare(o *event, e *crust.Event, mem *region) {
 	}
 	if state := e.State(); state != 0 {
 		o.how, o.bytes, o.tookUS = uint8(state), e.Wanted(), uint64(max(e.Next().Microseconds(), 0))
+	}
+	if e.Type == crust.EventLog {
+		o.priority, o.tookUS = logLevel(e.Log().Level), uint64(max(e.Log().Time.UnixMicro(), 0))
 	}
 	if a := e.Alert(); a.Kind != 0 {
 		o.how, o.count, o.bytes = uint8(a.Kind), uint32(min(a.Figures.Count, math.MaxUint32)), a.Figures.Bytes

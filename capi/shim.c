@@ -560,6 +560,17 @@ crust_result CRUST_CALL crust_service_nat_port(crust_service service, uint32_t i
     return r;
 }
 
+crust_result CRUST_CALL crust_service_nat_seen(crust_service service, uint32_t index, crust_nat_seen *io) {
+    crust_nat_seen seen;
+    crust_result r;
+    FORK_GUARD();
+    if (bad_struct(io, io ? io->struct_size : 0)) return fail(CRUST_ERR_ABI, __func__, "io->struct_size must be sizeof(crust_nat_seen)");
+    memset(&seen, 0, sizeof seen);
+    r = goCrustServiceNATSeen(service, index, &seen, last_error);
+    if (r >= 0 && io) give_struct(io, io->struct_size, &seen, sizeof seen);
+    return r;
+}
+
 crust_result CRUST_CALL crust_service_lan_peer(crust_service service, uint32_t index, crust_lan_peer *io) {
     crust_lan_peer peer;
     crust_result r;

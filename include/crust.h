@@ -191,6 +191,12 @@ typedef struct crust_batch  crust_batch;  /* opaque */
 #define CRUST_TRACER_OFF 0u /* no session is in clear, ever */
 #define CRUST_TRACER_ON  1u /* sessions may be in clear when the other side allows it too, and a program names the endpoint */
 
+#define CRUST_LOG_OFF   0u /* no records */
+#define CRUST_LOG_ERROR 1u /* something is broken for good */
+#define CRUST_LOG_WARN  2u /* something is wrong, or somebody does what he should not, and the service goes on */
+#define CRUST_LOG_INFO  3u /* what happens: a handful of records for each session */
+#define CRUST_LOG_DEBUG 4u /* each attempt */
+
 typedef int32_t crust_option;
 enum {                                          /* what; zero or unset means */
     CRUST_OPT_NETWORK_NAME          = 1,  /* str: the network; the public default network */
@@ -258,9 +264,11 @@ enum {                                          /* what; zero or unset means */
     CRUST_OPT_TRACER                = 70, /* u64: CRUST_TRACER_*, whether sessions may be in clear, for looking at them:
                                              at listeners such as "tracer://0.0.0.0:0", and where
                                              crust_service_connect_endpoint dials such endpoints; CRUST_TRACER_OFF */
-    CRUST_OPT_KEY_LOG               = 71  /* str: path of a file to which the keys of every session are appended, so that
+    CRUST_OPT_KEY_LOG               = 71, /* str: path of a file to which the keys of every session are appended, so that
                                              captures of them can be read, created with mode 0600 if missing. Whoever has
                                              it reads everything that the service sends and receives; none */
+    CRUST_OPT_LOG_LEVEL             = 72  /* u64: CRUST_LOG_*, which records of the log are told as CRUST_EVENT_LOG, those of
+                                             the level and all above; CRUST_LOG_OFF */
 };
 
 /* Makes an empty configuration, to be freed with crust_config_free. INVALID, NO_MEMORY. */
@@ -348,9 +356,14 @@ enum {
                                            might be banned, a peer, address or prefix as text; took_us: for how long;
                                            text: all that is known in one sentence; code is OK. Addresses are named
                                            only when they have proved themselves */
-    CRUST_EVENT_CLEAR             = 27  /* peer, endpoint, how: the session with the peer is in clear, as CRUST_OPT_TRACER has
+    CRUST_EVENT_CLEAR             = 27, /* peer, endpoint, how: the session with the peer is in clear, as CRUST_OPT_TRACER has
                                            allowed: whoever is between the two reads all, and can change it. It follows
                                            CONNECTED, before any message */
+    CRUST_EVENT_LOG               = 28  /* text: the name of a record of the log, see docs/LOGS.md; data, len: its attributes, an
+                                           object of JSON; priority: its level, CRUST_LOG_*; took_us: when, in
+                                           microseconds since 1970, UTC. Only with CRUST_OPT_LOG_LEVEL. Nothing of messages,
+                                           no key and no network name is in it. Left out where 65,536 events
+                                           wait, and counted in dropped_logs */
 };
 #define CRUST_BY_BEACON 1u /* how a peer was discovered: its beacon was heard on a network of this machine */
 #define CRUST_BY_GOSSIP 2u /* connected peers have told of it */
@@ -385,7 +398,7 @@ enum {
 typedef struct crust_event {
     crust_event_type     type;
     int32_t              code;     /* CRUST_OK or why */
-    uint8_t              priority;
+    uint8_t              priority; /* of messages; of LOG CRUST_LOG_* */
     uint8_t              role;     /* CRUST_ROLE_* */
     uint8_t              how;      /* CRUST_HOW_*; of GROUP CRUST_GROUP_*, of ALERT CRUST_ALERT_* */
     uint8_t              reserved0;
@@ -733,6 +746,7 @@ typedef struct crust_stats {
     uint64_t refused_banned;                                 /* connections, sessions: the lists */
     uint64_t memory_bytes;                                   /* that queues hold, now */
     uint64_t refused_memory;                                 /* times that queues had no room */
+    uint64_t dropped_logs;                                   /* records of the log without room */
 } crust_stats;
 
 /* Counters since the service was made. Bytes beyond the library's own struct
@@ -808,11 +822,24 @@ typedef struct crust_nat_port {
     char     text[256];    /* one sentence that says why there is none */
 } crust_nat_port;
 
+/* How one peer sees the service. */
+typedef struct crust_nat_seen {
+    uint32_t      struct_size; /* sizeof(crust_nat_seen), set by the caller */
+    uint32_t      reserved;
+    crust_peer_id peer;
+    char          from[64]; /* the peer's end of its link, with which it looks, "203.0.113.5:40000" */
+    char          at[64];   /* our endpoint as the peer has seen it last, "tcp://198.51.100.7:5483"; over TCP our end of a
+                               link that was dialled, or the listener */
+} crust_nat_seen;
+
 /* Return how many there are, and describe the one of that index, from 0; beyond
- * the last one *io is cleared. io may be NULL. ABI when struct_size is smaller
+ * the last one *io is cleared. Those of crust_service_nat_seen are the peers that are
+ * connected now, not over a relay, and have said what they see, in the order of their ids,
+ * TCP first; at most 256. io may be NULL. ABI when struct_size is smaller
  * than 8. */
 CRUST_API crust_result CRUST_CALL crust_service_nat_server(crust_service service, uint32_t index, crust_nat_server *io);
 CRUST_API crust_result CRUST_CALL crust_service_nat_port(crust_service service, uint32_t index, crust_nat_port *io);
+CRUST_API crust_result CRUST_CALL crust_service_nat_seen(crust_service service, uint32_t index, crust_nat_seen *io);
 
 /* A peer whose beacon was heard on a network of this machine. */
 typedef struct crust_lan_peer {

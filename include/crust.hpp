@@ -354,6 +354,7 @@ struct nat {
     crust_nat_flow                udp, tcp;
     std::vector<crust_nat_server> servers;
     std::vector<crust_nat_port>   ports;
+    std::vector<crust_nat_seen>   seen;
 };
 
 namespace detail {
@@ -549,12 +550,14 @@ public:
         return stats;
     }
     crust::nat nat() const {
-        crust::nat out{detail::sized<crust_nat>(), detail::sized<crust_nat_flow>(), detail::sized<crust_nat_flow>(), {}, {}};
+        crust::nat out{detail::sized<crust_nat>(), detail::sized<crust_nat_flow>(), detail::sized<crust_nat_flow>(), {}, {}, {}};
         check(crust_service_nat(handle_, &out.all, &out.udp, &out.tcp));
         out.servers = detail::all<crust_nat_server>(
             [this](std::uint32_t i, crust_nat_server *io) { return crust_service_nat_server(handle_, i, io); });
         out.ports =
             detail::all<crust_nat_port>([this](std::uint32_t i, crust_nat_port *io) { return crust_service_nat_port(handle_, i, io); });
+        out.seen =
+            detail::all<crust_nat_seen>([this](std::uint32_t i, crust_nat_seen *io) { return crust_service_nat_seen(handle_, i, io); });
         return out;
     }
     std::vector<crust_lan_peer> lan_peers() const {

@@ -239,6 +239,7 @@ static void nat_structs(void) {
 static void nat_lists(void) {
     crust_nat_server server;
     crust_nat_port   port;
+    crust_nat_seen   seen;
     crust_lan_peer   peer;
     crust_config    *config = NULL;
     crust_service    s = 0;
@@ -268,6 +269,13 @@ static void nat_lists(void) {
     CHECK(port.struct_size == sizeof port && port.internal[0] == 0 && port.text[255] == 0 && port.code == 0);
     port.struct_size = UINT32_MAX;
     CHECK_CODE(CRUST_ERR_ABI, crust_service_nat_port(s, 0, &port));
+    memset(&seen, 0xAA, sizeof seen);
+    seen.struct_size = sizeof seen;
+    CHECK_CODE(0, crust_service_nat_seen(s, 0, &seen)); /* nobody is connected */
+    CHECK(seen.struct_size == sizeof seen && seen.reserved == 0 && seen.from[0] == 0 && seen.at[63] == 0);
+    CHECK_CODE(0, crust_service_nat_seen(s, UINT32_MAX, NULL));
+    seen.struct_size = 7;
+    CHECK_CODE(CRUST_ERR_ABI, crust_service_nat_seen(s, 0, &seen));
     memset(&peer, 0xAA, sizeof peer);
     peer.struct_size = sizeof peer;
     CHECK_CODE(0, crust_service_lan_peer(s, 0, &peer)); /* the beacon is off in tests */

@@ -67,6 +67,11 @@ static void numbers(void) {
     CHECK_CODE(CRUST_OK, crust_config_set_str(c, CRUST_OPT_KEY_LOG, "keys"));
     CHECK_CODE(CRUST_ERR_INVALID, crust_config_set_u64(c, CRUST_OPT_KEY_LOG, 1));
     CHECK_TEXT("option 71 does not take a number");
+    CHECK_CODE(CRUST_OK, crust_config_set_u64(c, CRUST_OPT_LOG_LEVEL, CRUST_LOG_DEBUG));
+    CHECK_CODE(CRUST_OK, crust_config_set_u64(c, CRUST_OPT_LOG_LEVEL, CRUST_LOG_OFF));
+    CHECK_CODE(CRUST_ERR_INVALID, crust_config_set_u64(c, CRUST_OPT_LOG_LEVEL, CRUST_LOG_DEBUG + 1));
+    CHECK_CODE(CRUST_ERR_INVALID, crust_config_set_str(c, CRUST_OPT_LOG_LEVEL, "info"));
+    CHECK_TEXT("option 72 does not take a string");
     CHECK_CODE(CRUST_OK, crust_config_set_u64(c, CRUST_OPT_ONLY, 1u << CRUST_HOW_DIALED | 1u << CRUST_HOW_RELAYED));
     CHECK_CODE(CRUST_OK, crust_config_set_u64(c, CRUST_OPT_ONLY, 0));
     CHECK_CODE(CRUST_ERR_INVALID, crust_config_set_u64(c, CRUST_OPT_ONLY, 1u << (CRUST_HOW_RELAYED + 1)));

@@ -48,6 +48,51 @@ static void connected_says_who_and_how(void) {
     CHECK_CODE(CRUST_OK, crust_service_free(b.service));
 }
 
+/* Records of the log come as events, with what happened as text and JSON, in time. */
+static void records_come_as_events(void) {
+    crust_config *config = loopback_config();
+    inbox a, b;
+    const crust_event *e;
+    int connected = 0, stopped = 0, last = 0;
+    uint8_t *info;
+    size_t len = 0;
+    memset(&a, 0, sizeof a);
+    memset(&b, 0, sizeof b);
+    REQUIRE(config != NULL);
+    REQUIRE_CODE(CRUST_OK, crust_config_set_u64(config, CRUST_OPT_LOG_LEVEL, CRUST_LOG_INFO));
+    REQUIRE_CODE(CRUST_OK, crust_service_new(config, NULL, &a.service));
+    crust_config_free(config);
+    b.service = loopback_service(NULL);
+    REQUIRE(b.service != 0);
+    info = connection_info(&b, &len);
+    REQUIRE(info != NULL);
+    CHECK_CODE(CRUST_OK, crust_connect(a.service, info, len, 1));
+    free(info);
+    while ((e = inbox_next(&a, PATIENCE_MS)) != NULL) {
+        last = (int)e->type;
+        if (e->type == CRUST_EVENT_CONNECTED) CHECK_CODE(CRUST_OK, crust_service_close(a.service));
+        if (e->type != CRUST_EVENT_LOG) continue;
+        CHECK(e->text && e->data && e->len >= 2 && e->data[0] == '{' && e->data[e->len - 1] == '}');
+        CHECK(e->priority >= CRUST_LOG_ERROR && e->priority <= CRUST_LOG_INFO && e->code == CRUST_OK);
+        CHECK(e->peer == NULL && e->endpoint == NULL && e->token == 0);
+        CHECK(e->took_us > UINT64_C(1700000000000000) && e->took_us < UINT64_C(9000000000000000));
+        if (strcmp(e->text, "connected") == 0) {
+            char json[512];
+            CHECK(e->priority == CRUST_LOG_INFO && e->len < sizeof json);
+            memcpy(json, e->data, e->len < sizeof json ? (size_t)e->len : 0);
+            json[e->len < sizeof json ? e->len : 0] = 0;
+            CHECK(strstr(json, "\"how\":\"dialed\"") && strstr(json, "\"endpoint\":\"tcp://127.0.0.1:"));
+            connected++;
+        }
+        stopped += strcmp(e->text, "service stopped") == 0;
+    }
+    CHECK(connected == 1 && stopped == 1 && last == CRUST_EVENT_STOPPED);
+    inbox_done(&a);
+    inbox_done(&b);
+    CHECK_CODE(CRUST_OK, crust_service_free(a.service));
+    CHECK_CODE(CRUST_OK, crust_service_free(b.service));
+}
+
 static void messages_of_all_sizes(void) {
     static const size_t sizes[] = {0, 1, 7, 8, 64, 1000, 65535, 65536, 65537, 300000, CRUST_MAX_MESSAGE};
     pair p;
@@ -607,6 +652,7 @@ static void bootstrapping(void) {
 
 const tap_test exchange_tests[] = {
     {"CONNECTED says who and how", connected_says_who_and_how},
+    {"records of the log come as events", records_come_as_events},
     {"messages of all sizes, one too big", messages_of_all_sizes},
     {"looking at peers, listeners and sessions", looking_at_a_session},
     {"unknown peers, and disconnecting", unknown_peers},

@@ -63,6 +63,7 @@ void check_calls(crust_service s, crust_result want, crust_result poll_want) {
     CHECK_CODE(want, crust_service_nat(s, &nat, NULL, NULL));
     CHECK_CODE(want, crust_service_nat_server(s, 0, NULL));
     CHECK_CODE(want, crust_service_nat_port(s, 0, NULL));
+    CHECK_CODE(want, crust_service_nat_seen(s, 0, NULL));
     CHECK_CODE(want, crust_service_lan_peer(s, 0, NULL));
     CHECK_CODE(want, crust_service_known(s, NULL, NULL, &n));
     CHECK_CODE(poll_want, crust_service_fd(s, &fd));

@@ -25,6 +25,7 @@ STRUCTS: dict[str, Any] = {
     "crust_nat": _ffi.NatStruct,
     "crust_nat_flow": _ffi.NatFlowStruct,
     "crust_nat_server": _ffi.NatServerStruct,
+    "crust_nat_seen": _ffi.NatSeenStruct,
     "crust_nat_port": _ffi.NatPortStruct,
     "crust_lan_peer": _ffi.LanPeerStruct,
     "crust_known_peer": _ffi.KnownPeerStruct,
@@ -151,6 +152,7 @@ class Numbers(TestCase):
             "ONLY",
             "TRACER",
             "KEY_LOG",
+            "LOG_LEVEL",
         ):
             ours[name] = getattr(_types, f"_{name}")
         self.assertEqual(ours, declared)
@@ -173,6 +175,11 @@ class Numbers(TestCase):
             }
             self.assertEqual({m.name: int(m) for m in kind if m.name != "UNKNOWN"}, declared)
         self.assertIs(crust.How(77), crust.How.UNKNOWN)
+
+    def test_log_levels(self) -> None:
+        found = re.findall(r"#define CRUST_LOG_(\w+)\s+(\d+)u", HEADER.read_text())
+        ours = {name[4:]: value for name, value in vars(_ffi).items() if name.startswith("LOG_")}
+        self.assertEqual(ours, {name: int(value) for name, value in found})
 
     def test_nat(self) -> None:
         found = re.findall(r"#define CRUST_NAT_(\w+)\s+(\d+)u", HEADER.read_text())

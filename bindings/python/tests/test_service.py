@@ -667,6 +667,13 @@ class Looking(TestCase):
         self.assertEqual((good.error, good.expires), (None, None))
         said = _nat.nat_server(_ffi.NatServerStruct(server=b"x", seen=b"203.0.113.5:7", error=b"no answer"))
         self.assertEqual(said, crust.NatServer("x", "203.0.113.5:7", "no answer"))
+        raw_seen = _ffi.NatSeenStruct(at=b"utp://[2001:db8::1]:8")
+        setattr(raw_seen, "from", b"203.0.113.5:7")
+        raw_seen.peer.bytes[0] = 7
+        peer = crust.PeerId(b"\7" + bytes(31))
+        self.assertEqual(
+            _nat.nat_seen(raw_seen), crust.NatSeen(peer, "203.0.113.5:7", "utp://[2001:db8::1]:8")
+        )
 
     def test_nat_structs(self) -> None:
         flow = _ffi.NatFlowStruct(mapping=3, filtering=99, ports=2, step=-2, hairpin=1, confidence=2, twice=1)

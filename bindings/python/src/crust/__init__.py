@@ -103,7 +103,7 @@ from ._ffi import MAX_APP_ID, MAX_MESSAGE, MAX_NETWORK_NAME, library_path
 from ._gate import GateRequest
 from ._groups import GroupInfo, GroupPeer
 from ._inbox import Call
-from ._nat import Confidence, MappedPort, Nat, NatDepends, NatFlow, NatPorts, NatServer
+from ._nat import Confidence, MappedPort, Nat, NatDepends, NatFlow, NatPorts, NatSeen, NatServer
 from ._service import Service
 from ._types import (
     AlertKind,
@@ -198,6 +198,7 @@ __all__ = [
     "NatDepends",
     "NatFlow",
     "NatPorts",
+    "NatSeen",
     "NatServer",
     "NetworkChanged",
     "NetworkNameError",

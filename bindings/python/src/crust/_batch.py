@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
+from collections import deque
 from collections.abc import Iterator
 from typing import Any, Callable, Generic, Optional, TypeVar, Union
 
@@ -51,6 +52,7 @@ from ._events import (
     Unknown,
     Writable,
 )
+from ._log import Record
 from ._types import AlertKind, By, GroupState, How, Means, PeerId, Role
 
 Data = TypeVar("Data", bytes, memoryview)
@@ -143,6 +145,8 @@ class Reader:
         self._batch_ref = ctypes.byref(self._batch)
         self._base_ref = ctypes.byref(self._base)
         self._size_ref = ctypes.byref(self._size)
+        # Records of the log that have come and are to be handed on.
+        self.records: deque[Record] = deque()
 
     def events(self, wait_ms: int, limit: int, copy: bool) -> list[Event]:
         """Take events; an empty list when none came in time."""
@@ -208,7 +212,10 @@ class Reader:
         rows = _MESSAGE.iter_unpack(run.table[start * EVENT_SIZE : end * EVENT_SIZE])
         for index, (kind, priority, sender, address, length) in enumerate(rows, start):
             if kind != _ffi.EVENT_MESSAGE and kind != _ffi.EVENT_DATAGRAM:
-                append(self._other(run, index))
+                if kind == _ffi.EVENT_LOG:
+                    self._record(run, index)
+                else:
+                    append(self._other(run, index))
                 continue
             peer = known.get(sender)
             if peer is None:
@@ -230,6 +237,13 @@ class Reader:
                 self._peers.clear()
             peer = self._peers[raw] = PeerId(raw)
         return peer
+
+    def _record(self, run: _Run, index: int) -> None:
+        """Keep a record of the log."""
+        row = _EVENT.unpack_from(run.table, index * EVENT_SIZE)
+        attrs = ctypes.string_at(row[8], row[9]) if row[8] else b"{}"
+        name = _ffi.text(ctypes.string_at(row[11])) if row[11] else ""
+        self.records.append(Record(row[2], row[12] / 1e6, name, attrs))
 
     def _other(self, run: _Run, index: int) -> Event:
         """Decode one event that is no message and no datagram."""

@@ -64,6 +64,9 @@ EVENT_FORGOTTEN = 24
 EVENT_GROUP = 25
 EVENT_ALERT = 26
 EVENT_CLEAR = 27
+EVENT_LOG = 28
+
+LOG_OFF, LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG = range(5)
 
 
 class PeerIdStruct(ctypes.Structure):
@@ -187,6 +190,7 @@ class StatsStruct(ctypes.Structure):
         ("refused_banned", c_uint64),
         ("memory_bytes", c_uint64),
         ("refused_memory", c_uint64),
+        ("dropped_logs", c_uint64),
     )
 
 
@@ -234,6 +238,18 @@ class NatServerStruct(ctypes.Structure):
         ("server", c_char * 272),
         ("seen", c_char * 64),
         ("error", c_char * 256),
+    )
+
+
+class NatSeenStruct(ctypes.Structure):
+    """crust_nat_seen."""
+
+    _fields_ = (
+        ("struct_size", c_uint32),
+        ("reserved", c_uint32),
+        ("peer", PeerIdStruct),
+        ("from", c_char * 64),
+        ("at", c_char * 64),
     )
 
 
@@ -473,6 +489,7 @@ crust_service_nat_server = _bind(
     "crust_service_nat_server", c_int32, _service, c_uint32, POINTER(NatServerStruct)
 )
 crust_service_nat_port = _bind("crust_service_nat_port", c_int32, _service, c_uint32, POINTER(NatPortStruct))
+crust_service_nat_seen = _bind("crust_service_nat_seen", c_int32, _service, c_uint32, POINTER(NatSeenStruct))
 crust_service_lan_peer = _bind("crust_service_lan_peer", c_int32, _service, c_uint32, POINTER(LanPeerStruct))
 crust_service_known = _bind(
     "crust_service_known", c_int32, _service, c_char_p, POINTER(KnownPeerStruct), POINTER(c_size_t)

@@ -168,21 +168,21 @@ class Inbox:
         Raises:
             Closed: the service is closed, or `Stopped` was taken.
         """
-        if not self._enter(deadline):
-            return []
-        try:
-            while True:
-                events = self._from_backlog(limit, copy)
-                if events:
-                    return events
-                self._check_open()
-                wait = slice_ms(deadline)
-                events = self._poll(wait, limit, copy)
-                self._note(events)
-                if events or self._was_woken() or time.monotonic() >= deadline:
-                    return events
-        finally:
-            self._leave()
+        while self._enter(deadline):
+            try:
+                while not self._reader.records:
+                    events = self._from_backlog(limit, copy)
+                    if events:
+                        return events
+                    self._check_open()
+                    wait = slice_ms(deadline)
+                    events = self._poll(wait, limit, copy)
+                    self._note(events)
+                    if events or self._was_woken() or time.monotonic() >= deadline:
+                        return events
+            finally:
+                self._leave()
+        return []
 
     def take_messages(self, deadline: float, limit: int, copy: bool) -> MessageBatch[Any]:
         """Return a run of messages and the other events right after it; empty when time is over.
@@ -190,29 +190,29 @@ class Inbox:
         Raises:
             Closed: the service is closed, or `Stopped` was taken.
         """
-        if not self._enter(deadline):
-            return MessageBatch([], [], [], [])
-        try:
-            while True:
-                events = self._from_backlog(limit or CHUNK, copy)
-                if events:
-                    batch, rest = as_batch(events, copy)
-                    self.backlog.extendleft(reversed(rest))
-                    return batch
-                self._check_open()
-                wait = slice_ms(deadline)
-                try:
-                    batch, rest = self._reader.messages(wait, limit, copy)
-                except Closed:
-                    self.end()
-                    raise
-                self.backlog.extend(rest)
-                self._note(batch.events)
-                self._note(rest)
-                if batch or self._was_woken() or time.monotonic() >= deadline:
-                    return batch
-        finally:
-            self._leave()
+        while self._enter(deadline):
+            try:
+                while not self._reader.records:
+                    events = self._from_backlog(limit or CHUNK, copy)
+                    if events:
+                        batch, rest = as_batch(events, copy)
+                        self.backlog.extendleft(reversed(rest))
+                        return batch
+                    self._check_open()
+                    wait = slice_ms(deadline)
+                    try:
+                        batch, rest = self._reader.messages(wait, limit, copy)
+                    except Closed:
+                        self.end()
+                        raise
+                    self.backlog.extend(rest)
+                    self._note(batch.events)
+                    self._note(rest)
+                    if batch or self._was_woken() or time.monotonic() >= deadline:
+                        return batch
+            finally:
+                self._leave()
+        return MessageBatch([], [], [], [])
 
     def refill(self, deadline: float, copy: bool) -> bool:
         """Wait until the backlog is not empty; False when the time is over or `wake` was called.
@@ -220,18 +220,19 @@ class Inbox:
         Raises:
             Closed: the service is closed, or `Stopped` was taken.
         """
-        if not self._enter(deadline):
-            return bool(self.backlog)
-        try:
-            while not self.backlog:
-                self._check_open()
-                if not self._to_backlog(self._poll(slice_ms(deadline), CHUNK, copy)) and (
-                    self._was_woken() or time.monotonic() >= deadline
-                ):
-                    return False
-            return True
-        finally:
-            self._leave()
+        while self._enter(deadline):
+            try:
+                while not self.backlog and not self._reader.records:
+                    self._check_open()
+                    if not self._to_backlog(self._poll(slice_ms(deadline), CHUNK, copy)) and (
+                        self._was_woken() or time.monotonic() >= deadline
+                    ):
+                        return False
+                if self.backlog:
+                    return True
+            finally:
+                self._leave()
+        return bool(self.backlog)
 
     def fill(self, wait_ms: int, patience: float = 0.0) -> bool:
         """Move events from the library to the backlog; return whether there were any.
@@ -248,6 +249,7 @@ class Inbox:
             return self._to_backlog(self._poll(wait_ms, CHUNK, True))
         finally:
             self._polling.release()
+            self._tell()
 
     def full(self) -> bool:
         """Return whether no more events should be moved to the backlog."""
@@ -300,6 +302,14 @@ class Inbox:
     def _leave(self) -> None:
         self._polling.release()
         self._takers.pop()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Hand records of the log on, with no lock held."""
+        records = self._reader.records
+        while records:
+            with contextlib.suppress(IndexError):  # another thread has taken it
+                records.popleft().tell()
 
     def _check_open(self) -> None:
         if self.ended:

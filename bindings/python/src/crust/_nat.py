@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 from . import _ffi
 from ._errors import CrustError, OpenNumber, error
 from ._show import Shown
+
+if TYPE_CHECKING:
+    from ._types import PeerId
 
 
 class NatDepends(OpenNumber):
@@ -104,6 +107,22 @@ class NatServer(Shown):
 
 
 @dataclass(frozen=True)
+class NatSeen(Shown):
+    """How one peer sees a service.
+
+    Attributes:
+        peer: who.
+        source: the peer's end of its link, with which it looks, ``ADDRESS:PORT``.
+        at: our endpoint as the peer has seen it last, such as ``tcp://203.0.113.5:5483``. Over
+            TCP it is our end of a link that was dialled, or the listener.
+    """
+
+    peer: PeerId
+    source: str
+    at: str
+
+
+@dataclass(frozen=True)
 class MappedPort(Shown):
     """A port of a listener that a router passes on, or why it does not.
 
@@ -141,6 +160,9 @@ class Nat(Shown):
         pending: whether more is being found out now, or will be in a moment.
         servers: what the servers of `Config.stun` have said, in that order.
         mapped: the ports of listeners that routers pass on, and those that they do not.
+        seen: who has said what, of the peers that are connected now and not over a relay, in the
+            order of their ids, TCP first; at most 256. Each speaks for itself: `NatFlow.external`
+            is what comes of it all.
     """
 
     udp: NatFlow
@@ -151,11 +173,19 @@ class Nat(Shown):
     pending: bool
     servers: tuple[NatServer, ...]
     mapped: tuple[MappedPort, ...]
+    seen: tuple[NatSeen, ...] = ()
 
 
 def nat_server(raw: _ffi.NatServerStruct) -> NatServer:
     """Convert a crust_nat_server."""
     return NatServer(_ffi.text(raw.server), _ffi.text(raw.seen) or None, _ffi.text(raw.error) or None)
+
+
+def nat_seen(raw: _ffi.NatSeenStruct) -> NatSeen:
+    """Convert a crust_nat_seen."""
+    from ._types import PeerId  # it needs this module, too
+
+    return NatSeen(PeerId(bytes(raw.peer.bytes)), _ffi.text(getattr(raw, "from")), _ffi.text(raw.at))
 
 
 def mapped_port(raw: _ffi.NatPortStruct) -> MappedPort:
@@ -195,6 +225,7 @@ def nat(
     tcp: _ffi.NatFlowStruct,
     servers: Sequence[NatServer] = (),
     mapped: Sequence[MappedPort] = (),
+    seen: Sequence[NatSeen] = (),
 ) -> Nat:
     """Convert a crust_nat and its two crust_nat_flow."""
     return Nat(
@@ -206,4 +237,5 @@ def nat(
         pending=bool(raw.pending),
         servers=tuple(servers),
         mapped=tuple(mapped),
+        seen=tuple(seen),
     )

@@ -43,6 +43,7 @@ class Options(TypedDict, total=False):
     gossip: Gossip
     tracer: bool
     key_log: Union[str, os.PathLike[str], None]
+    log_level: Optional[int]
     cipher: Cipher
     connect_timeout: Optional[float]
     bootstrap_timeout: Optional[float]

@@ -25,7 +25,7 @@ from ._errors import Closed, Code, CrustError, UnknownPeer, error
 from ._events import AlreadyConnected, Bootstrapped, Connected, Event, Stopped
 from ._groups import GroupInfo, GroupPeer, RawGroup, group_info, group_peer
 from ._inbox import Call, Inbox, deadline_of
-from ._nat import Nat, mapped_port, nat, nat_server
+from ._nat import Nat, mapped_port, nat, nat_seen, nat_server
 from ._sending import Sending
 from ._show import table
 from ._types import (
@@ -698,7 +698,9 @@ class Service(Sending):
         self._check(code, "nat")
         servers = self._list(_ffi.crust_service_nat_server, _ffi.NatServerStruct, "nat")
         mapped = self._list(_ffi.crust_service_nat_port, _ffi.NatPortStruct, "nat")
-        return nat(raw, udp, tcp, [nat_server(s) for s in servers], [mapped_port(m) for m in mapped])
+        seen = self._list(_ffi.crust_service_nat_seen, _ffi.NatSeenStruct, "nat")
+        said = [nat_server(s) for s in servers]
+        return nat(raw, udp, tcp, said, [mapped_port(m) for m in mapped], [nat_seen(s) for s in seen])
 
     def peers_on_lan(self) -> list[LanPeer]:
         """Return the peers whose beacons were heard on the networks of this machine, by their ids.

@@ -12,6 +12,7 @@ from typing import Any, Optional, Union
 from . import _ffi
 from ._errors import Code, NamedNumber, OpenNumber, error
 from ._gate import GateRequest, set_gate
+from ._log import log_number
 from ._show import Shown
 
 Buffer = Union[bytes, bytearray, memoryview]
@@ -253,6 +254,9 @@ class Config:
         key_log: a file to which the keys of every session are appended, so that captures of
             them can be read. WHOEVER HAS IT READS EVERYTHING that the service sends and
             receives. None is none.
+        log_level: which records of the log go to the logger ``crust`` of the module `logging`: those
+            of this level and above, such as `logging.INFO`; None are none. docs/LOGS.md lists
+            them. They come from the thread that takes events, when it does.
         cipher: restricts the record cipher.
         connect_timeout: for one connect altogether; 60 s.
         bootstrap_timeout: for one bootstrap altogether; 10 s.
@@ -308,6 +312,7 @@ class Config:
     gossip: Gossip = Gossip.ON
     tracer: bool = False
     key_log: Union[str, os.PathLike[str], None] = None
+    log_level: Optional[int] = None
     cipher: Cipher = Cipher.AUTO
     connect_timeout: Optional[float] = None
     bootstrap_timeout: Optional[float] = None
@@ -367,7 +372,7 @@ _NUMBERS = {
 _NETWORK_NAME, _IDENTITY_FILE, _IDENTITY_SEED, _APP_ID = 1, 2, 3, 4
 _ROLE, _NO_LISTEN, _NO_ACCEPT, _CIPHER, _NO_RESUME, _NO_NETWORK_WATCH = 5, 6, 7, 8, 10, 11
 _RELAY, _NO_PORT_MAP, _CACHE, _BEACON, _GOSSIP, _ONLY = 12, 13, 15, 16, 18, 19
-_TRACER, _KEY_LOG = 70, 71
+_TRACER, _KEY_LOG, _LOG_LEVEL = 70, 71, 72
 _PATHS = {"identity_file": _IDENTITY_FILE, "cache": _CACHE, "key_log": _KEY_LOG}
 _CHOICES = {"role": _ROLE, "relay": _RELAY, "beacon": _BEACON, "gossip": _GOSSIP, "cipher": _CIPHER}
 _U64_MAX = (1 << 64) - 1
@@ -460,6 +465,8 @@ def apply_config(handle: ctypes.c_void_p, config: Config) -> None:
 
 
 def _apply_policy(handle: ctypes.c_void_p, config: Config) -> None:
+    if config.log_level is not None:
+        _ffi.check(_ffi.crust_config_set_u64(handle, _LOG_LEVEL, log_number(config.log_level)))
     if config.gate is not None:
         if not callable(config.gate):
             raise error(Code.INVALID, f"gate must be a function, not {config.gate!r}")
@@ -651,6 +658,7 @@ class Stats(Shown):
         refused_banned: Connections and sessions refused for the blacklist or the whitelists.
         memory_bytes: that queues hold of `max_memory_bytes`, now.
         refused_memory: Times that `max_memory_bytes` had no room.
+        dropped_logs: Records of the log for which there was no room.
     """
 
     peers: int
@@ -690,6 +698,7 @@ class Stats(Shown):
     refused_banned: int
     memory_bytes: int
     refused_memory: int
+    dropped_logs: int
 
 
 def stats(raw: _ffi.StatsStruct) -> Stats:

@@ -279,6 +279,19 @@ pub const CRUST_OPT_GATE_TIMEOUT_MS: crust_option = 62;
 pub const CRUST_OPT_TRACER: crust_option = 70;
 /// str: path of a file to which the keys of every session are appended.
 pub const CRUST_OPT_KEY_LOG: crust_option = 71;
+/// u64: `CRUST_LOG_*`, which records of the log come as [`CRUST_EVENT_LOG`]; none.
+pub const CRUST_OPT_LOG_LEVEL: crust_option = 72;
+
+/// No records.
+pub const CRUST_LOG_OFF: u32 = 0;
+/// Something is broken for good.
+pub const CRUST_LOG_ERROR: u32 = 1;
+/// Something is wrong, and the service goes on.
+pub const CRUST_LOG_WARN: u32 = 2;
+/// What happens: a handful of records for each session.
+pub const CRUST_LOG_INFO: u32 = 3;
+/// Each attempt.
+pub const CRUST_LOG_DEBUG: u32 = 4;
 
 // ---- events -----------------------------------------------------------------
 
@@ -345,6 +358,9 @@ pub const CRUST_EVENT_GROUP: crust_event_type = 25;
 pub const CRUST_EVENT_ALERT: crust_event_type = 26;
 /// peer, endpoint, how: the session with the peer is in clear.
 pub const CRUST_EVENT_CLEAR: crust_event_type = 27;
+/// text: the name of a record of the log, data: its attributes, an object of JSON,
+/// priority: `CRUST_LOG_*`, took_us: when, in microseconds since 1970.
+pub const CRUST_EVENT_LOG: crust_event_type = 28;
 
 /// How a peer was discovered: its beacon was heard on a network of this machine.
 pub const CRUST_BY_BEACON: u32 = 1;
@@ -653,6 +669,8 @@ pub struct crust_stats {
     pub memory_bytes: u64,
     /// Times that `max_memory_bytes` had no room.
     pub refused_memory: u64,
+    /// Records of the log for which there was no room.
+    pub dropped_logs: u64,
 }
 
 /// On what of the other end a NAT's mapping or filter depends: not found out.
@@ -743,6 +761,22 @@ pub struct crust_nat_server {
     pub seen: [c_char; 64],
     /// Why there is no answer, NUL-terminated.
     pub error: [c_char; 256],
+}
+
+/// How one peer sees the service. Grows at the end.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct crust_nat_seen {
+    /// `size_of::<crust_nat_seen>()`, set by the caller.
+    pub struct_size: u32,
+    /// 0.
+    pub reserved: u32,
+    /// Who.
+    pub peer: crust_peer_id,
+    /// The peer's end of its link, NUL-terminated.
+    pub from: [c_char; 64],
+    /// Our endpoint as the peer has seen it last, NUL-terminated.
+    pub at: [c_char; 64],
 }
 
 /// A port of a listener that a router passes on, or why it does not. Grows at the
@@ -1145,6 +1179,11 @@ unsafe extern "C" {
         service: crust_service,
         index: u32,
         io: *mut crust_nat_port,
+    ) -> crust_result;
+    pub fn crust_service_nat_seen(
+        service: crust_service,
+        index: u32,
+        io: *mut crust_nat_seen,
     ) -> crust_result;
     pub fn crust_service_lan_peer(
         service: crust_service,

@@ -30,7 +30,7 @@ fn linked() -> Vec<(&'static str, usize)> {
         crust_listen crust_stop_listening crust_listeners crust_set_accept crust_set_beacon
         crust_service_network_changed crust_service_connect_peer
         crust_peers crust_peer crust_service_stats crust_service_nat
-        crust_service_nat_server crust_service_nat_port crust_config_add_stun
+        crust_service_nat_server crust_service_nat_port crust_service_nat_seen crust_config_add_stun
         crust_service_lan_peer crust_service_known
         crust_ban crust_unban crust_bans crust_set_allowed crust_config_add_ban crust_config_add_allowed
         crust_config_set_gate

@@ -137,10 +137,11 @@ fn all_layouts() -> Vec<(String, i64)> {
             wire_received_bytes, events_queued, event_bytes_queued, events_total,
             backpressure_pauses, sent_datagrams, received_datagrams, lost_datagrams,
             circuits, carried_bytes, known, refused_connections, refused_handshakes, refused_files, refused_sessions, shed_sessions, rate_pauses, alerts, suppressed_alerts, resumptions,
-            refused_banned, memory_bytes, refused_memory,
+            refused_banned, memory_bytes, refused_memory, dropped_logs,
         }
         crust_nat { struct_size, reachable, cgnat, pending, reserved, why }
         crust_nat_server { struct_size, reserved, server, seen, error }
+        crust_nat_seen { struct_size, reserved, peer, from, at }
         crust_nat_port {
             struct_size, code, twice, reserved, expires_ms, internal, external, gateway, means,
             text,

@@ -9,6 +9,7 @@ use crust_sys as sys;
 use crate::error::{Error, ErrorKind, Result, check};
 use crate::event::How;
 use crate::gate::{Gate, GateRequest};
+use crate::logs::LogLevel;
 use crate::peer_id::{Seed, erase};
 
 /// What a peer is to the network.
@@ -298,6 +299,13 @@ impl Config {
             Some(text) => Step::Text(sys::CRUST_OPT_KEY_LOG, text.to_owned()),
             None => Step::Wrong(format!("key log {path:?}: the path is not UTF-8")),
         })
+    }
+
+    /// Which records of the log are told as [`Event::Log`](crate::Event::Log): those of the
+    /// level and all above. Default: none.
+    pub fn log_level(self, level: impl Into<Option<LogLevel>>) -> Self {
+        let number = level.into().map_or(sys::CRUST_LOG_OFF, LogLevel::number);
+        self.number(sys::CRUST_OPT_LOG_LEVEL, u64::from(number))
     }
 
     /// What is done for peers that cannot reach each other. Default:

@@ -4,13 +4,14 @@ use std::iter::FusedIterator;
 use std::ops::Deref;
 use std::slice;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crust_sys as sys;
 
 use crate::config::Role;
 use crate::error::{Error, text_at};
 use crate::group::GroupState;
+use crate::logs::{LogLevel, forward};
 use crate::peer_id::PeerId;
 
 /// What somebody does too much of. More may be added.
@@ -452,6 +453,20 @@ pub enum Event {
         /// How the session came about.
         how: How,
     },
+    /// A record of the log, when [`log_level`](crate::Config::log_level) asks for it:
+    /// docs/LOGS.md lists them. With the feature `log` it has also gone to the crate of that
+    /// name, target `crust`, on the thread that takes the event.
+    #[non_exhaustive]
+    Log {
+        /// How urgent it is.
+        level: LogLevel,
+        /// When it happened.
+        time: SystemTime,
+        /// Its name.
+        name: String,
+        /// What it says: an object of JSON.
+        attrs: String,
+    },
     /// An event newer than this crate, to be ignored.
     #[non_exhaustive]
     Unknown {
@@ -665,6 +680,12 @@ impl Event {
                 suggest_for: Duration::from_micros(raw.took_us),
                 text: text(raw.text).unwrap_or_default(),
             },
+            sys::CRUST_EVENT_LOG => Event::Log {
+                level: LogLevel::from_raw(raw.priority),
+                time: UNIX_EPOCH + Duration::from_micros(raw.took_us),
+                name: text(raw.text).unwrap_or_default(),
+                attrs: String::from_utf8_lossy(&data()).into_owned(),
+            },
             sys::CRUST_EVENT_CLEAR => Event::Clear {
                 peer: someone(),
                 endpoint: endpoint(),
@@ -855,7 +876,7 @@ impl Iterator for Batch {
         self.next += 1;
         // SAFETY: the pointers of the event lead into the batch, which the
         // event keeps.
-        Some(unsafe { Event::from_raw(raw, Some(&self.raw)) })
+        Some(forward(unsafe { Event::from_raw(raw, Some(&self.raw)) }))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -929,7 +950,7 @@ mod tests {
             // SAFETY: all pointers are NULL.
             let event = unsafe { Event::from_raw(&raw(number), None) };
             let unknown = matches!(event, Event::Unknown { number: n } if n == number);
-            let known = matches!(number, 1..=27);
+            let known = matches!(number, 1..=28);
             assert_eq!(unknown, !known, "{event:?}");
         }
     }

@@ -11,7 +11,7 @@ use crate::config::{Beacon, c_string};
 use crate::error::{Error, Result, check};
 use crate::group::{Group, GroupInfo, GroupPeer};
 use crate::info::{KnownPeer, LanPeer, PeerInfo, Stats};
-use crate::nat::{MappedPort, Nat, NatFlow, NatServer};
+use crate::nat::{MappedPort, Nat, NatFlow, NatSeen, NatServer};
 use crate::peer_id::PeerId;
 
 /// The calls of a service. A [`Service`](crate::Service) derefs to its handle, so
@@ -635,7 +635,19 @@ impl Handle {
             }
             mapped.push(MappedPort::from_raw(&raw));
         }
-        Ok(Nat::from_raw(&raw, &udp, &tcp, servers, mapped))
+        let mut seen = Vec::new();
+        loop {
+            let mut raw = NatSeen::empty();
+            let index = seen.len() as u32;
+            // SAFETY: a struct that says its own size.
+            let count =
+                check(unsafe { sys::crust_service_nat_seen(self.service, index, &mut raw) })?;
+            if index as i32 >= count {
+                break;
+            }
+            seen.push(NatSeen::from_raw(&raw));
+        }
+        Ok(Nat::from_raw(&raw, &udp, &tcp, servers, mapped, seen))
     }
 
     /// The peers whose beacons were heard on the networks of this machine, in the order

@@ -11,6 +11,7 @@ use crust_sys as sys;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::handle::Handle;
+use crate::logs::forward;
 
 /// A program's closure.
 pub(crate) type Handler = Box<dyn FnMut(Handle, &Event) + Send>;
@@ -144,7 +145,7 @@ unsafe extern "C" fn on_events(
         for raw in events {
             // SAFETY: the pointers of an event hold until this call returns, and
             // the handler gets no more than a borrow.
-            let event = unsafe { Event::from_raw(raw, None) };
+            let event = forward(unsafe { Event::from_raw(raw, None) });
             (user.handler)(handle, &event);
         }
     }));

@@ -309,6 +309,8 @@ stats! {
     memory_bytes,
     /// Times that `max_memory_bytes` had no room.
     refused_memory,
+    /// Records of the log for which there was no room.
+    dropped_logs,
 }
 
 #[cfg(test)]

@@ -52,6 +52,7 @@
 //! # Features
 //!
 //! - `stream`: `Events::into_stream`, with `futures-core` for the trait.
+//! - `log`: records of a service's log go to the crate `log`, see [`Event::Log`].
 //! - `serde`: `Serialize` and `Deserialize` for [`PeerId`].
 //!
 //! # The library
@@ -69,6 +70,7 @@ mod group;
 mod handle;
 mod handler;
 mod info;
+mod logs;
 mod nat;
 mod peer_id;
 mod service;
@@ -83,7 +85,8 @@ pub use gate::GateRequest;
 pub use group::{Group, GroupInfo, GroupPeer, GroupState};
 pub use handle::{Handle, Outgoing, Sent};
 pub use info::{Cipher, KnownPeer, LanPeer, PeerInfo, Stats};
-pub use nat::{Confidence, MappedPort, Nat, NatDepends, NatFlow, NatPorts, NatServer};
+pub use logs::LogLevel;
+pub use nat::{Confidence, MappedPort, Nat, NatDepends, NatFlow, NatPorts, NatSeen, NatServer};
 pub use peer_id::{PeerId, Seed};
 pub use service::{Events, Service};
 #[cfg(feature = "stream")]

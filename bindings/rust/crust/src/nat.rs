@@ -5,6 +5,7 @@ use crust_sys as sys;
 
 use crate::error::{Error, ErrorKind};
 use crate::info::text_of;
+use crate::peer_id::PeerId;
 
 /// On what of the other end a NAT's mapping or filter depends (RFC 4787 sections 4.1
 /// and 5). More may be added.
@@ -179,6 +180,43 @@ pub struct Nat {
     pub servers: Vec<NatServer>,
     /// The ports of listeners that routers pass on, and those that they do not.
     pub mapped: Vec<MappedPort>,
+    /// Who has said what, of the peers that are connected now and not over a relay, in the
+    /// order of their ids, TCP first; at most 256. Each speaks for itself: `external` is
+    /// what comes of it all.
+    pub seen: Vec<NatSeen>,
+}
+
+/// How one peer sees a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NatSeen {
+    /// Who.
+    pub peer: PeerId,
+    /// The peer's end of its link, with which it looks; `None` when it is not known.
+    pub from: Option<SocketAddr>,
+    /// Our endpoint as the peer has seen it last, such as `"tcp://203.0.113.5:5483"`. Over
+    /// TCP it is our end of a link that was dialled, or the listener.
+    pub at: String,
+}
+
+impl NatSeen {
+    pub(crate) fn empty() -> sys::crust_nat_seen {
+        sys::crust_nat_seen {
+            struct_size: size_of::<sys::crust_nat_seen>() as u32,
+            reserved: 0,
+            peer: sys::crust_peer_id { bytes: [0; 32] },
+            from: [0; 64],
+            at: [0; 64],
+        }
+    }
+
+    pub(crate) fn from_raw(raw: &sys::crust_nat_seen) -> Self {
+        Self {
+            peer: PeerId::from_raw(raw.peer),
+            from: text_of(&raw.from).parse().ok(),
+            at: text_of(&raw.at),
+        }
+    }
 }
 
 /// What a STUN server has said.
@@ -283,6 +321,7 @@ impl Nat {
         tcp: &sys::crust_nat_flow,
         servers: Vec<NatServer>,
         mapped: Vec<MappedPort>,
+        seen: Vec<NatSeen>,
     ) -> Self {
         Self {
             udp: NatFlow::from_raw(udp),
@@ -293,6 +332,7 @@ impl Nat {
             pending: raw.pending != 0,
             servers,
             mapped,
+            seen,
         }
     }
 }
@@ -323,7 +363,10 @@ mod tests {
         let mut raw = MappedPort::empty();
         put(&mut raw.internal, "tcp://192.168.1.2:5483");
         let port = MappedPort::from_raw(&raw);
-        assert_eq!((port.external, port.gateway, port.expires), (None, None, None));
+        assert_eq!(
+            (port.external, port.gateway, port.expires),
+            (None, None, None)
+        );
         assert_eq!(port.error, None);
         put(&mut raw.external, "tcp://203.0.113.5:7");
         put(&mut raw.gateway, "192.168.1.1");
@@ -336,6 +379,18 @@ mod tests {
         assert_eq!((port.means.as_str(), port.twice), ("pcp", true));
         assert_eq!(port.expires, Some(Duration::from_millis(1500)));
         assert_eq!(port.error.unwrap().kind(), ErrorKind::Timeout);
+    }
+
+    #[test]
+    fn a_peer_says_what_its_struct_says() {
+        let mut raw = NatSeen::empty();
+        raw.peer.bytes[0] = 7;
+        put(&mut raw.from, "203.0.113.5:7");
+        put(&mut raw.at, "utp://[2001:db8::1]:8");
+        let seen = NatSeen::from_raw(&raw);
+        assert_eq!(seen.peer.as_bytes()[0], 7);
+        assert_eq!(seen.from, "203.0.113.5:7".parse().ok());
+        assert_eq!(seen.at, "utp://[2001:db8::1]:8");
     }
 
     #[test]
