@@ -68,7 +68,8 @@ The accepting ends may be elsewhere: --server has the words before their command
 and --listen the address at which they listen there.
 
 ` + benchTestHelp() + `
-With --full the tests are instead, for each transport and the raw sockets beside it,
+With --full the tests are instead, for sessions over TCP, over UDP and in clear (tracer), and
+for the raw sockets beside them,
 
   out-SIZE-CONNECTIONS  messages per second to the other end, and "mb_s"
   in-SIZE-CONNECTIONS   the same from the other end
@@ -114,9 +115,9 @@ takes at each end ("send_ns", "receive_ns"), and memory and allocs of each end.
 	flags.StringSliceVar(&o.transports, "transports", o.transports,
 		"what to measure, of "+strings.Join(benchkit.TransportNames(benchTransports()), ", "))
 	flags.StringSliceVar(&o.tests, "tests", o.tests, "which tests to run")
-	flags.IntVar(&o.runs, "runs", 5, "runs of each test over each transport, from 1 to 1000")
-	flags.DurationVar(&o.volume.Duration, "duration", time.Second, "about how long a run of a throughput or connect test lasts")
-	flags.IntVar(&o.volume.Pings, "pings", 5000, "round trips of a ping run")
+	flags.IntVar(&o.runs, "runs", 5, "runs of each test over each transport, from 1 to 1000; 6 with --full")
+	flags.DurationVar(&o.volume.Duration, "duration", time.Second, "about how long a run of a throughput or connect test lasts; 150ms with --full")
+	flags.IntVar(&o.volume.Pings, "pings", 5000, "round trips of a ping run; 1000 with --full")
 	flags.IntVar(&o.volume.Connections, "connections", 500, "connections of a memory run")
 	flags.DurationVar(&o.volume.Idle, "idle", 3*time.Second, "how long an idle run watches")
 	flags.StringVar(&o.profile, "profile", "", "existing directory in which each run leaves a pprof processor profile of both processes")
@@ -141,7 +142,7 @@ takes at each end ("send_ns", "receive_ns"), and memory and allocs of each end.
 func benchTestHelp() string {
 	var text strings.Builder
 	for _, t := range benchkit.Tests {
-		fmt.Fprintf(&text, "  %-9s %s (%s)\n", t.Name, t.About, t.Unit)
+		fmt.Fprintf(&text, "  %-10s %s (%s)\n", t.Name, t.About, t.Unit)
 	}
 	return text.String()
 }
