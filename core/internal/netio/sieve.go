@@ -97,11 +97,21 @@ func (s *Sieve) Put(socket any) error {
 			return nil
 		}
 		if !noRoom(err) {
-			return errors.Join(err, f.Filter(detach))
+			return errors.Join(err, unsieve(f))
 		}
 		s = newSieve(s.prefixes[:len(s.prefixes)/2], maxProgram)
 	}
-	return f.Filter(detach)
+	return unsieve(f)
+}
+
+// unsieve takes a sieve out. Where one can be put in and not be taken out, as in emulators,
+// one that drops nothing is put in instead.
+func unsieve(f filtered) error {
+	err := f.Filter(detach)
+	if err != nil && f.Filter(func(fd uintptr) error { return attach(fd, []instruction{keep}) }) == nil {
+		return nil
+	}
+	return err
 }
 
 // block is a prefix as four words, of which IPv4 has one.
