@@ -256,7 +256,7 @@ func (g *Guard) Charge(now time.Time, who Who, kind Kind, n int, bytes uint64, c
 	}
 	if !who.Peer.IsZero() && kind.ofPeers() {
 		a := g.peers.get(who.Peer, now)
-		if g.charge(a, now, kind, n, bytes, cpu) {
+		if a.charge(now, kind, n, bytes, cpu) && g.mayTell(now) {
 			out = append(out, a.alert(now, kind, Alert{Peer: who.Peer, Prefix: PlaceOf(who.Addr)}))
 		}
 	}
@@ -265,20 +265,20 @@ func (g *Guard) Charge(now time.Time, who Who, kind Kind, n int, bytes uint64, c
 	}
 	place, area := PlaceOf(who.Addr), AreaOf(who.Addr)
 	a := g.addresses.get(place, now)
-	if g.charge(a, now, kind, n, bytes, cpu) {
+	if a.charge(now, kind, n, bytes, cpu) && g.mayTell(now) {
 		a.trusted = time.Time{}
 		out = append(out, a.alert(now, kind, Alert{Prefix: place}))
 	}
 	b := g.prefixes.get(area, now)
 	b.seen |= 1 << (maphash.Comparable(g.seed, place) % 64)
-	if g.charge(b, now, kind, n, bytes, cpu) && bits.OnesCount64(b.seen) >= manyAddresses {
+	if b.charge(now, kind, n, bytes, cpu) && bits.OnesCount64(b.seen) >= manyAddresses && g.mayTell(now) {
 		out = append(out, b.alert(now, kind, Alert{Prefix: area, Many: true}))
 	}
 	return out
 }
 
 // charge reports whether an alert is due.
-func (g *Guard) charge(a *account, now time.Time, kind Kind, n int, bytes uint64, cpu time.Duration) bool {
+func (a *account) charge(now time.Time, kind Kind, n int, bytes uint64, cpu time.Duration) bool {
 	a.settle(now)
 	b := a.bucket(kind)
 	b.level += float64(n)
@@ -289,9 +289,12 @@ func (g *Guard) charge(a *account, now time.Time, kind Kind, n int, bytes uint64
 	limit := brims[kind].brim * a.tier.factor(kind)
 	over := b.level >= limit
 	b.level = min(b.level, 2*limit) // who stops is not accused for long
-	if !over || b.charged && now.Sub(b.told) < alertEvery {
-		return false
-	}
+	return over && (!b.charged || now.Sub(b.told) >= alertEvery)
+}
+
+// mayTell reports whether one more alert may be raised, and counts it. It is asked last: an
+// alert that is not raised for another reason must not take the place of one that is due.
+func (g *Guard) mayTell(now time.Time) bool {
 	g.alerts = min(g.alerts+alertRate*max(now.Sub(g.at), 0).Seconds(), alertBurst)
 	g.at = now
 	if g.alerts < 1 {

@@ -179,6 +179,23 @@ func TestAlertsAreBounded(t *testing.T) {
 	}
 }
 
+// TestOneOffenderHidesNobody: who offends a thousand times a second from one address, whose
+// prefix is not accused for that, takes no alert from another one.
+func TestOneOffenderHidesNobody(t *testing.T) {
+	g, now := New(usual, start), start
+	loud, quiet := 0, 0
+	for i := range 60_000 { // a minute
+		now = now.Add(time.Millisecond)
+		loud += len(g.Charge(now, Who{Addr: bad}, Garbage, 1, 20, 0))
+		if i >= 30_000 && i%100 == 0 {
+			quiet += len(g.Charge(now, Who{Addr: four(0xC0000201)}, Garbage, 1, 20, 0))
+		}
+	}
+	if st := g.Stats(); loud < 5 || quiet < 2 || st.Suppressed != 0 {
+		t.Errorf("%d alerts about the one, %d about the other, %d suppressed", loud, quiet, st.Suppressed)
+	}
+}
+
 func TestOneAddressGetsNoMoreThanItsPart(t *testing.T) {
 	g, now := New(usual, start), start
 	in := 0
