@@ -245,7 +245,17 @@ N
     nft delete table ip middle
 }
 
+# leave: what still runs after a failure, dumpcap and peers, ends with this shell.
+leave() {
+    local running
+    running=$(jobs -pr)
+    # shellcheck disable=SC2086
+    [ -z "$running" ] || kill $running 2>/dev/null || true
+    wait || true
+}
+
 if [ "${1:-}" = inside ]; then
+    trap leave EXIT
     live
     exit
 fi
