@@ -29,6 +29,8 @@ Usage: ./build.sh COMMAND [ARGUMENT...]
   check           formatters, linters, static analysis, type checks
   coverage        test coverage of Go, C, Rust and Python in one report:
                   build/coverage/report.txt and build/coverage/index.html
+  fuzz [ARG...]   fuzz each target for a stated CPU time, 10 s unless --seconds N
+                  says otherwise, or the targets named; docs/FUZZING.md keeps account
   wheel           the Python package into build/wheel: a wheel with the library
                   inside, and a source distribution
   docs            reference documentation into build/docs
@@ -253,7 +255,7 @@ main() {
     export CRUST_PORTMAP=off CRUST_BEACON=off
     case $command in
     demo | lib | bench | deb | docs | wireshark | clean) "command_$command" "$@" ;;
-    test | check | coverage | wheel | dist)
+    test | check | coverage | wheel | dist | fuzz)
         # shellcheck source=/dev/null
         . "$ROOT/.ci/$command.sh"
         "command_$command" "$@"

@@ -14,7 +14,7 @@ import (
 )
 
 // documents are those whose claims are shown by tests. Each must name some.
-var documents = []string{"docs/RELIABILITY.md", "docs/SECURITY.md", "docs/COMPAT.md"}
+var documents = []string{"docs/RELIABILITY.md", "docs/SECURITY.md", "docs/COMPAT.md", "docs/FUZZING.md"}
 
 // A document names a test in a code span: of Go by its directory, or the end of
 // that, and its name, as in `secure.TestVectorsOfTheDocument`; any other one by its
@@ -50,6 +50,37 @@ func TestNamedTests(t *testing.T) {
 			t.Errorf("%s names no test", name)
 		}
 		t.Logf("%s names %d tests", name, named)
+	}
+}
+
+// TestEachTargetIsAccountedFor: docs/FUZZING.md has a row for each fuzz target.
+func TestEachTargetIsAccountedFor(t *testing.T) {
+	root := os.DirFS("../..")
+	tests, err := goTests(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := fs.ReadFile(root, "docs/FUZZING.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := 0
+	for dir, names := range tests {
+		if strings.HasPrefix(dir, "tests/bench") { // modules of their own
+			continue
+		}
+		for _, name := range names {
+			if !strings.HasPrefix(name, "Fuzz") {
+				continue
+			}
+			count++
+			if row := "| `" + filepath.Base(dir) + "." + name + "` |"; !strings.Contains(string(text), row) {
+				t.Errorf("there is no account of %s in %s: ./build.sh fuzz --list", name, dir)
+			}
+		}
+	}
+	if count < 50 {
+		t.Errorf("%d fuzz targets are found", count)
 	}
 }
 
