@@ -141,6 +141,7 @@ def fuzz(name: str, account: Account, seconds: float, cache: Path) -> bool:
             "-test.run=^$",
             f"-test.fuzz=^{account.function}$",
             "-test.parallel=1",
+            "-test.fuzzminimizetime=100x",
             f"-test.fuzztime={max(1.0, seconds - done):.0f}s",
             f"-test.fuzzcachedir={corpus}/fuzz/{name}",
         ]
