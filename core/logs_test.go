@@ -10,18 +10,21 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	crust "github.com/libcrust/libcrust/core"
 	"github.com/libcrust/libcrust/core/identity"
+	"github.com/libcrust/libcrust/core/internal/netio"
 	"github.com/libcrust/libcrust/core/internal/simnet"
 )
 
@@ -137,6 +140,32 @@ func TestLogs(t *testing.T) {
 		}
 		if n := a.Stats().DroppedLogs; n != 0 {
 			t.Errorf("%d records were dropped", n)
+		}
+	})
+}
+
+// oldKernel is a network whose sockets take one datagram at a time.
+type oldKernel struct{ *simnet.Host }
+
+func (k oldKernel) ListenPacket(ctx context.Context, at netip.AddrPort) (netio.PacketConn, error) {
+	conn, err := k.Host.ListenPacket(ctx, at)
+	return oldSocket{conn}, err
+}
+
+type oldSocket struct{ netio.PacketConn }
+
+func (oldSocket) Single() error { return os.NewSyscallError("recvmmsg", syscall.ENOSYS) }
+
+// TestLogsOfAnOldKernel: what a system lacks is told once, with the reason.
+func TestLogsOfAnOldKernel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var book logBook
+		host := simnet.New(1).Host("10.0.0.1")
+		a := newNode(t, loggedTo(&book, slog.LevelInfo, crust.On(oldKernel{host}, over(crust.Config{}, "0.0.0.0", "utp"))))
+		a.Close()
+		const name = "each datagram takes a system call"
+		if got := a0(book.all(), name); book.names(slog.LevelInfo)[name] != 1 || !strings.Contains(got["error"], "recvmmsg") || got["at"] == "" {
+			t.Errorf("%v: %v", book.names(slog.LevelInfo), got)
 		}
 	})
 }

@@ -44,6 +44,11 @@ func (s *Service) openUDP(addr netip.AddrPort, accept bool) (*udpSocket, error) 
 	if err != nil {
 		return nil, err
 	}
+	if c, ok := conn.(netio.SingleReader); ok && accept {
+		if err := c.Single(); err != nil {
+			s.log.Info("each datagram takes a system call", "at", conn.LocalAddr(), "error", err)
+		}
+	}
 	return s.wrapUDP(conn, accept)
 }
 

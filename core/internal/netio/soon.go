@@ -10,3 +10,11 @@ type SoonReader interface {
 	// has come. Not beside ReadBatch.
 	ReadSoon(ps []Packets, patience time.Duration) (n int, err error)
 }
+
+// SingleReader is a PacketConn that knows whether its system has calls for many datagrams
+// at once. A PacketConn of a Network may implement it.
+type SingleReader interface {
+	// Single returns why each datagram takes a system call of its own, as with kernels
+	// and sandboxes that lack the other calls: it costs speed. nil: nothing is missing.
+	Single() error
+}

@@ -27,6 +27,7 @@ type batch struct {
 	c      *Conn
 	ip6    bool // the socket's family
 	works  bool // there are batches at all
+	single error
 	gro    bool
 	gso    atomic.Bool // until the kernel refuses to cut a run that it sends in pieces
 	send   func(fd uintptr, ms []mmsghdr) (int, unix.Errno)
@@ -71,16 +72,25 @@ func (b *batch) setUp(fd int) error {
 	// Some kernels and sandboxes lack the calls: nothing has come yet, and to
 	// send no message works. No messages have an address, too, which QEMU looks at.
 	none := newVector(1).messages[:0]
-	_, receives := recvmmsg(uintptr(fd), none)
-	_, sends := sendmmsg(uintptr(fd), none)
-	b.works = (receives == 0 || receives == unix.EAGAIN) && sends == 0
-	if b.works {
+	_, receives := b.reader.from(uintptr(fd), none)
+	_, sends := b.send(uintptr(fd), none)
+	switch {
+	case receives != 0 && receives != unix.EAGAIN:
+		b.single = os.NewSyscallError("recvmmsg", receives)
+	case sends != 0:
+		b.single = os.NewSyscallError("sendmmsg", sends)
+	}
+	if b.works = b.single == nil; b.works {
 		_, err := unix.GetsockoptInt(fd, unix.SOL_UDP, unix.UDP_SEGMENT)
 		b.gso.Store(err == nil)
 		b.gro = unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_GRO, 1) == nil
 	}
 	return nil
 }
+
+// Single returns why each datagram takes a system call of its own, which some kernels and
+// sandboxes bring about; nil: many share one, or no system of this kind has such calls.
+func (c *Conn) Single() error { return c.batch.single }
 
 func (b *batch) maxSegments() int {
 	if b.gso.Load() {

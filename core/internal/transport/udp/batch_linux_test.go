@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -188,6 +189,35 @@ func TestRefusals(t *testing.T) {
 			}
 			mustWrite(t, a, run(b.LocalAddr(), 900, noise(1000)), run(b.LocalAddr(), 0, []byte("still works")))
 		})
+	}
+}
+
+// TestSingle: where a call for many messages is missing, the socket says which, and works.
+func TestSingle(t *testing.T) {
+	missing := func(uintptr, []mmsghdr) (int, unix.Errno) { return 0, unix.ENOSYS }
+	for name, remove := range map[string]func(*batch){
+		"recvmmsg": func(b *batch) { b.reader.from = missing },
+		"sendmmsg": func(b *batch) { b.send = missing },
+	} {
+		a, b := open(t, "127.0.0.1:0"), open(t, "127.0.0.1:0")
+		if err := a.Single(); err != nil {
+			t.Skipf("no batches here: %v", err)
+		}
+		setPlain(t, a) // as before setUp
+		remove(&a.batch)
+		var failed error
+		if err := a.raw.Control(func(fd uintptr) { failed = a.batch.setUp(int(fd)) }); err != nil || failed != nil {
+			t.Fatal(err, failed)
+		}
+		if err := a.Single(); !errors.Is(err, unix.ENOSYS) || !strings.Contains(err.Error(), name) || a.Stats().Batches {
+			t.Errorf("without %s: %v, %+v", name, err, a.Stats())
+		}
+		mustWrite(t, a, run(b.LocalAddr(), 1000, noise(2500)))
+		collect(t, b, a.LocalAddr(), 3)
+		mustWrite(t, b, run(a.LocalAddr(), 0, []byte("and back")))
+		if got := collect(t, a, b.LocalAddr(), 1); string(got[0]) != "and back" {
+			t.Errorf("without %s: got %q", name, got)
+		}
 	}
 }
 

@@ -14,6 +14,9 @@ func (b *batch) init(c *Conn) error {
 	return nil
 }
 
+// Single returns nil: nothing is missing here that other systems of the kind have.
+func (c *Conn) Single() error { return nil }
+
 func (b *batch) read(ps []Packets) (int, error) { return b.c.readOne(ps) }
 
 func (b *batch) write(ps []Packets) error { return b.c.writeEach(ps) }
