@@ -14,9 +14,9 @@ arm_core_more='TestBanConnects|TestBootstrap|TestErrors|TestFullQueue|TestGossip
 
 # What cannot be run so. The first start the test program once more, and this machine's
 # kernel knows no such programs; the others need options of sockets that QEMU 7 does not
-# know (IP_MINTTL, TCP_SAVED_SYN, SO_MEMINFO).
+# know (IP_MINTTL, TCP_SAVED_SYN, SO_MEMINFO, SO_DETACH_FILTER).
 arm_cannot=(TestWithoutKernels TestHazard01IdentifiersAreRandom TestWithoutPermission 'TestKilled.*'
-    TestOpen TestOpenRefused TestOpenEnds TestOverflowsAreCounted)
+    TestOpen TestOpenRefused TestOpenEnds TestOverflowsAreCounted TestSieveAtListeners TestSieveOfDatagrams)
 # What takes a second or more there, and is left to CRUST_PLATFORMS=all.
 arm_slow=(TestAMillionMutations TestAllArrives TestFair TestAPowerCutCostsNothingThatWasFlushed TestATornWriteIsNoWriteAtAll TestAllocations
     TestAmplification TestBoundOfBytes TestBytesArriveBothWays TestChangesCostLittle TestClockJumps TestCut TestCutAtEveryByte

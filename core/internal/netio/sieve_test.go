@@ -51,7 +51,8 @@ func drops(t *testing.T, vm *bpf.VM, from netip.Addr) bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n != 0 && n < len(packet) {
+	// All of it is a number of 32 bits, which an int may take for a negative one.
+	if n != 0 && uint32(n) < uint32(len(packet)) {
 		t.Fatalf("%d bytes are kept of a packet", n)
 	}
 	return n == 0
@@ -186,7 +187,7 @@ func TestSieveIsBounded(t *testing.T) {
 		if drops(t, vm, netip.MustParseAddr("127.0.0.1")) || drops(t, vm, netip.MustParseAddr("::1")) {
 			t.Errorf("%s: an innocent is dropped", name)
 		}
-		if n, err := vm.Run(make([]byte, 60)); n < 60 || err != nil {
+		if n, err := vm.Run(make([]byte, 60)); uint32(n) < 60 || err != nil {
 			t.Errorf("%s: of what is no packet of IP %d bytes are kept, %v", name, n, err)
 		}
 	}
