@@ -450,3 +450,31 @@ func TestUDPNothingIsLeft(t *testing.T) {
 		return ""
 	})
 }
+
+// TestUDPCloseAtOnce: who closes as soon as it is connected, before the other side knows,
+// has nothing to deliver, and waits for nobody; nor does the other side, which closes too.
+func TestUDPCloseAtOnce(t *testing.T) {
+	for _, both := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			internet := simnet.New(1)
+			ha, hb := internet.Host("10.0.0.1"), internet.Host("10.0.0.2")
+			internet.SetLink(ha, hb, simnet.Link{Latency: 20 * time.Millisecond})
+			cfg := over(crust.Config{}, "0.0.0.0", "utp")
+			a, b := newNode(t, crust.On(ha, cfg)), newNode(t, crust.On(hb, cfg))
+			if err := a.Connect(b.info(), 1); err != nil {
+				t.Fatal(err)
+			}
+			a.next(crust.EventConnected)
+			began := time.Now()
+			var closing sync.WaitGroup
+			if closing.Go(func() { a.Close() }); both {
+				closing.Go(func() { b.Close() })
+			}
+			closing.Wait()
+			if took := time.Since(began); took > 2*time.Second {
+				t.Errorf("closed after %v", took)
+			}
+			b.Close()
+		})
+	}
+}

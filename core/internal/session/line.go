@@ -79,7 +79,8 @@ func (s *Session) unlink(l *line, why error) {
 		s.parted = errors.Is(why, errHungUp) // the peer closes when it has read all, and Close last
 		s.clean = s.parted && !s.doubt
 	}
-	over := s.state == finishing && (s.clean || s.kept.messages() == 0) && !errors.Is(why, ErrElsewhere)
+	idle := s.state == draining && s.drained() && s.kept.empty() // as in Disconnect
+	over := (idle || s.state == finishing && (s.clean || s.kept.messages() == 0)) && !errors.Is(why, ErrElsewhere)
 	if over || s.window == 0 || !errors.Is(why, ErrBroken) && !errors.Is(why, ErrSilent) {
 		s.mu.Unlock()
 		s.end(why)
