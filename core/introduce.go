@@ -389,11 +389,12 @@ func (s *Service) offered(from *peer, writer PeerID, l wire.Letter, size int) {
 func (s *Service) answering(writer PeerID, mine, theirs wire.Letter, pays *account, letters int, local bool, send func([]byte)) *punching {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	quiet := 0
+	quiet, crossed := 0, false
 	for a := range s.attempts {
 		if a.quiet {
 			quiet++
 		}
+		crossed = crossed || a.peer == writer && a.meets
 		if a.peer == writer && !a.bootstrap && !a.meets && !a.info { // it dials already
 			return nil
 		}
@@ -405,7 +406,7 @@ func (s *Service) answering(writer PeerID, mine, theirs wire.Letter, pays *accou
 	if s.register(a, punchLife+meetPatience, s.runConnect) != nil {
 		return nil // the other side dials as well
 	}
-	a.punch = s.punch(a, theirs.ID, mine, theirs, 0, pays, letters, send)
+	a.punch = s.punch(a, theirs.ID, mine, theirs, 0, crossed, pays, letters, send)
 	return a.punch
 }
 
@@ -499,7 +500,7 @@ func (s *Service) met(a *attempt, got answer) {
 	}
 	var p *punching
 	if s.mayTell(doubtful(got.mine.UDP, got.mine.TCP), 2*secure.LetterSize) { // the offer, and the go
-		p = s.punch(a, id, got.mine, got.theirs, got.round, got.pays, 2*secure.LetterSize, send)
+		p = s.punch(a, id, got.mine, got.theirs, got.round, false, got.pays, 2*secure.LetterSize, send)
 	}
 	local := s.isLocal(by)
 	s.mu.Lock()

@@ -101,10 +101,13 @@ func (h *hole) Close() error                        { return h.conn.Close() }
 
 // punch makes a punch with the peer of an attempt, unless too many are under way; it
 // is to be begun. Both letters are as they were written. round is how long the answer to ours took,
-// zero for the side that was sought. c pays for what is sent; letters is what ours
-// will have paid the peer, and send hands pads to who carries them.
-func (s *Service) punch(a *attempt, id meetingID, mine, theirs wire.Letter, round time.Duration, c *account, letters int, send func([]byte)) *punching {
-	cfg := punch.Config{RTT: round, Waits: round == 0, UDP: true, TCP: true}
+// zero for the side that was sought; crossed says that this one has called the peer as well.
+// c pays for what is sent; letters is what ours will have paid the peer, and send hands
+// pads to who carries them.
+func (s *Service) punch(
+	a *attempt, id meetingID, mine, theirs wire.Letter, round time.Duration, crossed bool, c *account, letters int, send func([]byte),
+) *punching {
+	cfg := punch.Config{RTT: round, Waits: round == 0, Crossed: crossed, UDP: true, TCP: true}
 	if !theirs.TCP.Openers || !theirs.TCP.External.Addr().Is4() { // openers of IPv6 may not live long
 		cfg.Lead = round / 2
 	}

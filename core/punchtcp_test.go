@@ -146,3 +146,45 @@ func TestTCPMapping(t *testing.T) {
 		})
 	}
 }
+
+// TestPunchTCPCrossed: two behind NATs that call each other within a round trip, by a peer
+// that both are connected to, meet as soon as when one of them calls.
+func TestPunchTCPCrossed(t *testing.T) {
+	for _, swap := range []bool{false, true} {
+		for apart := time.Duration(0); apart <= 80*time.Millisecond; apart += 8 * time.Millisecond {
+			synctest.Test(t, func(t *testing.T) {
+				internet := simnet.New(1)
+				internet.SetDefaultLink(simnet.Link{Latency: 20 * time.Millisecond, Hops: 8})
+				hub := newNode(t, crust.On(internet.Host("198.51.100.1"), over(crust.Config{}, "0.0.0.0", "tcp")))
+				defer hub.Close()
+				var nodes []*node
+				for i, external := range []string{"203.0.113.1", "203.0.113.2"} {
+					h := internet.NAT(natsim.MustParse("home"), external).Host("192.168.1.2")
+					n := newNode(t, crust.On(h, over(crust.Config{Identity: keyOf(t, byte(1+i))}, "0.0.0.0", "tcp")))
+					defer n.Close()
+					link(t, n, hub)
+					nodes = append(nodes, n)
+				}
+				if swap {
+					nodes[0], nodes[1] = nodes[1], nodes[0]
+				}
+				time.Sleep(2 * time.Second)
+				began := time.Now()
+				for i, n := range nodes {
+					if err := n.ConnectPeer(nodes[1-i].ID(), 1); err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(apart)
+				}
+				for _, n := range nodes {
+					if e := n.final(t, 1); e.Type != crust.EventConnected {
+						t.Fatalf("%v apart: %v (%v)", apart, e.Type, e.Err())
+					}
+				}
+				if took := time.Since(began); took > 1500*time.Millisecond {
+					t.Errorf("%v apart: connected after %v", apart, took)
+				}
+			})
+		}
+	}
+}

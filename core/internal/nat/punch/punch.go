@@ -163,6 +163,11 @@ type Config struct {
 	// openers, and no ports are predicted, those of TCP wait for that: so one SYN makes
 	// the connection, and no NAT sees two sockets take part in it.
 	Waits bool
+	// Crossed says, where this side waits, that it has called the peer as well. Then each
+	// side's opener is in the way of its other punch, whose dials have the same two ends,
+	// and both sides wait: the lesser one twice as long, so that it still has its opener
+	// when the other one dials.
+	Crossed bool
 	// Seed makes the two sides and their tries differ; any number.
 	Seed   uint64
 	Budget Budget

@@ -25,7 +25,7 @@ const (
 	pauseMost  = 180 * time.Millisecond
 	portPause  = 50 * time.Millisecond  // after ErrPort
 	dialLater  = 3 * time.Second        // after an opener that has failed
-	waits      = 300 * time.Millisecond // how long the side that waits does so after Shoot
+	waits      = 300 * time.Millisecond // how long the side that waits does so after Shoot: see Crossed
 
 	untilSimultaneous = 10 * time.Second
 	untilBirthday     = 15 * time.Second
@@ -158,9 +158,13 @@ func (t *tcp) begin(now time.Time) {
 	if t.part.Strategy == Direct && vague(t.theirs) {
 		t.widenAt = first.Add(widen)
 	}
+	wait := waits
+	if c.Crossed && !c.Larger {
+		wait *= 2
+	}
 	for i := range t.callees {
 		if from := first; c.Waits && t.part.Strategy != Predict && t.opens(t.callees[i].to) {
-			t.callees[i].release(from.Add(waits))
+			t.callees[i].release(from.Add(wait))
 		} else {
 			t.callees[i].release(from)
 		}
