@@ -7,7 +7,7 @@
 # The last line is "N passed, N failed". Works in build/platforms. Needs the cross
 # compilers, musl-tools, wine64, qemu-user and build/venv; `build.sh test platforms` sees to
 # all of it. docs/PLATFORMS.md says what is run and what is not. CRUST_PLATFORMS=all runs
-# the unit tests that take long, too.
+# what is built for musl and the unit tests that take long, too.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 root=$PWD build=$PWD/build work=$PWD/build/platforms here=$PWD/tests/platforms
@@ -17,7 +17,10 @@ python=$build/venv/bin/python
 [ -x "$python" ] || python=python3
 passed=0 failed=0
 targets=("$@")
-((${#targets[@]} > 0)) || targets=(windows-amd64 linux-arm64 linux-armv7 linux-amd64-musl)
+if ((${#targets[@]} == 0)); then
+    targets=(windows-amd64 linux-arm64 linux-armv7)
+    [ "${CRUST_PLATFORMS:-}" != all ] || targets+=(linux-amd64-musl)
+fi
 # shellcheck source=tests/platforms/arm.sh
 . "$here/arm.sh"
 # shellcheck source=tests/platforms/musl.sh
