@@ -50,8 +50,9 @@ const (
 	gather = 75 * time.Millisecond
 	// pollEvery is how often interfaces are looked at where nothing tells.
 	pollEvery = 2 * time.Second
-	// sleepEvery is how often it is looked whether the machine has slept.
-	sleepEvery = time.Second
+	// sleepEvery is how often it is looked whether the machine has slept: all that an idle
+	// program wakes up for besides its heartbeats.
+	sleepEvery = 2 * time.Second
 	// leastSleep is the shortest sleep that matters: nothing on the way forgets a
 	// connection sooner.
 	leastSleep = 3 * time.Second
