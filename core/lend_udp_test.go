@@ -3,6 +3,7 @@ package crust_test
 import (
 	"bytes"
 	"errors"
+	"runtime"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -17,6 +18,8 @@ import (
 // comes from another peer over the same socket, acknowledgements too, is received, and
 // heartbeats are answered. All arrives in order.
 func TestLentSocket(t *testing.T) {
+	procs := runtime.GOMAXPROCS(2) // a link that begins on a single processor is not read by the program
+	defer runtime.GOMAXPROCS(procs)
 	synctest.Test(t, func(t *testing.T) {
 		cfg := over(crust.Config{Heartbeat: time.Second, LostAfter: 5 * time.Second}, "0.0.0.0", "utp")
 		internet := simnet.New(1)
@@ -29,6 +32,7 @@ func TestLentSocket(t *testing.T) {
 		linkOver(t, a, b, crust.UTP)
 		linkOver(t, c, b, crust.UTP)
 		time.Sleep(10 * time.Second)
+		runtime.GOMAXPROCS(procs)
 		late, token := 0, uint64(0)
 		for i := range uint64(300) {
 			go func() {
