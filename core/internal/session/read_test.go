@@ -236,7 +236,7 @@ func FuzzPeer(f *testing.F) {
 			total := 0
 			for _, e := range o.take() {
 				switch e.what {
-				case "message":
+				case "message", "relay":
 					total += len(e.data)
 				case "ended":
 					if !errors.Is(e.why, ErrProtocol) && !errors.Is(e.why, ErrDisconnected) && !errors.Is(e.why, ErrStopped) {
