@@ -3,6 +3,7 @@ package session
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -239,7 +240,8 @@ func FuzzPeer(f *testing.F) {
 				case "message", "relay":
 					total += len(e.data)
 				case "ended":
-					if !errors.Is(e.why, ErrProtocol) && !errors.Is(e.why, ErrDisconnected) && !errors.Is(e.why, ErrStopped) {
+					of := []error{ErrProtocol, ErrDisconnected, ErrStopped, ErrFull, ErrOver, ErrBanned, ErrAccused}
+					if !slices.ContainsFunc(of, func(err error) bool { return errors.Is(e.why, err) }) {
 						t.Fatalf("ended with %v", e.why)
 					}
 				default:
