@@ -2,13 +2,10 @@ package benchkit
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
-	"time"
 )
 
 // Grid is what a full run measures: each combination of one size and one connection, and
@@ -174,141 +171,33 @@ func dialTest(workers int) Test {
 	return Test{Name: fmt.Sprintf("dial-%d", workers), Unit: "us", About: about, LessIsBetter: true, workers: workers, measure: measureDial}
 }
 
-// pass lets count messages go over each of some connections, in the test's direction,
-// and returns the time until all have arrived.
-func (b *bench) pass(conns []Conn, count int) (time.Duration, error) {
-	failed := make([]error, len(conns))
-	var workers sync.WaitGroup
-	start := time.Now()
-	for i, conn := range conns {
-		workers.Go(func() {
-			if b.test.direction == Out {
-				_, failed[i] = b.stream(conn, count)
-				return
-			}
-			if failed[i] = begin(conn, task{kind: taskSend, size: b.test.size, count: count}); failed[i] == nil {
-				failed[i] = conn.ReceiveAll(count, b.test.size)
-			}
-		})
-	}
-	workers.Wait()
-	return time.Since(start), errors.Join(failed...)
-}
-
 // measureGridStream is measureStreams in either direction, for one connection and more.
-func measureGridStream(ctx context.Context, b *bench) (outcome Outcome, err error) {
-	server, err := b.serve(1)
-	if err != nil {
-		return outcome, err
-	}
-	defer func() { err = errors.Join(err, server.Close()) }()
-	conns := make([]Conn, b.test.workers)
-	for i := range conns {
-		var client Client
-		if client, err = b.transport.NewClient(); err != nil {
-			return outcome, err
+func measureGridStream(ctx context.Context, b *bench) (Outcome, error) {
+	return b.withConns(ctx, b.test.workers, func(conns []Conn, _ serverEnd) (Outcome, error) {
+		if err := b.prepare(conns...); err != nil {
+			return Outcome{}, err
 		}
-		defer func() { err = errors.Join(err, client.Close()) }()
-		if conns[i], err = client.Dial(ctx, server.Addresses()[0]); err != nil {
-			return outcome, fmt.Errorf("dial the %d. connection: %w", i+1, err)
-		}
-		defer func() { err = errors.Join(err, conns[i].Close()) }()
-	}
-	count, enough := b.count, b.volume.Duration/4
-	if count > 0 {
-		if _, err = b.pass(conns, count/8+1); err != nil {
-			return outcome, err
-		}
-	}
-	for try := 4; count == 0; try *= 4 {
-		took, err := b.pass(conns, try)
+		took, err := b.pass(conns, b.count)
 		if err != nil {
-			return outcome, err
+			return Outcome{}, err
 		}
-		if took >= enough {
-			count = max(1, int(float64(try)*float64(b.volume.Duration)/float64(took)))
-		}
-	}
-	took, err := b.pass(conns, count)
-	if err != nil {
-		return outcome, err
-	}
-	rate := float64(count*len(conns)) / took.Seconds()
-	return Outcome{Value: rate, Count: count, Extra: map[string]float64{"mb_s": rate * float64(b.test.size) / 1e6}}, nil
+		rate := float64(b.count*len(conns)) / took.Seconds()
+		return Outcome{Value: rate, Count: b.count, Extra: map[string]float64{"mb_s": rate * float64(b.test.size) / 1e6}}, nil
+	})
 }
 
 // measureGridPing is measurePing for messages of any size.
 func measureGridPing(ctx context.Context, b *bench) (Outcome, error) {
-	return b.withConn(ctx, func(conn Conn, _ serverEnd) (Outcome, error) {
-		warm := max(b.volume.Pings/10, 1)
-		total := warm + b.volume.Pings
-		if err := begin(conn, task{kind: taskEchoSized, size: b.test.size, count: total}); err != nil {
-			return Outcome{}, err
-		}
-		message := make([]byte, b.test.size)
-		times := make([]float64, 0, total)
-		for range total {
-			start := time.Now()
-			if err := conn.Send(message); err != nil {
-				return Outcome{}, err
-			}
-			if err := conn.Receive(message); err != nil {
-				return Outcome{}, err
-			}
-			times = append(times, float64(time.Since(start).Nanoseconds())/1e3)
-		}
-		return spread(times[warm:]), nil
-	})
-}
-
-// spread makes an outcome of times in microseconds.
-func spread(times []float64) Outcome {
-	slices.Sort(times)
-	return Outcome{Value: quantile(times, 0.5), Extra: map[string]float64{"p90": quantile(times, 0.9), "p99": quantile(times, 0.99)}}
+	return b.pings(ctx, task{kind: taskEchoSized, size: b.test.size}, max(b.volume.Pings/10, 1))
 }
 
 // measureDial times new connections, handshakes included.
-func measureDial(ctx context.Context, b *bench) (outcome Outcome, err error) {
-	server, err := b.serve(1)
+func measureDial(ctx context.Context, b *bench) (Outcome, error) {
+	times, took, err := b.connects(ctx)
 	if err != nil {
-		return outcome, err
+		return Outcome{}, err
 	}
-	defer func() { err = errors.Join(err, server.Close()) }()
-	address := server.Addresses()[0]
-	clients := make([]Client, b.test.workers)
-	for i := range clients {
-		if clients[i], err = b.transport.NewClient(); err != nil {
-			return outcome, err
-		}
-		defer func() { err = errors.Join(err, clients[i].Close()) }()
-		if err := connectOnce(ctx, clients[i], address); err != nil {
-			return outcome, err
-		}
-	}
-	times, failed := make([][]float64, len(clients)), make([]error, len(clients))
-	start := time.Now()
-	var workers sync.WaitGroup
-	for i, client := range clients {
-		workers.Go(func() {
-			for failed[i] == nil && (time.Since(start) < b.volume.Duration || len(times[i]) == 0) {
-				began := time.Now()
-				conn, err := client.Dial(ctx, address)
-				if err != nil {
-					failed[i] = fmt.Errorf("dial: %w", err)
-					return
-				}
-				times[i] = append(times[i], float64(time.Since(began).Nanoseconds())/1e3)
-				failed[i] = conn.Close()
-			}
-		})
-	}
-	workers.Wait()
-	took := time.Since(start)
-	if err := errors.Join(failed...); err != nil {
-		return outcome, err
-	}
-	all := slices.Concat(times...)
-	outcome = spread(all)
-	outcome.Extra["conn_s"] = float64(len(all)) / took.Seconds()
+	outcome := spread(times)
+	outcome.Extra["conn_s"] = float64(len(times)) / took.Seconds()
 	return outcome, nil
 }

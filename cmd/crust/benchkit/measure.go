@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -28,24 +27,31 @@ const warmConnections = 20
 // the background, before memory or idle time is counted: 0.5 s by default.
 func (b *bench) settleTime() time.Duration { return b.volume.Idle / 6 }
 
-// withConn runs f over one connection to a new server.
-func (b *bench) withConn(ctx context.Context, f func(Conn, serverEnd) (Outcome, error)) (outcome Outcome, err error) {
+// withConns runs f over n connections, each of a client of its own, to one new server.
+func (b *bench) withConns(ctx context.Context, n int, f func([]Conn, serverEnd) (Outcome, error)) (outcome Outcome, err error) {
 	server, err := b.serve(1)
 	if err != nil {
 		return outcome, err
 	}
 	defer func() { err = errors.Join(err, server.Close()) }()
-	client, err := b.transport.NewClient()
-	if err != nil {
-		return outcome, err
+	conns := make([]Conn, n)
+	for i := range conns {
+		var client Client
+		if client, err = b.transport.NewClient(); err != nil {
+			return outcome, err
+		}
+		defer func() { err = errors.Join(err, client.Close()) }()
+		if conns[i], err = client.Dial(ctx, server.Addresses()[0]); err != nil {
+			return outcome, fmt.Errorf("dial the %d. connection: %w", i+1, err)
+		}
+		defer func() { err = errors.Join(err, conns[i].Close()) }()
 	}
-	defer func() { err = errors.Join(err, client.Close()) }()
-	conn, err := client.Dial(ctx, server.Addresses()[0])
-	if err != nil {
-		return outcome, fmt.Errorf("dial: %w", err)
-	}
-	defer func() { err = errors.Join(err, conn.Close()) }()
-	return f(conn, server)
+	return f(conns, server)
+}
+
+// withConn runs f over one connection to a new server.
+func (b *bench) withConn(ctx context.Context, f func(Conn, serverEnd) (Outcome, error)) (Outcome, error) {
+	return b.withConns(ctx, 1, func(conns []Conn, server serverEnd) (Outcome, error) { return f(conns[0], server) })
 }
 
 // stream sends count messages and returns the time from the first send to the
@@ -64,30 +70,45 @@ func (b *bench) stream(conn Conn, count int) (time.Duration, error) {
 	return time.Since(start), nil
 }
 
-// calibrate finds how many messages a run needs to last as long as it should,
-// and warms both ends up.
-func (b *bench) calibrate(conn Conn) (int, error) {
-	enough := b.volume.Duration / 5
-	for count := 64; ; count *= 4 {
-		took, err := b.stream(conn, count)
-		if err != nil {
-			return 0, err
-		}
-		if took >= enough {
-			return max(1, int(float64(count)*float64(b.volume.Duration)/float64(took))), nil
-		}
-	}
-}
-
-// prepare calibrates the first run and warms the later ones up.
-func (b *bench) prepare(conn Conn) error {
+// prepare warms both ends of some connections up. It finds how many messages over each make
+// a run last as long as it should, where that is not known.
+func (b *bench) prepare(conns ...Conn) error {
 	if b.count > 0 {
-		_, err := b.stream(conn, max(1, b.count/10))
+		_, err := b.pass(conns, max(1, b.count/10))
 		return err
 	}
-	var err error
-	b.count, err = b.calibrate(conn)
-	return err
+	enough := b.volume.Duration / 5
+	for try := 4; b.count == 0; try *= 4 {
+		took, err := b.pass(conns, try)
+		if err != nil {
+			return err
+		}
+		if took >= enough {
+			b.count = max(1, int(float64(try)*float64(b.volume.Duration)/float64(took)))
+		}
+	}
+	return nil
+}
+
+// pass lets count messages go over each of some connections, in the test's direction,
+// and returns the time until all have arrived.
+func (b *bench) pass(conns []Conn, count int) (time.Duration, error) {
+	failed := make([]error, len(conns))
+	var workers sync.WaitGroup
+	start := time.Now()
+	for i, conn := range conns {
+		workers.Go(func() {
+			if b.test.direction != In {
+				_, failed[i] = b.stream(conn, count)
+				return
+			}
+			if failed[i] = begin(conn, task{kind: taskSend, size: b.test.size, count: count}); failed[i] == nil {
+				failed[i] = conn.ReceiveAll(count, b.test.size)
+			}
+		})
+	}
+	workers.Wait()
+	return time.Since(start), errors.Join(failed...)
 }
 
 func measureStream(ctx context.Context, b *bench) (Outcome, error) {
@@ -118,59 +139,31 @@ func measureStream(ctx context.Context, b *bench) (Outcome, error) {
 	})
 }
 
-// measureStreams streams over several connections at once, each of a client of
-// its own, to one server.
-func measureStreams(ctx context.Context, b *bench) (outcome Outcome, err error) {
-	server, err := b.serve(1)
-	if err != nil {
-		return outcome, err
-	}
-	defer func() { err = errors.Join(err, server.Close()) }()
-	conns := make([]Conn, b.test.workers)
-	for i := range conns {
-		var client Client
-		if client, err = b.transport.NewClient(); err != nil {
-			return outcome, err
+// measureStreams streams over several connections at once.
+func measureStreams(ctx context.Context, b *bench) (Outcome, error) {
+	return b.withConns(ctx, b.test.workers, func(conns []Conn, server serverEnd) (Outcome, error) {
+		if err := b.prepare(conns...); err != nil {
+			return Outcome{}, err
 		}
-		defer func() { err = errors.Join(err, client.Close()) }()
-		if conns[i], err = client.Dial(ctx, server.Addresses()[0]); err != nil {
-			return outcome, fmt.Errorf("dial the %d. connection: %w", i+1, err)
-		}
-		defer func() { err = errors.Join(err, conns[i].Close()) }()
-	}
-	count, enough := b.count, b.volume.Duration/5
-	if count > 0 {
-		if _, err = b.streams(conns, count/10+1); err != nil {
-			return outcome, err
-		}
-	}
-	for try := 4; count == 0; try *= 4 {
-		took, err := b.streams(conns, try)
+		sender, receiver, err := b.bothUse(server, detailTime)
 		if err != nil {
-			return outcome, err
+			return Outcome{}, err
 		}
-		if took >= enough {
-			count = max(1, int(float64(try)*float64(b.volume.Duration)/float64(took)))
+		took, err := b.pass(conns, b.count)
+		if err != nil {
+			return Outcome{}, err
 		}
-	}
-	sender, receiver, err := b.bothUse(server, detailTime)
-	if err != nil {
-		return outcome, err
-	}
-	took, err := b.streams(conns, count)
-	if err != nil {
-		return outcome, err
-	}
-	senderAfter, receiverAfter, err := b.bothUse(server, detailTime)
-	if err != nil {
-		return outcome, err
-	}
-	all := len(conns) * count
-	outcome = Outcome{Value: float64(all) * float64(b.test.size) / 1e6 / took.Seconds(), Count: count}
-	if !b.together {
-		outcome.Extra = perMessage(senderAfter.CPU-sender.CPU, receiverAfter.CPU-receiver.CPU, all)
-	}
-	return outcome, nil
+		senderAfter, receiverAfter, err := b.bothUse(server, detailTime)
+		if err != nil {
+			return Outcome{}, err
+		}
+		all := len(conns) * b.count
+		outcome := Outcome{Value: float64(all) * float64(b.test.size) / 1e6 / took.Seconds(), Count: b.count}
+		if !b.together {
+			outcome.Extra = perMessage(senderAfter.CPU-sender.CPU, receiverAfter.CPU-receiver.CPU, all)
+		}
+		return outcome, nil
+	})
 }
 
 // perMessage is the processor time of each end for a message, which tells about a
@@ -179,28 +172,23 @@ func perMessage(sender, receiver time.Duration, count int) map[string]float64 {
 	return map[string]float64{"send_ns": float64(sender) / float64(count), "receive_ns": float64(receiver) / float64(count)}
 }
 
-// streams sends count messages over each connection and returns the time until
-// all have arrived.
-func (b *bench) streams(conns []Conn, count int) (time.Duration, error) {
-	failed := make([]error, len(conns))
-	start := time.Now()
-	var workers sync.WaitGroup
-	for i, conn := range conns {
-		workers.Go(func() { _, failed[i] = b.stream(conn, count) })
-	}
-	workers.Wait()
-	return time.Since(start), errors.Join(failed...)
+func measurePing(ctx context.Context, b *bench) (Outcome, error) {
+	outcome, err := b.pings(ctx, task{kind: taskEcho, size: MessageSize}, b.volume.Pings/10)
+	delete(outcome.Extra, "p90") // is only in a grid
+	return outcome, err
 }
 
-func measurePing(ctx context.Context, b *bench) (Outcome, error) {
+// pings times round trips of messages that the other end sends back as the task says, the
+// first of them to warm up.
+func (b *bench) pings(ctx context.Context, t task, warm int) (Outcome, error) {
 	return b.withConn(ctx, func(conn Conn, _ serverEnd) (Outcome, error) {
-		warm := b.volume.Pings / 10
-		if err := begin(conn, task{kind: taskEcho, size: MessageSize, count: warm + b.volume.Pings}); err != nil {
+		t.count = warm + b.volume.Pings
+		if err := begin(conn, t); err != nil {
 			return Outcome{}, err
 		}
-		message := make([]byte, MessageSize)
-		times := make([]float64, 0, warm+b.volume.Pings)
-		for range cap(times) {
+		message := make([]byte, t.size)
+		times := make([]float64, 0, t.count)
+		for range t.count {
 			start := time.Now()
 			if err := conn.Send(message); err != nil {
 				return Outcome{}, err
@@ -208,61 +196,79 @@ func measurePing(ctx context.Context, b *bench) (Outcome, error) {
 			if err := conn.Receive(message); err != nil {
 				return Outcome{}, err
 			}
-			times = append(times, float64(time.Since(start).Nanoseconds())/1e3)
+			times = append(times, micros(start))
 		}
-		measured := times[warm:]
-		slices.Sort(measured)
-		return Outcome{Value: quantile(measured, 0.5), Extra: map[string]float64{"p99": quantile(measured, 0.99)}}, nil
+		return spread(times[warm:]), nil
 	})
 }
 
-func measureConnect(ctx context.Context, b *bench) (outcome Outcome, err error) {
+// micros is the time since start in microseconds.
+func micros(start time.Time) float64 { return float64(time.Since(start).Nanoseconds()) / 1e3 }
+
+// spread makes an outcome of times in microseconds.
+func spread(times []float64) Outcome {
+	slices.Sort(times)
+	return Outcome{Value: quantile(times, 0.5), Extra: map[string]float64{"p90": quantile(times, 0.9), "p99": quantile(times, 0.99)}}
+}
+
+// measureConnect counts new connections, handshakes and closes included.
+func measureConnect(ctx context.Context, b *bench) (Outcome, error) {
+	times, took, err := b.connects(ctx)
+	if err != nil {
+		return Outcome{}, err
+	}
+	return Outcome{Value: float64(len(times)) / took.Seconds()}, nil
+}
+
+// connects lets each of the test's workers, a client of its own, make and close connections
+// one after another. It returns how long each took to make, in microseconds, and how long
+// all of it took.
+func (b *bench) connects(ctx context.Context) (all []float64, took time.Duration, err error) {
 	server, err := b.serve(1)
 	if err != nil {
-		return outcome, err
+		return nil, 0, err
 	}
 	defer func() { err = errors.Join(err, server.Close()) }()
 	address := server.Addresses()[0]
 	clients := make([]Client, b.test.workers)
 	for i := range clients {
 		if clients[i], err = b.transport.NewClient(); err != nil {
-			return outcome, err
+			return nil, 0, err
 		}
 		defer func() { err = errors.Join(err, clients[i].Close()) }()
-		if err := connectOnce(ctx, clients[i], address); err != nil {
-			return outcome, err
+		if _, err := connectOnce(ctx, clients[i], address); err != nil {
+			return nil, 0, err
 		}
 	}
-	var made atomic.Int64
-	failed := make([]error, len(clients))
+	times, failed := make([][]float64, len(clients)), make([]error, len(clients))
 	start := time.Now()
 	var workers sync.WaitGroup
 	for i, client := range clients {
 		workers.Go(func() {
-			for failed[i] == nil && time.Since(start) < b.volume.Duration {
-				if failed[i] = connectOnce(ctx, client, address); failed[i] == nil {
-					made.Add(1)
-				}
+			for failed[i] == nil && (time.Since(start) < b.volume.Duration || len(times[i]) == 0) {
+				var one float64
+				one, failed[i] = connectOnce(ctx, client, address)
+				times[i] = append(times[i], one)
 			}
 		})
 	}
 	workers.Wait()
-	took := time.Since(start)
-	if err := errors.Join(failed...); err != nil {
-		return outcome, err
-	}
-	return Outcome{Value: float64(made.Load()) / took.Seconds()}, nil
+	return slices.Concat(times...), time.Since(start), errors.Join(failed...)
 }
 
-func connectOnce(ctx context.Context, client Client, address string) error {
+// connectOnce makes and closes a connection, and returns how long it took to make, in
+// microseconds.
+func connectOnce(ctx context.Context, client Client, address string) (float64, error) {
+	start := time.Now()
 	conn, err := client.Dial(ctx, address)
 	if err != nil {
-		return fmt.Errorf("dial: %w", err)
+		return 0, fmt.Errorf("dial: %w", err)
 	}
+	took := micros(start)
 	if err := conn.Close(); err != nil {
-		return fmt.Errorf("close: %w", err)
+		return 0, fmt.Errorf("close: %w", err)
 	}
-	return nil
+	return took, nil
 }
 
 // measureMemory measures each end where it stands alone: many clients at one
