@@ -22,6 +22,23 @@ func withService(op string, h C.uint64_t, why *C.char, do func(*crust.Service) e
 	return result(why, err)
 }
 
+// withEntry gives out one of a list of a service by its index, where there is one, and
+// returns how many there are.
+func withEntry[T any](op string, h C.uint64_t, index C.uint32_t, why *C.char, list func(*crust.Service) ([]T, error), give func(*T)) C.int32_t {
+	count := 0
+	rc := withService(op, h, why, func(s *crust.Service) error {
+		all, err := list(s)
+		if count = len(all); uint64(index) < uint64(count) {
+			give(&all[index])
+		}
+		return err
+	})
+	if rc == C.CRUST_OK {
+		rc = C.int32_t(count)
+	}
+	return rc
+}
+
 //export goCrustPrepareConnectionInfo
 func goCrustPrepareConnectionInfo(h C.uint64_t, token C.uint64_t, why *C.char) (rc C.int32_t) {
 	defer guard(h, why, &rc)

@@ -58,18 +58,9 @@ func goCrustServiceRelease(h C.uint64_t, name *C.char, why *C.char) (rc C.int32_
 //export goCrustServiceGroup
 func goCrustServiceGroup(h C.uint64_t, index C.uint32_t, out *C.crust_group_info, why *C.char) (rc C.int32_t) {
 	defer guard(h, why, &rc)
-	count := 0
-	rc = withService("crust_service_group", h, why, func(s *crust.Service) error {
-		list := s.Groups()
-		if count = len(list); uint64(index) < uint64(count) {
-			fillGroup(out, &list[index])
-		}
-		return nil
-	})
-	if rc == C.CRUST_OK {
-		rc = C.int32_t(count)
-	}
-	return rc
+	return withEntry("crust_service_group", h, index, why,
+		func(s *crust.Service) ([]crust.GroupInfo, error) { return s.Groups(), nil },
+		func(e *crust.GroupInfo) { fillGroup(out, e) })
 }
 
 // groupInfo gives the type a name outside of cgo.
@@ -89,23 +80,17 @@ func fillGroup(out *groupInfo, g *crust.GroupInfo) {
 //export goCrustServiceGroupPeer
 func goCrustServiceGroupPeer(h C.uint64_t, name *C.char, index C.uint32_t, out *C.crust_group_peer, why *C.char) (rc C.int32_t) {
 	defer guard(h, why, &rc)
-	count := 0
-	rc = withService("crust_service_group_peer", h, why, func(s *crust.Service) error {
-		for _, g := range s.Groups() {
-			if g.Name != C.GoString(name) {
-				continue
-			}
-			if count = len(g.Peers); uint64(index) < uint64(count) {
-				fillGroupPeer(out, &g.Peers[index])
-			}
-			return nil
-		}
-		return failure("crust_service_group_peer", crust.CodeInvalid, "there is no group %.80q", C.GoString(name))
-	})
-	if rc == C.CRUST_OK {
-		rc = C.int32_t(count)
+	return withEntry("crust_service_group_peer", h, index, why,
+		func(s *crust.Service) ([]crust.GroupPeer, error) { return groupPeers(s.Groups(), C.GoString(name)) },
+		func(e *crust.GroupPeer) { fillGroupPeer(out, e) })
+}
+
+func groupPeers(groups []crust.GroupInfo, name string) ([]crust.GroupPeer, error) {
+	i := slices.IndexFunc(groups, func(g crust.GroupInfo) bool { return g.Name == name })
+	if i < 0 {
+		return nil, failure("crust_service_group_peer", crust.CodeInvalid, "there is no group %.80q", name)
 	}
-	return rc
+	return groups[i].Peers, nil
 }
 
 // groupPeer gives the type a name outside of cgo.

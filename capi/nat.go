@@ -4,6 +4,7 @@ package main
 import "C"
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -38,17 +39,15 @@ func fillFlow(out *natFlow, f *crust.NATFlow) {
 	out.mapping, out.filtering, out.ports = C.uint8_t(f.Mapping), C.uint8_t(f.Filtering), C.uint8_t(f.Ports)
 	out.step = C.int16_t(f.Step)
 	out.low, out.high = C.uint16_t(f.Low), C.uint16_t(f.High)
-	lines := make([]string, len(f.External))
-	for i, at := range f.External {
-		lines[i] = at.String()
-	}
-	putLines(out.external[:], lines)
+	putLines(out.external[:], f.External)
 }
 
-// putLines writes as many whole lines as there is room for into a field of fixed size.
-func putLines(field []C.char, lines []string) {
+// putLines writes things, each on a line, into a field of fixed size: as many as there is
+// room for.
+func putLines[T fmt.Stringer](field []C.char, things []T) {
 	text := ""
-	for _, line := range lines {
+	for _, thing := range things {
+		line := thing.String()
 		if len(text)+len(line)+1 > len(field) {
 			break
 		}
@@ -60,18 +59,9 @@ func putLines(field []C.char, lines []string) {
 //export goCrustServiceNATServer
 func goCrustServiceNATServer(h C.uint64_t, index C.uint32_t, out *C.crust_nat_server, why *C.char) (rc C.int32_t) {
 	defer guard(h, why, &rc)
-	count := 0
-	rc = withService("crust_service_nat_server", h, why, func(s *crust.Service) error {
-		list := s.NAT().Servers
-		if count = len(list); uint64(index) < uint64(count) {
-			fillServer(out, &list[index])
-		}
-		return nil
-	})
-	if rc == C.CRUST_OK {
-		rc = C.int32_t(count)
-	}
-	return rc
+	return withEntry("crust_service_nat_server", h, index, why,
+		func(s *crust.Service) ([]crust.NATServer, error) { return s.NAT().Servers, nil },
+		func(e *crust.NATServer) { fillServer(out, e) })
 }
 
 // natServer gives the type a name outside of cgo.
@@ -90,35 +80,17 @@ func fillServer(out *natServer, v *crust.NATServer) {
 //export goCrustServiceNATPort
 func goCrustServiceNATPort(h C.uint64_t, index C.uint32_t, out *C.crust_nat_port, why *C.char) (rc C.int32_t) {
 	defer guard(h, why, &rc)
-	count := 0
-	rc = withService("crust_service_nat_port", h, why, func(s *crust.Service) error {
-		list := s.NAT().Mapped
-		if count = len(list); uint64(index) < uint64(count) {
-			fillPort(out, &list[index], time.Now())
-		}
-		return nil
-	})
-	if rc == C.CRUST_OK {
-		rc = C.int32_t(count)
-	}
-	return rc
+	return withEntry("crust_service_nat_port", h, index, why,
+		func(s *crust.Service) ([]crust.MappedPort, error) { return s.NAT().Mapped, nil },
+		func(e *crust.MappedPort) { fillPort(out, e, time.Now()) })
 }
 
 //export goCrustServiceNATSeen
 func goCrustServiceNATSeen(h C.uint64_t, index C.uint32_t, out *C.crust_nat_seen, why *C.char) (rc C.int32_t) {
 	defer guard(h, why, &rc)
-	count := 0
-	rc = withService("crust_service_nat_seen", h, why, func(s *crust.Service) error {
-		list := s.NAT().Seen
-		if count = len(list); uint64(index) < uint64(count) {
-			fillSeen(out, &list[index])
-		}
-		return nil
-	})
-	if rc == C.CRUST_OK {
-		rc = C.int32_t(count)
-	}
-	return rc
+	return withEntry("crust_service_nat_seen", h, index, why,
+		func(s *crust.Service) ([]crust.NATSeen, error) { return s.NAT().Seen, nil },
+		func(e *crust.NATSeen) { fillSeen(out, e) })
 }
 
 // natSeen gives the type a name outside of cgo.
@@ -133,18 +105,9 @@ func fillSeen(out *natSeen, v *crust.NATSeen) {
 //export goCrustServiceLANPeer
 func goCrustServiceLANPeer(h C.uint64_t, index C.uint32_t, out *C.crust_lan_peer, why *C.char) (rc C.int32_t) {
 	defer guard(h, why, &rc)
-	count := 0
-	rc = withService("crust_service_lan_peer", h, why, func(s *crust.Service) error {
-		list := s.PeersOnLAN()
-		if count = len(list); uint64(index) < uint64(count) {
-			fillLANPeer(out, &list[index], time.Now())
-		}
-		return nil
-	})
-	if rc == C.CRUST_OK {
-		rc = C.int32_t(count)
-	}
-	return rc
+	return withEntry("crust_service_lan_peer", h, index, why,
+		func(s *crust.Service) ([]crust.LANPeer, error) { return s.PeersOnLAN(), nil },
+		func(e *crust.LANPeer) { fillLANPeer(out, e, time.Now()) })
 }
 
 // lanPeer gives the type a name outside of cgo.
@@ -152,13 +115,9 @@ type lanPeer = C.crust_lan_peer
 
 func fillLANPeer(out *lanPeer, p *crust.LANPeer, now time.Time) {
 	out.role = C.uint32_t(p.Role)
-	copy(unsafe.Slice((*byte)(unsafe.Pointer(&out.peer)), len(p.Peer)), p.Peer[:])
+	*peerID(&out.peer) = p.Peer
 	out.heard_ms = C.uint64_t(max(now.Sub(p.Heard).Milliseconds(), 0))
-	lines := make([]string, len(p.Endpoints))
-	for i, ep := range p.Endpoints {
-		lines[i] = ep.String()
-	}
-	putLines(out.endpoints[:], lines)
+	putLines(out.endpoints[:], p.Endpoints)
 }
 
 //export goCrustServiceKnown
@@ -206,13 +165,9 @@ func giveKnown(to unsafe.Pointer, stride int, known []crust.KnownPeer, now time.
 
 func fillKnown(out *knownPeer, p *crust.KnownPeer, now time.Time) {
 	out.role, out.direct, out.relays = C.uint8_t(p.Role), flag(p.Direct), flag(p.Relays)
-	copy(unsafe.Slice((*byte)(unsafe.Pointer(&out.peer)), len(p.Peer)), p.Peer[:])
+	*peerID(&out.peer) = p.Peer
 	out.expires_ms = C.uint64_t(max(p.Expires.Sub(now).Milliseconds(), 1))
-	lines := make([]string, len(p.Endpoints))
-	for i, ep := range p.Endpoints {
-		lines[i] = ep.String()
-	}
-	putLines(out.endpoints[:], lines)
+	putLines(out.endpoints[:], p.Endpoints)
 }
 
 // natPort gives the type a name outside of cgo.

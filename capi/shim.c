@@ -538,48 +538,35 @@ crust_result CRUST_CALL crust_service_nat(crust_service service, crust_nat *io, 
     return CRUST_OK;
 }
 
+/* Asks Go for one of a list by its index: call has it written to entry and tells
+ * how many there are. io may be NULL for a program that only counts. */
+#define GIVE_ENTRY(type, io, call)                                                               \
+    do {                                                                                         \
+        type entry;                                                                              \
+        crust_result r;                                                                          \
+        FORK_GUARD();                                                                            \
+        if (bad_struct(io, io ? io->struct_size : 0))                                            \
+            return fail(CRUST_ERR_ABI, __func__, #io "->struct_size must be sizeof(" #type ")"); \
+        memset(&entry, 0, sizeof entry);                                                         \
+        r = (call);                                                                              \
+        if (r >= 0 && io) give_struct(io, io->struct_size, &entry, sizeof entry);                \
+        return r;                                                                                \
+    } while (0)
+
 crust_result CRUST_CALL crust_service_nat_server(crust_service service, uint32_t index, crust_nat_server *io) {
-    crust_nat_server server;
-    crust_result r;
-    FORK_GUARD();
-    if (bad_struct(io, io ? io->struct_size : 0)) return fail(CRUST_ERR_ABI, __func__, "io->struct_size must be sizeof(crust_nat_server)");
-    memset(&server, 0, sizeof server);
-    r = goCrustServiceNATServer(service, index, &server, last_error);
-    if (r >= 0 && io) give_struct(io, io->struct_size, &server, sizeof server);
-    return r;
+    GIVE_ENTRY(crust_nat_server, io, goCrustServiceNATServer(service, index, &entry, last_error));
 }
 
 crust_result CRUST_CALL crust_service_nat_port(crust_service service, uint32_t index, crust_nat_port *io) {
-    crust_nat_port port;
-    crust_result r;
-    FORK_GUARD();
-    if (bad_struct(io, io ? io->struct_size : 0)) return fail(CRUST_ERR_ABI, __func__, "io->struct_size must be sizeof(crust_nat_port)");
-    memset(&port, 0, sizeof port);
-    r = goCrustServiceNATPort(service, index, &port, last_error);
-    if (r >= 0 && io) give_struct(io, io->struct_size, &port, sizeof port);
-    return r;
+    GIVE_ENTRY(crust_nat_port, io, goCrustServiceNATPort(service, index, &entry, last_error));
 }
 
 crust_result CRUST_CALL crust_service_nat_seen(crust_service service, uint32_t index, crust_nat_seen *io) {
-    crust_nat_seen seen;
-    crust_result r;
-    FORK_GUARD();
-    if (bad_struct(io, io ? io->struct_size : 0)) return fail(CRUST_ERR_ABI, __func__, "io->struct_size must be sizeof(crust_nat_seen)");
-    memset(&seen, 0, sizeof seen);
-    r = goCrustServiceNATSeen(service, index, &seen, last_error);
-    if (r >= 0 && io) give_struct(io, io->struct_size, &seen, sizeof seen);
-    return r;
+    GIVE_ENTRY(crust_nat_seen, io, goCrustServiceNATSeen(service, index, &entry, last_error));
 }
 
 crust_result CRUST_CALL crust_service_lan_peer(crust_service service, uint32_t index, crust_lan_peer *io) {
-    crust_lan_peer peer;
-    crust_result r;
-    FORK_GUARD();
-    if (bad_struct(io, io ? io->struct_size : 0)) return fail(CRUST_ERR_ABI, __func__, "io->struct_size must be sizeof(crust_lan_peer)");
-    memset(&peer, 0, sizeof peer);
-    r = goCrustServiceLANPeer(service, index, &peer, last_error);
-    if (r >= 0 && io) give_struct(io, io->struct_size, &peer, sizeof peer);
-    return r;
+    GIVE_ENTRY(crust_lan_peer, io, goCrustServiceLANPeer(service, index, &entry, last_error));
 }
 
 crust_result CRUST_CALL crust_service_known(crust_service service, const crust_peer_id *after, crust_known_peer *list, size_t *n) {
@@ -640,26 +627,13 @@ crust_result CRUST_CALL crust_service_release(crust_service service, const char 
 }
 
 crust_result CRUST_CALL crust_service_group(crust_service service, uint32_t index, crust_group_info *io) {
-    crust_group_info group;
-    crust_result r;
-    FORK_GUARD();
-    if (bad_struct(io, io ? io->struct_size : 0)) return fail(CRUST_ERR_ABI, __func__, "io->struct_size must be sizeof(crust_group_info)");
-    memset(&group, 0, sizeof group);
-    r = goCrustServiceGroup(service, index, &group, last_error);
-    if (r >= 0 && io) give_struct(io, io->struct_size, &group, sizeof group);
-    return r;
+    GIVE_ENTRY(crust_group_info, io, goCrustServiceGroup(service, index, &entry, last_error));
 }
 
 crust_result CRUST_CALL crust_service_group_peer(crust_service service, const char *name, uint32_t index, crust_group_peer *io) {
-    crust_group_peer peer;
-    crust_result r;
-    FORK_GUARD();
-    if (bad_struct(io, io ? io->struct_size : 0)) return fail(CRUST_ERR_ABI, __func__, "io->struct_size must be sizeof(crust_group_peer)");
-    NEED(name);
-    memset(&peer, 0, sizeof peer);
-    r = goCrustServiceGroupPeer(service, (char *)name, index, &peer, last_error);
-    if (r >= 0 && io) give_struct(io, io->struct_size, &peer, sizeof peer);
-    return r;
+    GIVE_ENTRY(crust_group_peer, io,
+               name ? goCrustServiceGroupPeer(service, (char *)name, index, &entry, last_error)
+                    : fail(CRUST_ERR_INVALID, __func__, "name must not be NULL"));
 }
 
 /* ---- who is not wanted ---- */
