@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import crust
-from crust import _errors, _ffi, _loader, _types
+from crust import _config, _errors, _ffi, _loader
 from support import REPOSITORY, TestCase, compiler
 
 HEADER = REPOSITORY / "include" / "crust.h"
@@ -128,10 +128,10 @@ class Numbers(TestCase):
 
     def test_options(self) -> None:
         declared = enumerators("CRUST_OPT_")
-        ours = {f"{name.upper()}_MS": number for name, number in _types._DURATIONS.items()}
+        ours = {f"{name.upper()}_MS": number for name, number in _config._DURATIONS.items()}
         ours |= {
             name.upper() + "_BYTES" * name.endswith(("_queue", "_buffer")): number
-            for name, number in _types._NUMBERS.items()
+            for name, number in _config._NUMBERS.items()
         }
         for name in (
             "NETWORK_NAME",
@@ -154,7 +154,7 @@ class Numbers(TestCase):
             "KEY_LOG",
             "LOG_LEVEL",
         ):
-            ours[name] = getattr(_types, f"_{name}")
+            ours[name] = getattr(_config, f"_{name}")
         self.assertEqual(ours, declared)
 
     def test_roles_and_ways(self) -> None:

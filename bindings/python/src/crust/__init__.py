@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from ._bans import Ban
 from ._batch import MessageBatch
+from ._config import Config
 from ._errors import (
     AbiError,
     AddressError,
@@ -103,6 +104,7 @@ from ._ffi import MAX_APP_ID, MAX_MESSAGE, MAX_NETWORK_NAME, library_path
 from ._gate import GateRequest
 from ._groups import GroupInfo, GroupPeer
 from ._inbox import Call
+from ._info import KnownPeer, LanPeer, PeerInfo, Stats
 from ._nat import Confidence, MappedPort, Nat, NatDepends, NatFlow, NatPorts, NatSeen, NatServer
 from ._service import Service
 from ._types import (
@@ -110,18 +112,13 @@ from ._types import (
     Beacon,
     By,
     Cipher,
-    Config,
     Gossip,
     GroupState,
     How,
-    KnownPeer,
-    LanPeer,
     Means,
     PeerId,
-    PeerInfo,
     Relay,
     Role,
-    Stats,
     connection_info_peer,
     generate_identity,
     has,

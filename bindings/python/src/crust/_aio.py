@@ -12,9 +12,11 @@ import contextlib
 import os
 import threading
 from collections import deque
+from collections.abc import AsyncIterator
 from typing import Optional
 
 from . import _ffi
+from ._base import Base
 from ._batch import with_copy
 from ._errors import Closed
 from ._events import Event
@@ -156,3 +158,20 @@ class Pump:
                 await waiter
             finally:
                 self._waiters.remove(waiter)
+
+
+class EventStream(AsyncIterator[Event]):
+    """The events of a service in asyncio code."""
+
+    def __init__(self, service: Base, copy: bool) -> None:
+        self._service = service
+        self._copy = copy
+        self._pump: Optional[Pump] = None
+
+    async def __anext__(self) -> Event:
+        if self._pump is None:
+            try:
+                self._pump = self._service._attach()
+            except Closed:
+                raise StopAsyncIteration from None
+        return await self._pump.next_event(self._copy)

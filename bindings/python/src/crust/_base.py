@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, Optional
 
 from . import _ffi
@@ -57,6 +59,17 @@ class Base:
             if not self._handle:
                 self._fail_closed(operation)
             raise _ffi.failure(code)
+
+    def _list(self, call: Callable[..., int], kind: type[Any], what: str) -> list[Any]:
+        """Return what a function of the library gives one by one."""
+        found: list[Any] = []
+        while True:
+            raw = kind(struct_size=ctypes.sizeof(kind))
+            count = call(self._handle, len(found), ctypes.byref(raw))
+            self._check(count, what)
+            if len(found) >= count:
+                return found
+            found.append(raw)
 
     def _fail_closed(self, operation: str) -> NoReturn:
         if _forked:

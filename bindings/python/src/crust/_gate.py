@@ -7,12 +7,10 @@ import itertools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Optional
+from typing import Any, Optional
 
 from . import _ffi
-
-if TYPE_CHECKING:
-    from ._types import How, PeerId, Role
+from ._types import How, PeerId, Role
 
 _log = logging.getLogger("crust")
 
@@ -52,7 +50,6 @@ _RELEASE = _ffi.RELEASE_FN(_release)
 
 def set_gate(handle: ctypes.c_void_p, gate: Callable[[GateRequest], bool]) -> None:
     """Have a crust_config ask a function."""
-    from ._types import How, PeerId, Role  # it needs this module, too
 
     def ask(_: Optional[int], request: Any) -> int:
         raw = request.contents

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Optional
+from typing import Optional
 
 from . import _ffi
 from ._errors import CrustError, OpenNumber, error
 from ._show import Shown
-
-if TYPE_CHECKING:
-    from ._types import PeerId
+from ._types import PeerId
 
 
 class NatDepends(OpenNumber):
@@ -183,8 +181,6 @@ def nat_server(raw: _ffi.NatServerStruct) -> NatServer:
 
 def nat_seen(raw: _ffi.NatSeenStruct) -> NatSeen:
     """Convert a crust_nat_seen."""
-    from ._types import PeerId  # it needs this module, too
-
     return NatSeen(PeerId(bytes(raw.peer.bytes)), _ffi.text(getattr(raw, "from")), _ffi.text(raw.at))
 
 

@@ -6,44 +6,27 @@ import asyncio
 import atexit
 import contextlib
 import ctypes
-import math
 import os
 import threading
 import warnings
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Optional, Union, overload
+from typing import TYPE_CHECKING, Any, NoReturn, Optional, overload
 
 from . import _base, _ffi
-from ._aio import Pump
-from ._bans import Ban, ban_of, texts
-from ._base import check_peer
+from ._aio import EventStream, Pump
 from ._batch import MessageBatch, with_copy
+from ._config import Config, apply_config
+from ._connecting import Connecting
 from ._errors import Closed, Code, CrustError, UnknownPeer, error
-from ._events import AlreadyConnected, Bootstrapped, Connected, Event, Stopped
-from ._groups import GroupInfo, GroupPeer, RawGroup, group_info, group_peer
-from ._inbox import Call, Inbox, deadline_of
-from ._nat import Nat, mapped_port, nat, nat_seen, nat_server
+from ._events import Event, Stopped
+from ._inbox import Inbox, deadline_of
+from ._looking import Looking
 from ._sending import Sending
 from ._show import table
-from ._types import (
-    Beacon,
-    Buffer,
-    Config,
-    KnownPeer,
-    LanPeer,
-    PeerId,
-    PeerInfo,
-    Role,
-    Stats,
-    apply_config,
-    known_peer,
-    lan_peer,
-    peer_info,
-    stats,
-)
+from ._types import Beacon, PeerId
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -83,7 +66,7 @@ def _new(config: Config) -> int:
     return service.value
 
 
-class Service(Sending):
+class Service(Sending, Connecting, Looking):
     """One node: an identity, its listeners, its peers and one queue of events.
 
     Made from a `Config`, from keyword arguments named as its fields, or from both, the keywords
@@ -368,242 +351,6 @@ class Service(Sending):
                 pump = self._pump = Pump(self._inbox, self._handle, loop, fd)
             return pump
 
-    # Connecting.
-
-    def prepare_connection_info(self) -> Call[bytes]:
-        """Gather where this service can be reached.
-
-        Returns:
-            A call whose outcome are the bytes to give to the other peer by any channel; they are
-            signed and hold for 24 hours. A `ConnectionInfo` event tells the same.
-        """
-        return self._call("connection info", _ffi.crust_prepare_connection_info)
-
-    async def connection_info(self) -> bytes:
-        """Gather where this service can be reached, and return the bytes for the other peer."""
-        return await self.prepare_connection_info()
-
-    def connect(self, info: Buffer) -> Call[Union[Connected, AlreadyConnected]]:
-        """Connect to the peer that made a connection info. One side or both may do it.
-
-        Returns:
-            A call whose outcome is the `Connected` or `AlreadyConnected` event; it raises the
-            error of `ConnectFailed`.
-
-        Raises:
-            BadInfo: the info is malformed, forged or expired.
-            SelfConnect: it is this service's own.
-            Limit: too many connects in flight.
-            Closed: the service is closed.
-        """
-        data = bytes(memoryview(info))
-        return self._call("connect", _ffi.crust_connect, data, len(data))
-
-    def connect_endpoint(self, contact: str) -> Call[Union[Connected, AlreadyConnected]]:
-        """Connect to ``ENDPOINT`` or ``ENDPOINT#PEER``, such as ``tcp://203.0.113.5:5483``.
-
-        With a peer id nobody else is accepted there.
-
-        Returns:
-            As `connect`.
-
-        Raises:
-            Invalid: the contact is malformed.
-            Limit, Closed: as `connect`.
-        """
-        return self._call("connect", _ffi.crust_connect_endpoint, _ffi.c_string(contact, "contact"))
-
-    def connect_peer(self, peer: bytes) -> Call[Union[Connected, AlreadyConnected]]:
-        """Connect to a peer of which only the id is known.
-
-        Peers that are connected to this service introduce the two, over up to six peers in a row.
-        Both open their NATs; where that fails, a peer that relays carries the link.
-
-        Returns:
-            As `connect`. It raises `NoEndpoint` when no peer is connected, and `Timeout` when
-            nobody knows the peer.
-
-        Raises:
-            Invalid: the peer id is zero.
-            SelfConnect: it is this service's own.
-            Limit, Closed: as `connect`.
-        """
-        check_peer(peer)
-        return self._call("connect", _ffi.crust_service_connect_peer, peer)
-
-    def bootstrap(self, *, excluding: Sequence[str] = ()) -> Call[Bootstrapped]:
-        """Try all `Config.contacts` at once and keep the first that answers.
-
-        Args:
-            excluding: contacts that are left out this once, for instance those that have refused
-                the program. Nothing is sent to an ``ENDPOINT``, whoever has a ``#PEER`` is not the
-                one that is kept, and ``ENDPOINT#PEER`` is that peer there.
-
-        Returns:
-            A call whose outcome is the `Bootstrapped` event; it raises the error of
-            `BootstrapFailed`.
-
-        Raises:
-            StateError: a bootstrap is running.
-            Invalid: a contact of `excluding` is malformed.
-            Closed: the service is closed.
-        """
-        if not excluding:
-            return self._call("bootstrap", _ffi.crust_bootstrap)
-        texts = (ctypes.c_char_p * len(excluding))(*(_ffi.c_string(text, "contact") for text in excluding))
-        return self._call("bootstrap", _ffi.crust_bootstrap_except, texts, len(excluding))
-
-    def stop_bootstrap(self) -> None:
-        """Give up a running bootstrap, which then fails with `Canceled`. Without one, do nothing."""
-        self._check(_ffi.crust_stop_bootstrap(self._handle), "stop_bootstrap")
-
-    def disconnect(self, peer: bytes) -> None:
-        """End a session in order; `Lost` with `Code.DISCONNECTED` follows on both sides.
-
-        Raises:
-            UnknownPeer: not connected to that peer.
-        """
-        check_peer(peer)
-        self._check(_ffi.crust_disconnect(self._handle, peer), "disconnect")
-
-    # Groups.
-
-    def keep(
-        self,
-        name: str,
-        peers: Sequence[bytes] = (),
-        *,
-        contacts: Sequence[str] = (),
-        infos: Sequence[Buffer] = (),
-        any_of: int = 0,
-        role: Role = Role.NODE,
-    ) -> None:
-        """Connect to the peers of a group, and again whenever one is lost, until `release`.
-
-        They are dialled where they were last, and where the group, the cache and other peers say,
-        over either transport; and peers that are connected to both introduce or relay. A group of
-        the same name is replaced. Sessions that there are count, and those that the peers begin.
-        After a loss and after each attempt in vain comes a pause of random length that doubles, from
-        1 s to 1 minute at most. A peer that `disconnect` disconnects, connected or not, stays so:
-        nothing is tried, and the sessions that it begins are refused, until the program connects to it
-        or names it in a call of this. Each change is a `GroupChanged`.
-
-        Args:
-            name: 1 to 64 bytes of UTF-8.
-            peers: who is to be connected.
-            contacts: ``ENDPOINT#PEER``, more of them and where they may be; with `any_of` where peers
-                may be, also ``ENDPOINT``.
-            infos: connection infos of more of them.
-            any_of: how many peers of `role` are to be connected, whoever they are; without `peers`.
-            role: of `any_of`.
-
-        Raises:
-            Invalid: the name, or the group is of nobody, or both `peers` and `any_of` are given.
-            SelfConnect: this service is one of them.
-            BadInfo: an info is malformed, forged or expired.
-            Limit: more than 64 groups, or than 4,096 peers altogether.
-            Closed: the service is closed.
-        """
-        group = RawGroup(name, peers, contacts, infos, any_of, role)
-        self._check(_ffi.crust_service_keep(self._handle, ctypes.byref(group.struct)), "keep")
-
-    def release(self, name: str) -> None:
-        """End that a group is kept, and the attempts for it that are under way. Sessions live on.
-
-        Raises:
-            Invalid: there is no such group.
-        """
-        self._check(_ffi.crust_service_release(self._handle, _ffi.c_string(name, "name")), "release")
-
-    def groups(self) -> list[GroupInfo]:
-        """Return the groups that are kept, in the order in which they came."""
-        found: list[GroupInfo] = []
-        for raw in self._list(_ffi.crust_service_group, _ffi.GroupInfoStruct, "groups"):
-            peers: list[GroupPeer] = []
-            while True:
-                one = _ffi.GroupPeerStruct(struct_size=ctypes.sizeof(_ffi.GroupPeerStruct))
-                count = _ffi.crust_service_group_peer(self._handle, raw.name, len(peers), ctypes.byref(one))
-                if count == Code.INVALID:  # released meanwhile
-                    break
-                self._check(count, "groups")
-                if len(peers) >= count:
-                    break
-                peers.append(group_peer(one))
-            found.append(group_info(raw, peers))
-        return found
-
-    # Who is not wanted.
-
-    def ban(self, who: Iterable[object], seconds: Optional[float] = None, reason: str = "") -> None:
-        """Blacklist peers and addresses, one or ten thousand.
-
-        It holds at once: sessions are `Lost` with `Banned`, without waiting for what is queued, and
-        the peers are told; what is being connected fails with `Banned`; and then nothing is sent to
-        those who are banned nor taken from them, by whatever way they come.
-
-        Args:
-            who: peer ids, IP addresses and prefixes such as ``203.0.113.0/24``, also as text or as
-                objects of `ipaddress`. Who is banned already is so anew.
-            seconds: for how long; None: as long as the service lives.
-            reason: kept for `bans`, up to 256 bytes.
-
-        Raises:
-            Invalid: somebody of `who` is malformed, or the reason is too long.
-            SelfConnect: it is this service itself.
-            Limit: more than `Config.max_bans`.
-            Closed: the service is closed.
-        """
-        list_ = texts(who, "who")
-        if seconds is not None and not 0 < seconds < 2**63 / 1e9:
-            raise error(Code.INVALID, f"seconds must be above 0, not {seconds!r}")
-        milliseconds = 0 if seconds is None else max(math.ceil(seconds * 1000), 1)
-        self._check(
-            _ffi.crust_ban(self._handle, list_, len(list_), milliseconds, _ffi.c_string(reason, "reason")),
-            "ban",
-        )
-
-    def unban(self, who: Iterable[object]) -> int:
-        """Lift bans of the very peers, addresses and prefixes, and return how many there were.
-
-        An address in a banned prefix stays banned.
-
-        Raises:
-            Invalid: somebody of `who` is malformed.
-        """
-        list_ = texts(who, "who")
-        lifted: int = _ffi.crust_unban(self._handle, list_, len(list_))
-        self._check(lifted, "unban")
-        return lifted
-
-    def bans(self) -> list[Ban]:
-        """Return the blacklist: peers by their ids, then prefixes by their addresses, IPv4 first."""
-        room = ctypes.c_size_t(64)
-        while True:
-            raw = (_ffi.BanInfoStruct * max(room.value, 1))()
-            raw[0].struct_size = ctypes.sizeof(_ffi.BanInfoStruct)
-            code = _ffi.crust_bans(self._handle, raw, ctypes.byref(room))
-            if code != Code.BUFFER_TOO_SMALL:
-                self._check(code, "bans")
-                return [ban_of(raw[i]) for i in range(room.value)]
-
-    def set_allowed(self, nodes: Iterable[object] = (), clients: Iterable[object] = ()) -> None:
-        """Replace `Config.allow_nodes` and `Config.allow_clients`.
-
-        Others are refused, before they can say anything when their address is on neither list, and
-        not dialled; so are links that others carry, whose address is not known. Sessions with peers
-        that are not allowed any more are `Lost` with `NotAllowed`.
-
-        Raises:
-            Invalid: an address or a prefix is malformed.
-            Limit: a list has more than 1,024.
-            Closed: the service is closed.
-        """
-        lists = texts(nodes, "nodes"), texts(clients, "clients")
-        self._check(
-            _ffi.crust_set_allowed(self._handle, lists[0], len(lists[0]), lists[1], len(lists[1])),
-            "set_allowed",
-        )
-
     # Listeners.
 
     def listen(self, endpoint: str) -> None:
@@ -656,102 +403,3 @@ class Service(Sending):
         within half a second are one.
         """
         self._check(_ffi.crust_service_network_changed(self._handle), "network_changed")
-
-    # Looking.
-
-    def peers(self) -> list[PeerId]:
-        """Return the connected peers, in the order of their ids."""
-        room = ctypes.c_size_t(64)
-        while True:
-            buffer = ctypes.create_string_buffer(max(room.value, 1) * _ffi.PEER_ID_SIZE)
-            code = _ffi.crust_peers(self._handle, buffer, ctypes.byref(room))
-            if code != Code.BUFFER_TOO_SMALL:
-                self._check(code, "peers")
-                step = _ffi.PEER_ID_SIZE
-                return [PeerId(buffer.raw[i * step : (i + 1) * step]) for i in range(room.value)]
-
-    def peer(self, peer: bytes) -> PeerInfo:
-        """Describe one session.
-
-        Raises:
-            UnknownPeer: not connected to that peer.
-        """
-        check_peer(peer)
-        raw = _ffi.PeerInfoStruct(struct_size=ctypes.sizeof(_ffi.PeerInfoStruct))
-        self._check(_ffi.crust_peer(self._handle, peer, ctypes.byref(raw)), "peer")
-        return peer_info(raw)
-
-    def stats(self) -> Stats:
-        """Return the counters."""
-        raw = _ffi.StatsStruct(struct_size=ctypes.sizeof(_ffi.StatsStruct))
-        self._check(_ffi.crust_service_stats(self._handle, ctypes.byref(raw)), "stats")
-        return stats(raw)
-
-    def nat(self) -> Nat:
-        """Return what is known of the NATs between this service and others. It sends nothing.
-
-        It comes from connected peers, and is forgotten when this machine's addresses change.
-        """
-        raw = _ffi.NatStruct(struct_size=ctypes.sizeof(_ffi.NatStruct))
-        udp, tcp = (_ffi.NatFlowStruct(struct_size=ctypes.sizeof(_ffi.NatFlowStruct)) for _ in range(2))
-        code = _ffi.crust_service_nat(self._handle, ctypes.byref(raw), ctypes.byref(udp), ctypes.byref(tcp))
-        self._check(code, "nat")
-        servers = self._list(_ffi.crust_service_nat_server, _ffi.NatServerStruct, "nat")
-        mapped = self._list(_ffi.crust_service_nat_port, _ffi.NatPortStruct, "nat")
-        seen = self._list(_ffi.crust_service_nat_seen, _ffi.NatSeenStruct, "nat")
-        said = [nat_server(s) for s in servers]
-        return nat(raw, udp, tcp, said, [mapped_port(m) for m in mapped], [nat_seen(s) for s in seen])
-
-    def peers_on_lan(self) -> list[LanPeer]:
-        """Return the peers whose beacons were heard on the networks of this machine, by their ids.
-
-        It asks nobody and returns at once. See `Config.beacon`.
-        """
-        found = self._list(_ffi.crust_service_lan_peer, _ffi.LanPeerStruct, "peers on LAN")
-        return [lan_peer(raw) for raw in found]
-
-    def known(self) -> list[KnownPeer]:
-        """Return the peers of which gossip has told, connected ones too, by their ids: up to 16,384.
-
-        There are none unless `Config.gossip` is on.
-        """
-        room = 256
-        raw = (_ffi.KnownPeerStruct * room)()
-        raw[0].struct_size = ctypes.sizeof(_ffi.KnownPeerStruct)
-        found: list[KnownPeer] = []
-        while True:
-            count = ctypes.c_size_t(room)
-            after = found[-1].peer if found else None
-            code = _ffi.crust_service_known(self._handle, after, raw, ctypes.byref(count))
-            self._check(code, "known")
-            found.extend(known_peer(raw[i]) for i in range(count.value))
-            if count.value < room:
-                return found
-
-    def _list(self, call: Callable[..., int], kind: type[Any], what: str) -> list[Any]:
-        """Return what a function of the library gives one by one."""
-        found: list[Any] = []
-        while True:
-            raw = kind(struct_size=ctypes.sizeof(kind))
-            count = call(self._handle, len(found), ctypes.byref(raw))
-            self._check(count, what)
-            if len(found) >= count:
-                return found
-            found.append(raw)
-
-
-class EventStream(AsyncIterator[Event]):
-    """The events of a service in asyncio code."""
-
-    def __init__(self, service: Service, copy: bool) -> None:
-        self._service = service
-        self._copy = copy
-        self._pump: Optional[Pump] = None
-
-    async def __anext__(self) -> Event:
-        if self._pump is None:
-            try:
-                self._pump = self._service._attach()
-            except Closed:
-                raise StopAsyncIteration from None
-        return await self._pump.next_event(self._copy)
