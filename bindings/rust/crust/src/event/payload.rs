@@ -8,7 +8,7 @@ use crate::peer_id::PeerId;
 
 /// A message from a peer. It derefs to its bytes.
 ///
-/// The bytes lie in the memory of the [`Batch`] that the message came in, which
+/// The bytes lie in the memory of the [`Batch`](crate::Batch) that the message came in, which
 /// stays as long as one of its messages does: nothing is copied, but whoever
 /// keeps a small message for long does better to keep `message.to_vec()`.
 #[derive(Clone)]
@@ -46,7 +46,7 @@ impl fmt::Debug for Message {
     }
 }
 
-/// Bytes of an event, without copying: they keep the memory of the [`Batch`] that
+/// Bytes of an event, without copying: they keep the memory of the [`Batch`](crate::Batch) that
 /// the event came in. It derefs to the bytes.
 pub struct Payload {
     bytes: Bytes,
