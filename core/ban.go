@@ -113,6 +113,10 @@ func (s *Service) openLists() error {
 // banned, peers that dial must ask for a session, which takes a round trip more, so that
 // who is banned is told so before it takes itself for connected.
 //
+// To tell it, the connection of a session that is lost stays, and takes nothing, until the
+// peer has closed it, for three round trips but 1 s at least and 2 s at most, and no
+// longer than CloseTimeout. 64 may stay so; of more, peers are told if it can be done at once.
+//
 // Who is banned by its address is turned away when it comes, and sees that at once. On
 // Linux, when it comes again and again, the system itself drops what it sends: it gets no
 // answer then, and costs this process nothing.

@@ -123,8 +123,9 @@ func New(cfg Config) (*Service, error) {
 		session: session.Config{
 			Heartbeat: cfg.Heartbeat, LostAfter: cfg.LostAfter, CloseTimeout: cfg.CloseTimeout,
 			MaxAge: cfg.MessageMaxAge, SendQueue: cfg.SendQueue, ResumeWindow: cfg.ResumeWindow, ResendBuffer: cfg.ResendBuffer,
-			Budget: session.NewBudget(int64(cfg.MaxMemory)-cfg.apart(), cfg.MaxPeers),
-			Epoch:  time.Now().Add(-mathrand.N(session.Beat)), // services that were made together shall not beat together
+			Budget:   session.NewBudget(int64(cfg.MaxMemory)-cfg.apart(), cfg.MaxPeers),
+			Partings: new(session.Partings),
+			Epoch:    time.Now().Add(-mathrand.N(session.Beat)), // services that were made together shall not beat together
 		},
 	}
 	s.openLogs()

@@ -208,12 +208,17 @@ func (in *inbox) readSoon() (int, error) {
 	return n, err
 }
 
-// interrupted reports whether a read ended by Interrupt, and makes the
-// connection readable again.
+// interruption reports whether a read ended by Interrupt, and makes the
+// connection readable again, unless the line is given up.
 func (in *inbox) interruption(err error) bool {
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		return false
 	}
 	in.line.link.Conn.SetReadDeadline(time.Time{}) //nolint:errcheck // a closed connection shows in the next read
-	return true
+	select {
+	case <-in.line.gone: // before that deadline, which was to end the reading: see Expel
+		return false
+	default:
+		return true
+	}
 }

@@ -57,7 +57,7 @@ func (s *Session) drop() *line {
 	l.cut = true
 	close(l.gone)
 	if s.using != l {
-		l.link.Seal.Zero()
+		s.cede(l)
 	}
 	if s.reading != l {
 		l.link.Open.Zero()

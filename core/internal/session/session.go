@@ -120,7 +120,8 @@ type Owner interface {
 	Go(f func())
 }
 
-// Config bounds a session. All fields must be set but ResumeWindow, Epoch and Budget.
+// Config bounds a session. All fields must be set but ResumeWindow, Epoch, Budget and
+// Partings.
 type Config struct {
 	Heartbeat    time.Duration
 	LostAfter    time.Duration
@@ -134,6 +135,8 @@ type Config struct {
 	Epoch time.Time
 	// Budget bounds what all sessions of the owner hold; nil: nothing does.
 	Budget *Budget
+	// Partings bounds the connections that Expel leaves for a while; nil: it leaves none.
+	Partings *Partings
 }
 
 // tryWriter is a connection that can write without waiting; see netio.TryWriter.
@@ -242,6 +245,9 @@ type Session struct {
 	clean     bool // the peer has read our Close
 	parted    bool // it has closed the line, after our Close
 	doubt     bool // the peer may have left the line for another one
+	atWire    bool // who has the write side is in a write, after which it only takes note of it
+	finished  bool // nobody takes note any more
+	parting   *parting
 	room      chan struct{}
 	changed   chan struct{} // has room for one: another line has come
 	starved   chan struct{} // has room for one: see Starved
@@ -408,10 +414,13 @@ func (s *Session) soon() time.Duration { return min(time.Second, s.hb, s.cfg.Los
 func (s *Session) finishRun() {
 	s.end(ErrFault)
 	s.mu.Lock()
+	if s.parting != nil {
+		close(s.parting.unread)
+	}
 	if s.answering { // the reader had the write side when it panicked
 		s.stopWriting()
 	}
-	for s.writing || s.ticking > 0 { // its connection is closed: it is on its way out
+	for s.writing && !(s.atWire && s.parting != nil) || s.ticking > 0 { // its connection is closed, or it needs the session no more
 		room := s.waitRoom()
 		s.mu.Unlock()
 		<-room
@@ -435,7 +444,7 @@ func (s *Session) finishRun() {
 		q.clear()
 	}
 	s.kept.clear()
-	s.queues, s.control, s.out, s.queued, s.tokens = nil, nil, nil, 0, 0
+	s.queues, s.control, s.out, s.queued, s.tokens, s.finished = nil, nil, nil, 0, 0, true
 	s.clearLow()
 	s.account.give(s.overdrawn)
 	s.overdrawn = 0
@@ -461,6 +470,16 @@ func (s *Session) end(why error) {
 		s.mu.Unlock()
 		return
 	}
+	l := s.stop(why)
+	s.mu.Unlock()
+	if l != nil {
+		l.link.Conn.Close()
+	}
+}
+
+// stop is end, but returns the line that is given up, if there was one, whose connection
+// is to be closed. mu is held, and the session has not ended.
+func (s *Session) stop(why error) *line {
 	s.state = ended
 	close(s.quit)
 	if s.why == nil {
@@ -471,54 +490,11 @@ func (s *Session) end(why error) {
 	}
 	l := s.drop()
 	s.signalRoom()
-	s.mu.Unlock()
-	if l != nil {
-		l.link.Conn.Close()
-	}
+	return l
 }
 
 // Kill ends the session at once.
 func (s *Session) Kill(why error) { s.end(why) }
-
-// dismissGrace is how long a peer that is dismissed may keep the word waiting.
-const dismissGrace = 100 * time.Millisecond
-
-// Dismiss is Kill, but tells the peer the reason, if that can be done at once, so that it
-// does not come back to resume the session.
-func (s *Session) Dismiss(reason wire.Reason, why error) {
-	s.mu.Lock()
-	l := s.line
-	if l == nil || s.writing || s.state >= finishing || l.first != nil {
-		s.mu.Unlock()
-		s.end(why)
-		return
-	}
-	s.writing, s.using = true, l
-	s.mu.Unlock()
-	l.link.Conn.SetWriteDeadline(time.Now().Add(dismissGrace))                                          //nolint:errcheck // a closed connection shows in the write
-	l.link.Conn.Write(sealControl(l.link.Seal, nil, wire.AppendReason(nil, wire.FrameRefused, reason))) //nolint:errcheck // it is on its way out
-	s.end(why)
-	s.mu.Lock()
-	s.stopWriting()
-	s.mu.Unlock()
-}
-
-// Expel is Dismiss for a peer that is to hear why also when the session is just writing:
-// then the word goes out with what is written next, and the session takes no messages
-// any more and ends when the peer closes, or when dismissGrace is over.
-func (s *Session) Expel(reason wire.Reason, why error) {
-	s.mu.Lock()
-	if l := s.line; l == nil || !s.writing || s.state >= finishing || l.first != nil {
-		s.mu.Unlock()
-		s.Dismiss(reason, why)
-		return
-	}
-	s.control = wire.AppendReason(nil, wire.FrameRefused, reason)
-	s.state, s.why = draining, why
-	s.endAfter(dismissGrace, why)
-	s.wake()
-	s.mu.Unlock()
-}
 
 // Disconnect ends the session in order: what is queued goes out, then a Close
 // frame with the reason, and what the peer has sent until then is delivered.

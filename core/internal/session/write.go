@@ -423,6 +423,7 @@ func (s *Session) writeAll() {
 	s.out = nil
 	if len(rest) > 0 {
 		b.line, b.freed = s.using, s.queued-s.waiting()
+		s.leaves()
 	}
 	tell := s.tell
 	s.tell = false
@@ -444,8 +445,10 @@ func (s *Session) writeAll() {
 		now := s.clock()
 		s.lastSent.Store(now)
 		s.mu.Lock()
-		s.written = now
-		s.queued -= b.freed
+		s.written, s.atWire = now, false
+		if !s.finished {
+			s.queued -= b.freed
+		}
 		b.freed = 0
 		if s.queued <= waitOver/2 {
 			s.signalRoom()
@@ -488,9 +491,18 @@ func (s *Session) stopWriting() {
 // is held.
 func (s *Session) leave() {
 	if s.using != nil && s.using.cut {
-		s.using.link.Seal.Zero()
+		s.cede(s.using)
 	}
 	s.using = nil
+}
+
+// leaves notes that who has the write side is about to write, without mu, what it has
+// sealed. mu is held.
+func (s *Session) leaves() {
+	s.atWire = true
+	if s.state == ended {
+		s.signalRoom()
+	}
 }
 
 // waiting returns the bytes in the queues. mu is held.
@@ -561,6 +573,7 @@ func (s *Session) take(b *batch, mem []byte) bool {
 	if asks || s.kept.next != next {
 		s.wrote(s.clock())
 	}
+	s.leaves()
 	return true
 }
 
