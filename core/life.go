@@ -106,8 +106,7 @@ func (s *Service) shutdown() {
 	s.mu.Unlock()
 	s.halls.close()
 	s.endGossip()
-	s.part(peers, func(how How) bool { return how == Relayed }) // while those that relay are there
-	s.part(peers, func(how How) bool { return how != Relayed })
+	s.part(peers)
 	s.join(&s.lives, s.cfg.CloseTimeout+s.cfg.HandshakeTimeout)
 	s.closeBook()
 	s.closeMapping()
@@ -129,26 +128,31 @@ func (s *Service) shutdown() {
 	close(s.stopped)
 }
 
-// part ends sessions in order, and waits for those over relays.
-func (s *Service) part(peers []*peer, which func(How) bool) {
-	timer := time.NewTimer(s.cfg.CloseTimeout)
+// part ends sessions in order, all within CloseTimeout: those over relays first, for at
+// most partRelayed of it, while those that relay are there.
+func (s *Service) part(peers []*peer) {
+	const partRelayed = 0.8
+	end := time.Now().Add(s.cfg.CloseTimeout)
+	first := time.Duration(partRelayed * float64(s.cfg.CloseTimeout))
+	timer := time.NewTimer(first)
 	defer timer.Stop()
 	var relayed []*peer
 	for _, p := range peers {
-		_, how := s.whereabouts(p)
-		if !which(how) {
-			continue
-		}
-		if p.sess.Disconnect(wire.ReasonStopping, session.ErrDisconnected); how == Relayed {
+		if _, how := s.whereabouts(p); how == Relayed {
+			p.sess.DisconnectWithin(first, wire.ReasonStopping, session.ErrDisconnected)
 			relayed = append(relayed, p)
 		}
 	}
 	for _, p := range relayed {
 		select {
 		case <-p.sess.Done():
+			continue
 		case <-timer.C:
-			return
 		}
+		break
+	}
+	for _, p := range peers { // also who came to a relay meanwhile
+		p.sess.DisconnectWithin(time.Until(end), wire.ReasonStopping, session.ErrDisconnected)
 	}
 }
 

@@ -501,6 +501,11 @@ func (s *Session) Kill(why error) { s.end(why) }
 // After Config.CloseTimeout the session is ended in any case, and at once when it
 // is suspended and has nothing to deliver. It returns at once.
 func (s *Session) Disconnect(reason wire.Reason, why error) bool {
+	return s.DisconnectWithin(s.cfg.CloseTimeout, reason, why)
+}
+
+// DisconnectWithin is Disconnect with another bound than Config.CloseTimeout.
+func (s *Session) DisconnectWithin(d time.Duration, reason wire.Reason, why error) bool {
 	s.mu.Lock()
 	if s.state != live {
 		s.mu.Unlock()
@@ -510,7 +515,7 @@ func (s *Session) Disconnect(reason wire.Reason, why error) bool {
 	s.signalRoom()
 	idle := s.line == nil && s.drained() && s.kept.empty()
 	if !idle {
-		s.endAfter(s.cfg.CloseTimeout, why)
+		s.endAfter(d, why)
 		s.wake()
 	}
 	s.mu.Unlock()
