@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -143,12 +144,7 @@ func (l *Listener) wait(d time.Duration) bool {
 // shortages, Linux hands out network errors of the connection that would have
 // been accepted (accept(2)); the listener itself is unharmed.
 func passing(err error) bool {
-	for _, passing := range passingErrors {
-		if errors.Is(err, passing) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(passingErrors, func(one error) bool { return errors.Is(err, one) })
 }
 
 // Addr returns where the listener listens, with the port it really got.

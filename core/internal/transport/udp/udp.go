@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -191,12 +192,7 @@ func (c *Conn) wait(d time.Duration) bool {
 
 // passing reports whether reading may succeed after err.
 func passing(err error) bool {
-	for _, passing := range passingErrors {
-		if errors.Is(err, passing) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(passingErrors, func(one error) bool { return errors.Is(err, one) })
 }
 
 // WriteBatch sends runs in order and does not wait for the network: what the
