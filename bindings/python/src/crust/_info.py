@@ -172,7 +172,8 @@ class Stats(Shown):
         alerts: Alerts raised.
         suppressed_alerts: Alerts that came too fast to be raised.
         resumptions: Times that a session went over to another link.
-        refused_banned: Connections and sessions refused for the blacklist or the whitelists.
+        refused_banned: Connections and sessions refused for the blacklist or the whitelists; what the
+            system drops before, of banned addresses that come again and again, is not counted.
         memory_bytes: that queues hold of `max_memory_bytes`, now.
         refused_memory: Times that `max_memory_bytes` had no room.
         dropped_logs: Records of the log for which there was no room.

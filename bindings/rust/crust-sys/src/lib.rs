@@ -663,7 +663,8 @@ pub struct crust_stats {
     pub suppressed_alerts: u64,
     /// Times that a session went over to another link.
     pub resumptions: u64,
-    /// Connections and sessions refused for the blacklist or the whitelists.
+    /// Connections and sessions refused for the blacklist or the whitelists; what the system
+    /// drops before, of banned addresses that come again and again, is not counted.
     pub refused_banned: u64,
     /// Bytes that queues hold of `max_memory_bytes`, now.
     pub memory_bytes: u64,

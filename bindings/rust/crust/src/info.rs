@@ -303,7 +303,8 @@ stats! {
     suppressed_alerts,
     /// Times that a session went over to another link.
     resumptions,
-    /// Connections and sessions refused for the blacklist or the whitelists.
+    /// Connections and sessions refused for the blacklist or the whitelists; what the system
+    /// drops before, of banned addresses that come again and again, is not counted.
     refused_banned,
     /// Bytes that queues hold of `max_memory_bytes`, now.
     memory_bytes,
