@@ -21,6 +21,7 @@ type line struct {
 	gone  chan struct{} // closed when the line is given up
 	owed  []byte        // bytes that go out even before: of the handshake; guarded by Session.mu
 	first []byte        // frames that go out before all else; guarded by Session.mu
+	said  bool          // they are out; guarded by Session.mu
 	begun bool          // by us, before the peer was asked: constant
 	asks  bool          // it has not answered yet; the reader's
 	cut   bool          // given up; guarded by Session.mu
@@ -30,7 +31,7 @@ type line struct {
 }
 
 func newLine(link *secure.Link, first []byte, told uint64) *line {
-	l := &line{link: link, owed: link.First, first: first, gone: make(chan struct{})}
+	l := &line{link: link, owed: link.First, first: first, said: first == nil, gone: make(chan struct{})}
 	link.First = nil
 	l.position.Store(told)
 	l.acked.Store(told)

@@ -164,6 +164,7 @@ func (in *inbox) loop() error {
 		case !ok:
 			return ErrEnded
 		case in.closed != nil:
+			in.s.sayFirst(in.line)
 			return in.closed
 		}
 		if in.short {
@@ -473,7 +474,7 @@ func (in *inbox) control(t wire.FrameType, body []byte) error {
 		if err := s.owner.Control(s, t, body); err != nil {
 			return protocol(err)
 		}
-	case wire.FrameRelayOpen, wire.FrameRelayData, wire.FrameRelayCredit, wire.FrameRelayClose:
+	case wire.FrameRelayOpen, wire.FrameRelayData, wire.FrameRelayCredit, wire.FrameRelayClose, wire.FrameRelayKeys, wire.FrameRelayKey, wire.FrameRelayEarly:
 		return in.relayed(t, body)
 	case wire.FrameClose, wire.FrameRefused: // refused: the peer has withdrawn after it was chosen, or given the session up
 		r, err := wire.ParseReason(body)

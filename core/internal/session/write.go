@@ -450,6 +450,10 @@ func (s *Session) writeAll() {
 			s.queued -= b.freed
 		}
 		b.freed = 0
+		if l := b.line; !l.said && l.first == nil {
+			l.said = true
+			s.signalRoom()
+		}
 		if s.queued <= waitOver/2 {
 			s.signalRoom()
 		}
