@@ -145,7 +145,7 @@ func (s *Service) adopt(link *secure.Link, a adoption) (*peer, error) {
 			return nil, s.notAllowed(id, a.endpoint)
 		}
 		err = refusal{wire.ReasonNotAllowed}
-	case a.uninvited() && (!s.accept.Load() && s.find(id) == nil || s.dropped(id)): // a session may get another link
+	case a.uninvited() && (!s.accept.Load() && s.findAny(id) == nil || s.dropped(id)): // a session may get another link
 		err = refusal{wire.ReasonNotAllowed}
 	default:
 		if denied = s.gated(link, &a); denied != nil {
@@ -170,7 +170,10 @@ func (s *Service) adopt(link *secure.Link, a adoption) (*peer, error) {
 		unhurry() // who is refused is not waited for longer than that
 		s.refusedSession(link, &a, r.reason)
 		s.farewell(link, r.reason)
-		if r.reason == wire.ReasonDuplicate && p != nil {
+		switch {
+		case r.reason == wire.ReasonDuplicate && p != nil && s.isHidden(p): // it shows soon, or not at all
+			return nil, errDuplicate
+		case r.reason == wire.ReasonDuplicate && p != nil:
 			return p, nil
 		}
 		return nil, &Error{Op: "connect", Peer: id, Endpoint: a.endpoint, Code: refusalCode(r.reason), Err: err}
@@ -180,12 +183,9 @@ func (s *Service) adopt(link *secure.Link, a adoption) (*peer, error) {
 		return nil, s.linkError("connect", id, a.endpoint, err)
 	}
 	p.sess.Start()
-	if denied = s.expel(p); denied != nil { // the lists have changed meanwhile
+	if denied = s.settle(p, link, &a); denied != nil {
 		return nil, denied
 	}
-	s.noteReached(link, &a)
-	s.introduce(p, link)
-	s.joinGossip(p)
 	return p, nil
 }
 
@@ -237,7 +237,7 @@ func (s *Service) decide(link *secure.Link, a adoption) (*peer, error) {
 	}
 	for {
 		s.mu.Lock()
-		p := s.peers[link.Remote.Peer]
+		p := s.known(link.Remote.Peer)
 		if p.staysSecure(link) {
 			s.mu.Unlock()
 			return p, refusal{wire.ReasonDuplicate}
@@ -350,6 +350,9 @@ func (s *Service) move(p *peer, link *secure.Link, a adoption, o origin, told, t
 	if p.staysSecure(link) {
 		return func() {}, refusal{wire.ReasonDuplicate}
 	}
+	if p.hidden && s.full(link, a) {
+		return func() {}, refusal{wire.ReasonLimit}
+	}
 	before := rank(p.how, p.endpoint)
 	s.lookup.Lock() // the session's reader tells where it goes on, as soon as it does
 	moved, err := p.sess.Resume(link, o.first, told, theirs)
@@ -369,8 +372,17 @@ func (s *Service) move(p *peer, link *secure.Link, a adoption, o origin, told, t
 		p.reach(a.endpoint)
 	}
 	calls := []func(){moved}
+	if p.hidden {
+		p.appeared = true
+		calls = append(calls, s.announce(p, link, a))
+		return func() {
+			for _, call := range calls {
+				call()
+			}
+		}, nil
+	}
 	p.prove(a.how, a.endpoint)
-	for _, at := range s.joined(p, a.attempt) {
+	for _, at := range s.feedAll(p, a.attempt) {
 		at.tells(p)
 		s.resolve(at)
 		if !at.quiet {
@@ -415,13 +427,13 @@ func (s *Service) claim(link *secure.Link, a adoption) (*peer, error) {
 		}
 	}
 	s.mu.Lock()
-	if p := s.peers[id]; p.staysSecure(link) {
+	if p := s.known(id); p.staysSecure(link) {
 		s.mu.Unlock()
 		return p, refusal{wire.ReasonDuplicate}
 	}
 	claim := s.nextClaim(link)
 	better := false
-	if p := s.peers[id]; p != nil && p.instance == link.Remote.Instance {
+	if p := s.known(id); p != nil && p.instance == link.Remote.Instance {
 		_, suspended := p.sess.Suspended()
 		linked := p.sess.Live() && !suspended
 		if linked {
@@ -448,7 +460,7 @@ func (s *Service) claim(link *secure.Link, a adoption) (*peer, error) {
 		return nil, refusal{wire.ReasonDuplicate}
 	}
 	s.pending[id] = append(s.pending[id], claim.Seq)
-	if p := s.peers[id]; p != nil && p.sess.ID() == claim.Session {
+	if p := s.known(id); p != nil && p.sess.ID() == claim.Session {
 		p.named(claim.Seq)
 	}
 	s.mu.Unlock()
@@ -478,7 +490,7 @@ func (s *Service) claim(link *secure.Link, a adoption) (*peer, error) {
 func (s *Service) claimed(link *secure.Link, a adoption, claim wire.Claim, chosen wire.Chosen, err error) (*peer, func(), error) {
 	id, nothing := link.Remote.Peer, func() {}
 	s.mu.Lock()
-	p := s.peers[id]
+	p := s.known(id)
 	if p != nil && errors.As(err, new(told)) {
 		p.unnamed(func(seq uint64) bool { return seq == claim.Seq })
 	}
@@ -580,77 +592,6 @@ func (s *Service) unpend(id PeerID, seq uint64) {
 		delete(s.pending, id)
 	} else {
 		s.pending[id] = left
-	}
-}
-
-// refuses says why no new session may come, and lets an accepted link out of
-// the waiting room. mu is held.
-func (s *Service) refuses(link *secure.Link, a adoption) error {
-	switch {
-	case s.stopping:
-		return refusal{wire.ReasonStopping}
-	case a.uninvited() && !s.accept.Load():
-		return refusal{wire.ReasonNotAllowed}
-	case s.events.crowded() || s.crowded(link, a):
-		return refusal{wire.ReasonLimit}
-	case a.admit != nil && !a.admit():
-		return refusal{wire.ReasonLimit}
-	}
-	return nil
-}
-
-// insert makes the session of a chosen link. mu is held; the returned function
-// is to be called without it, before the session starts.
-func (s *Service) insert(link *secure.Link, a adoption, o origin) (*peer, func()) {
-	p := &peer{
-		id: link.Remote.Peer, instance: link.Remote.Instance, claim: o.claim, order: o.order, unsure: o.begun,
-		how: a.way(nil), endpoint: a.endpoint, since: time.Now(), inbound: a.uninvited(),
-	}
-	begin := session.New
-	if o.begun {
-		begin = session.Begin
-	}
-	p.sess = begin(link, o.session, s.session, (*owner)(s), o.first)
-	p.sess.Doubt(o.begun)
-	p.sess.Tag = p
-	s.lookup.Lock()
-	s.peers[p.id] = p
-	s.lookup.Unlock()
-	s.attendNetwork()
-	s.enlist(p, &a)
-	s.sessions++
-	d := &detail{
-		appID: link.Remote.AppID, endpoint: a.endpoint, how: p.how, role: Role(link.Remote.Role), took: time.Since(a.began),
-	}
-	if a.how == Dialed {
-		p.reach(a.endpoint)
-	}
-	joined := s.joined(p, a.attempt)
-	e := Event{Type: EventConnected, Peer: p.id, detail: d}
-	asked := slices.IndexFunc(joined, func(at *attempt) bool { return !at.quiet })
-	if asked >= 0 { // the call began before its peer came
-		e.Token = joined[asked].token
-		d.took = time.Since(joined[asked].began)
-	}
-	calls := []func(){s.events.add(e)}
-	if p.inClear() {
-		calls = append(calls, s.warnClear(p, link))
-	}
-	p.prove(a.how, a.endpoint)
-	for i, at := range joined {
-		at.tells(p)
-		s.resolve(at)
-		if i != asked && !at.quiet {
-			calls = append(calls, s.events.add(Event{Type: EventAlreadyConnected, Peer: p.id, Token: at.token}))
-		}
-	}
-	calls = append(calls, s.groupsGain(p))
-	s.linked(p, rank(a.how, a.endpoint))
-	return p, func() {
-		for _, call := range calls {
-			call()
-		}
-		s.sessionBegan(p)
 	}
 }
 

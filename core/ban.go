@@ -136,6 +136,7 @@ func (s *Service) Ban(entries []BanEntry, d time.Duration) error {
 		s.log.Info("banned", "count", len(entries), "first", entries[0].short(), "for_ms", d)
 	}
 	s.enforce()
+	s.rekey()
 	return nil
 }
 
@@ -217,6 +218,7 @@ func (s *Service) Unban(entries []BanEntry) (lifted int, err error) {
 	if lifted > 0 {
 		s.log.Info("bans lifted", "count", lifted)
 	}
+	s.rekey()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.groups.groups) > 0 {
@@ -255,6 +257,7 @@ func (s *Service) SetAllowed(nodes, clients []netip.Prefix) error {
 		return err
 	}
 	s.enforce()
+	s.rekey()
 	return nil
 }
 

@@ -41,17 +41,27 @@ func (s *Service) ready() bool {
 // beginAtOnce makes the session of a link that we have dialled, before the peer was
 // asked. It returns nil when it must be asked.
 func (s *Service) beginAtOnce(link *secure.Link, a adoption) *peer {
-	id := link.Remote.Peer
-	var name wire.SessionID
-	if _, err := rand.Read(name[:]); err != nil {
-		return nil
-	}
 	s.mu.Lock()
-	if len(s.pending[id]) > wire.MaxHeld || !s.mayBegin(link, a) {
+	o, ok := s.beginning(link, a)
+	if !ok {
 		s.mu.Unlock()
 		return nil
 	}
-	o := origin{session: name, begun: true}
+	p, call := s.insert(link, a, o)
+	s.mu.Unlock()
+	call()
+	return p
+}
+
+// beginning makes what a session begins with before the peer was asked, and reports
+// whether it may. mu is held.
+func (s *Service) beginning(link *secure.Link, a adoption) (o origin, ok bool) {
+	id := link.Remote.Peer
+	var name wire.SessionID
+	if _, err := rand.Read(name[:]); err != nil || len(s.pending[id]) > wire.MaxHeld || !s.mayBegin(link, a) {
+		return origin{}, false
+	}
+	o = origin{session: name, begun: true}
 	if s.ID().Compare(id) > 0 {
 		c := s.choose(link, name, 0)
 		o.order, o.first = c.Order, c.Append(nil)
@@ -60,10 +70,7 @@ func (s *Service) beginAtOnce(link *secure.Link, a adoption) *peer {
 		c.Begun, c.Session = true, name
 		o.claim, o.first = c.Seq, c.Append(nil)
 	}
-	p, call := s.insert(link, a, o)
-	s.mu.Unlock()
-	call()
-	return p
+	return o, true
 }
 
 // mayBegin reports whether a session may begin before the peer was asked. mu is
@@ -71,7 +78,7 @@ func (s *Service) beginAtOnce(link *secure.Link, a adoption) *peer {
 func (s *Service) mayBegin(link *secure.Link, a adoption) bool {
 	t, buried := s.tombs[link.Remote.Peer]
 	switch {
-	case !link.Initiator || s.peers[link.Remote.Peer] != nil || over(a) || a.resumes(link):
+	case !link.Initiator || s.known(link.Remote.Peer) != nil || over(a) || a.resumes(link):
 		return false
 	case link.Remote.Flags&wire.FlagReady == 0 || link.Remote.Resume == 0 || s.cfg.ResumeWindow == 0: // nothing would be kept
 		return false
@@ -165,7 +172,7 @@ func (s *Service) agree(link *secure.Link, a adoption, chosen wire.Chosen) (p, r
 	id := link.Remote.Peer
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p, call = s.peers[id], func() {}
+	p, call = s.known(id), func() {}
 	if len(s.pending[id]) > wire.MaxHeld || p.staysSecure(link) {
 		return nil, nil, call, refusal{wire.ReasonDuplicate}
 	}

@@ -44,9 +44,11 @@ type attempt struct {
 	cancel    context.CancelCauseFunc
 
 	// guarded by Service.mu
-	peer     PeerID // zero until known
-	resolved bool   // its final event is out
-	why      error  // of its failure
+	peer     PeerID   // zero until known
+	first    [][]byte // messages that go first in the session; nil when there are none
+	carrier  *peer    // the session that has them; nil for none
+	resolved bool     // its final event is out
+	why      error    // of its failure
 }
 
 // duplicateRetry is how long the link that the peer has chosen may take to show.
@@ -103,6 +105,7 @@ func (s *Service) resolve(a *attempt) {
 	}
 	delete(s.attempts, a)
 	a.cancel(errResolved)
+	s.uncarry(a)
 }
 
 // errResolved ends what an attempt still does after its final event.
@@ -137,10 +140,20 @@ func (s *Service) finish(a *attempt, e Event) {
 // session has ended meanwhile: its loss must not come before. Where the attempt
 // would have dialled is worth knowing when the link breaks.
 func (s *Service) already(a *attempt, p *peer) bool {
-	s.mu.Lock()
-	if done := a.resolved; done || s.peers[p.id] != p {
+	for {
+		s.mu.Lock()
+		if done := a.resolved; done || s.peers[p.id] != p {
+			s.mu.Unlock()
+			return done
+		}
+		if s.feed(p, a) {
+			break
+		}
 		s.mu.Unlock()
-		return done
+		if !s.rest(a.ctx, feedPause) {
+			s.connectFailed(a, errNoRoom)
+			return true
+		}
 	}
 	s.resolve(a)
 	a.tells(p)

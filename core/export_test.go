@@ -41,3 +41,18 @@ func Instance(s *Service) uint64 { return s.secure.Hello.Instance }
 
 // Push puts an event into the queue.
 func Push(s *Service, e EventType) { s.events.push(Event{Type: e}) }
+
+// OneTimeKeys returns how many secret halves of one-time keys a service has, of those left with
+// relays, and how many keys of others.
+func OneTimeKeys(s *Service) (left, stock int) {
+	c := &s.circuits
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, l := range c.left {
+		left += len(l.keys)
+	}
+	for _, list := range c.stock {
+		stock += len(list)
+	}
+	return left, stock
+}

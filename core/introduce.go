@@ -141,12 +141,26 @@ func (o *post) open(id meetingID, r *route, now time.Time) bool {
 // may carry the link, and where gossip has told of the peer (Known) it is dialled. The final event is as for Connect; without any peer it is
 // EventConnectFailed with CodeNoEndpoint, unless gossip has told of it, and CodeTimeout when nobody knows the
 // peer, which cannot be told from one that does not answer. Errors: CodeInvalid
-// (the id is zero), CodeSelf, CodeLimit, CodeClosed.
-func (s *Service) ConnectPeer(id PeerID, token uint64) error {
+// (the id is zero, or first is out of its bounds), CodeSelf, CodeLimit, CodeClosed.
+//
+// What is to be said at once may go with the call: the messages of first, which are copied, are
+// the first ones of the session, in their order, with priority MustArrive. Over a relay that has a
+// key that the peer has left with it, lately, they are there after one round trip to
+// the peer and back, when EventConnected comes here; otherwise behind the
+// handshake, as what is sent at EventConnected. They are at most MaxFirst messages with
+// MaxFirstBytes together. Where there is a session
+// already, or one comes about otherwise, they go there; a queue that is full is waited for. They are delivered once, or, as
+// for Send, EventLost of the peer follows. With EventConnectFailed they are not delivered,
+// but who was cut off in the last moment may have taken them.
+func (s *Service) ConnectPeer(id PeerID, token uint64, first ...[]byte) error {
 	if id.IsZero() {
 		return &Error{Op: "connect", Code: CodeInvalid, Err: errors.New("the peer id is zero")}
 	}
-	return s.connect(&attempt{token: token, peer: id, meets: true})
+	copied, err := checkFirst(first)
+	if err != nil {
+		return &Error{Op: "connect", Peer: id, Code: CodeInvalid, Err: err}
+	}
+	return s.connect(&attempt{token: token, peer: id, meets: true, first: copied})
 }
 
 // Control takes signals from peers.

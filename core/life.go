@@ -197,6 +197,9 @@ func (s *Service) join(l *lives, patience time.Duration) {
 			for _, p := range s.peers {
 				p.sess.Kill(session.ErrDisconnected)
 			}
+			for _, p := range s.early {
+				p.sess.Kill(session.ErrDisconnected)
+			}
 			s.lookup.RUnlock()
 		}
 	}
@@ -221,7 +224,11 @@ func (s *Service) find(id PeerID) *peer {
 func (s *Service) lose(p *peer, why *Error) {
 	s.mu.Lock()
 	if s.peers[p.id] != p {
+		carried := s.unhide(p)
 		s.mu.Unlock()
+		for _, a := range carried {
+			s.connectFailed(a, unanswered(why))
+		}
 		return
 	}
 	s.lookup.Lock()
@@ -284,6 +291,7 @@ func (o *owner) Ended(sess *session.Session, why error) {
 	s := (*Service)(o)
 	p := sess.Tag.(*peer)
 	s.cutCircuits(sess)
+	s.forgetKeys(p)
 	ep, _ := s.whereabouts(p)
 	s.lose(p, s.linkError("session", p.id, ep, why))
 	s.events.trim()

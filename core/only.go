@@ -46,7 +46,7 @@ func (s *Service) unwanted(id PeerID, a *adoption) bool {
 		return false
 	}
 	s.mu.Lock()
-	how := a.way(s.peers[id])
+	how := a.way(s.known(id))
 	s.mu.Unlock()
 	return !s.allows(how)
 }

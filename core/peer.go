@@ -50,9 +50,12 @@ type peer struct {
 	why       error              // of its loss
 	from      netip.Addr         // whose address it counts for; not valid over a relay
 	leaving   bool               // it is being ended to make room
+	hidden    bool               // the session has begun early, and nobody is told yet: see early.go
+	appeared  bool               // it was told of when it went over to a link, which is not told then
 
 	// constant after insert
-	inbound bool // the peer has begun the session
+	inbound bool            // the peer has begun the session
+	decided <-chan struct{} // of a session that began early: closed when it has its answer
 
 	pacer pacer // the reader's own
 

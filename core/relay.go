@@ -91,6 +91,10 @@ type circuits struct {
 	swept   time.Time
 	bytes   uint64 // carried ever
 
+	stock    map[*peer][]wire.OneTimeKey // that peers have left here, the newest last
+	left     map[*peer]*leftKeys         // that we have left with relays
+	renewing bool                        // renewKeys runs
+
 	tokens  float64 // bytes that may be carried now; may be negative
 	filled  time.Time
 	holding []*port // those with held frames, in turn
@@ -192,13 +196,23 @@ func (o *owner) Relay(sess *session.Session, at session.Line, t wire.FrameType, 
 		}
 		refused, err = s.circuitOpened(p, at, open)
 		return err
-	case wire.FrameRelayData:
-		id, data, err := wire.ParseRelayData(body)
+	case wire.FrameRelayData, wire.FrameRelayEarly:
+		id, data, err := wire.ParseRelayBytes(t, body)
 		if err != nil {
 			return err
 		}
-		if t := c.ports[at][id]; t != nil { // else it has been closed here
-			s.circuitData(t, data)
+		if p := c.ports[at][id]; p != nil { // else it has been closed here
+			s.circuitData(p, t, data)
+		}
+	case wire.FrameRelayKeys:
+		return s.keysCame(p, body)
+	case wire.FrameRelayKey:
+		id, key, err := wire.ParseRelayKey(body)
+		if err != nil {
+			return err
+		}
+		if t := c.ports[at][id]; t != nil && t.conn != nil {
+			t.conn.keyCame(key)
 		}
 	case wire.FrameRelayCredit:
 		id, n, err := wire.ParseRelayCredit(body)
@@ -270,8 +284,16 @@ func (s *Service) carry(p *peer, at session.Line, open wire.RelayOpen) wire.Rela
 	k := &circuit{until: now.Add(s.cfg.RelayLifetime)}
 	near, far := &port{p: p, at: at, id: open.ID, circuit: k}, &port{p: q, at: to, id: c.name(s, q), circuit: k}
 	near.other, far.other, k.ports = far, near, [2]*port{near, far}
-	if !far.send(wire.RelayOpen{ID: far.id, From: true, Peer: p.id}.Append(nil)) {
+	announce := wire.RelayOpen{ID: far.id, From: true, Peer: p.id}
+	key := c.key(q, open.Keyed)
+	if key != nil {
+		announce.Keyed, announce.Key = true, key.Name()
+	}
+	if !far.send(announce.Append(nil)) {
 		return wire.RelayNoPeer
+	}
+	if key != nil {
+		near.send(wire.AppendRelayKey(nil, near.id, key))
 	}
 	if c.carried == nil {
 		c.carried, c.perPeer, c.nudge = make(map[*circuit]struct{}), make(map[PeerID]int), make(chan struct{}, 1)
@@ -334,12 +356,20 @@ func (c *circuits) spend(s *Service, n int, now time.Time) bool {
 	return true
 }
 
-// circuitData takes bytes of a circuit. mu is held.
-func (s *Service) circuitData(t *port, data []byte) {
+// circuitData takes bytes of a circuit, as a frame of a type has brought them. mu is held.
+func (s *Service) circuitData(t *port, kind wire.FrameType, data []byte) {
 	c := &s.circuits
 	if t.conn != nil {
-		if !t.conn.take(data) {
+		granted, ok := 0, false
+		if kind == wire.FrameRelayEarly {
+			granted, ok = t.conn.takeEarly(data)
+		} else {
+			ok = t.conn.take(data)
+		}
+		if !ok {
 			s.breakPort(t)
+		} else if granted > 0 {
+			t.send(wire.AppendRelayCredit(nil, t.id, uint32(granted))) //nolint:gosec // at most wire.RelayWindow
 		}
 		return
 	}
@@ -359,11 +389,11 @@ func (s *Service) circuitData(t *port, data []byte) {
 		if len(t.held) == 0 {
 			c.holding = append(c.holding, t)
 		}
-		t.held = wire.AppendRelayData(t.held, t.other.id, data)
+		t.held = wire.AppendRelayAs(t.held, kind, t.other.id, data)
 		c.keep(s)
 		return
 	}
-	c.scratch = wire.AppendRelayData(c.scratch[:0], t.other.id, data)
+	c.scratch = wire.AppendRelayAs(c.scratch[:0], kind, t.other.id, data)
 	if !t.other.send(c.scratch) {
 		c.end(t.circuit, wire.RelayBroken)
 	}

@@ -37,12 +37,17 @@ type evilRelay struct {
 	// that it does not; and of data, in pieces of how many bytes, each so late after the
 	// one before, or 0 for in one.
 	hold func(from crust.PeerID, t wire.FrameType) (late time.Duration, pieces int)
+	// give is nil, or says which key an opener gets that takes one, of all that the target has
+	// ever left, the newest last, and of which the target is told.
+	give func(target crust.PeerID, left []wire.OneTimeKey) (key, named *wire.OneTimeKey)
 
 	mu       sync.Mutex
 	sessions map[crust.PeerID]*session.Session
 	ways     map[wayID]wayID // both directions
 	next     uint32
 	frames   int
+	early    int // frames of data that were sealed for a key
+	left     map[crust.PeerID][]wire.OneTimeKey
 	due      map[*session.Session]time.Time // when the last frame that is held goes on, by where
 }
 
@@ -131,17 +136,41 @@ func (e *evilRelay) Relay(sess *session.Session, _ session.Line, t wire.FrameTyp
 		if e.liar {
 			from[5] ^= 1
 		}
-		send(to, wire.RelayOpen{ID: there.id, From: true, Peer: from}.Append(nil))
-	case wire.FrameRelayData:
-		id, data, err := wire.ParseRelayData(body)
+		announce := wire.RelayOpen{ID: there.id, From: true, Peer: from}
+		if open.Keyed && e.give != nil {
+			key, named := e.give(open.Peer, e.left[open.Peer])
+			if named != nil {
+				announce.Keyed, announce.Key = true, named.Name()
+			}
+			if key != nil {
+				send(sess, wire.AppendRelayKey(nil, open.ID, key))
+			}
+		}
+		send(to, announce.Append(nil))
+	case wire.FrameRelayKeys:
+		keys, err := wire.ParseRelayKeys(body)
 		if err != nil {
 			return err
+		}
+		if e.left == nil {
+			e.left = map[crust.PeerID][]wire.OneTimeKey{}
+		}
+		e.left[sess.Remote().Peer] = append(e.left[sess.Remote().Peer], keys.Keys...)
+	case wire.FrameRelayData, wire.FrameRelayEarly:
+		id, data, err := wire.ParseRelayBytes(t, body)
+		if err != nil {
+			return err
+		}
+		var name []byte
+		if t == wire.FrameRelayEarly {
+			e.early++
+			name, data = bytes.Clone(data[:8]), data[8:]
 		}
 		e.frames++
 		if to, ok := e.ways[wayID{sess, id}]; ok {
 			for _, d := range e.tamper(e.frames, bytes.Clone(data)) {
 				for part := range slices.Chunk(d, cmp.Or(pieces, len(d))) {
-					send(to.sess, wire.AppendRelayData(nil, to.id, part))
+					send(to.sess, wire.AppendRelayAs(nil, t, to.id, append(name[:len(name):len(name)], part...)))
 				}
 			}
 		}
@@ -221,6 +250,15 @@ func (e *evilRelay) Resumed(*session.Session)                        {}
 func (e *evilRelay) Ended(*session.Session, error)                   {}
 func (e *evilRelay) Fault(_ *session.Session, fault any)             { e.t.Errorf("panic: %v", fault) }
 
+// newestKey gives what an honest relay would.
+func newestKey(_ crust.PeerID, left []wire.OneTimeKey) (key, named *wire.OneTimeKey) {
+	if len(left) == 0 {
+		return nil, nil
+	}
+	k := left[len(left)-1]
+	return &k, &k
+}
+
 // TestRelayEvil: whatever a relay does to a link that it carries, its ends deliver
 // nothing but what was sent, once and in order, and notice.
 func TestRelayEvil(t *testing.T) {
@@ -236,10 +274,11 @@ func TestRelayEvil(t *testing.T) {
 	}
 	for name, tamper := range tampers {
 		for _, at := range []int{1, 2, 3, 5, 40} { // the handshake, the claim, messages
-			for _, forever := range []bool{false, true} {
-				t.Run(fmt.Sprint(name, at, forever), func(t *testing.T) {
+			for i := range 4 {
+				forever, keyed := i%2 == 1, i/2 == 1
+				t.Run(fmt.Sprint(name, at, forever, keyed), func(t *testing.T) {
 					held = nil
-					connected, messages, breaks := evil(t, false, func(n int, d []byte) [][]byte {
+					connected, messages, breaks := evil(t, false, keyed, func(n int, d []byte) [][]byte {
 						if n == at || n > at && forever {
 							return tamper(n, d)
 						}
@@ -260,10 +299,13 @@ func TestRelayEvil(t *testing.T) {
 // who has opened the circuit its target takes no session.
 func TestRelayFaithful(t *testing.T) {
 	faithful := func(_ int, d []byte) [][]byte { return [][]byte{d} }
-	if connected, messages, breaks := evil(t, false, faithful); !connected || messages != evilMessages || breaks != 0 {
+	if connected, messages, breaks := evil(t, false, false, faithful); !connected || messages != evilMessages || breaks != 0 {
 		t.Errorf("connected: %v, %d messages, %d times broken", connected, messages, breaks)
 	}
-	if connected, messages, _ := evil(t, true, faithful); connected || messages != 0 {
+	if connected, messages, breaks := evil(t, false, true, faithful); !connected || messages != evilMessages || breaks != 0 {
+		t.Errorf("with keys: connected: %v, %d messages, %d times broken", connected, messages, breaks)
+	}
+	if connected, messages, _ := evil(t, true, false, faithful); connected || messages != 0 {
 		t.Errorf("by a liar: connected: %v, %d messages", connected, messages)
 	}
 }
@@ -274,8 +316,8 @@ const evilMessages = 400
 // evil connects two peers by an evil relay and sends messages from one to the
 // other. What comes must be what was sent, up to some message. It returns whether
 // the receiver was connected, how many messages came, and how often it was told of a
-// loss.
-func evil(t *testing.T, liar bool, tamper func(n int, data []byte) [][]byte) (connected bool, messages uint64, breaks int) {
+// loss. With keyed the relay gives the keys that it has, and the first messages go with the call.
+func evil(t *testing.T, liar, keyed bool, tamper func(n int, data []byte) [][]byte) (connected bool, messages uint64, breaks int) {
 	synctest.Test(t, func(t *testing.T) {
 		internet := simnet.New(1)
 		internet.SetDefaultLink(simnet.Link{Latency: 20 * time.Millisecond})
@@ -284,6 +326,9 @@ func evil(t *testing.T, liar bool, tamper func(n int, data []byte) [][]byte) (co
 		keys := sortedKeys(t, 3)
 		e := newEvilRelay(t, hr, keys[2], tamper)
 		e.liar = liar
+		if keyed {
+			e.give = newestKey
+		}
 		cfg := over(crust.Config{Heartbeat: time.Second, LostAfter: 4 * time.Second, ResumeWindow: 5 * time.Second, ConnectTimeout: 5 * time.Second}, "0.0.0.0", "tcp")
 		cfg.Identity = keys[0]
 		a := newNode(t, crust.On(ha, cfg))
@@ -295,14 +340,18 @@ func evil(t *testing.T, liar bool, tamper func(n int, data []byte) [][]byte) (co
 			}
 			n.next(crust.EventConnected)
 		}
-		if err := a.ConnectPeer(b.ID(), 2); err != nil {
+		var first [][]byte
+		for i := uint64(0); keyed && i < 5; i++ {
+			first = append(first, filled(1000+int(i)*50, i))
+		}
+		if err := a.ConnectPeer(b.ID(), 2, first...); err != nil {
 			t.Fatal(err)
 		}
 		begun := a.final(t, 2).Type == crust.EventConnected
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		var sender sync.WaitGroup
 		sender.Go(func() {
-			for i := uint64(0); begun && i < evilMessages; i++ {
+			for i := uint64(len(first)); begun && i < evilMessages; i++ {
 				if a.Send(b.ID(), filled(1000+int(i)*50, i), 1) != nil {
 					return
 				}

@@ -38,6 +38,9 @@ type relayConn struct {
 	shut       bool // CloseWrite was called
 	readUntil  time.Time
 	writeUntil time.Time
+
+	keyed func(wire.OneTimeKey) // takes the first one-time key that comes, in its own goroutine
+	early *wire.KeyName         // of the key that bytes may be sealed for; nil for none; constant
 }
 
 // grantEach is what is granted at once, in bytes.
@@ -108,13 +111,41 @@ func (c *relayConn) fail(op string, err error) error {
 func (c *relayConn) take(data []byte) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.add(data, 0)
+}
+
+// takeEarly is take for bytes behind the name of the one-time key that they are sealed
+// for. Those of another key than the one that we answer with are dropped, and what is to
+// be granted for them at once is returned.
+func (c *relayConn) takeEarly(named []byte) (granted int, ok bool) {
+	name, data := wire.KeyName(named), named[len(wire.KeyName{}):]
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.early != nil && *c.early == name {
+		return 0, c.add(data, len(name))
+	}
+	if c.closed || c.over {
+		return 0, true
+	}
+	if c.window -= wire.RelayCost(len(named)); c.window < 0 {
+		return 0, false
+	}
+	if c.owed += wire.RelayCost(len(named)); c.owed >= grantEach {
+		granted, c.owed = c.owed, 0
+		c.window += granted
+	}
+	return granted, true
+}
+
+// add takes bytes that have come with extra more of which nobody reads. mu is held.
+func (c *relayConn) add(data []byte, extra int) bool {
 	if c.closed || c.over {
 		return true
 	}
-	if c.window -= wire.RelayCost(len(data)); c.window < 0 {
+	if c.window -= wire.RelayCost(len(data) + extra); c.window < 0 {
 		return false
 	}
-	c.owed += wire.RelayCost(0)
+	c.owed += wire.RelayCost(extra)
 	if c.off > 0 && len(c.in)+len(data) > cap(c.in) {
 		n := copy(c.in, c.in[c.off:])
 		c.in, c.off = c.in[:n], 0
@@ -203,22 +234,43 @@ func (c *relayConn) awaitBytes() error {
 	}
 }
 
+// keyCame takes a one-time key of the peer at the other end.
+func (c *relayConn) keyCame(key wire.OneTimeKey) {
+	c.mu.Lock()
+	f := c.keyed
+	c.keyed = nil
+	if c.closed || c.over {
+		f = nil
+	}
+	c.mu.Unlock()
+	if f != nil {
+		c.s.spawn(func() { f(key) })
+	}
+}
+
 // Write implements net.Conn.
-func (c *relayConn) Write(p []byte) (int, error) { return c.write(p, true) }
+func (c *relayConn) Write(p []byte) (int, error) { return c.write(p, true, nil) }
 
 // TryWrite implements netio.TryWriter.
-func (c *relayConn) TryWrite(p []byte) (int, error) { return c.write(p, false) }
+func (c *relayConn) TryWrite(p []byte) (int, error) { return c.write(p, false, nil) }
 
-// write sends p in frames, or with wait false what of it may be sent now.
-func (c *relayConn) write(p []byte, wait bool) (total int, err error) {
-	buf := session.NewBuffer(wire.RelayCost(min(len(p), wire.MaxRelayData)))
+// write sends p in frames, or with wait false what of it may be sent now: for e, if it is
+// not nil.
+func (c *relayConn) write(p []byte, wait bool, e *earlyConn) (total int, err error) {
+	buf := session.NewBuffer(wire.RelayCost(min(len(p), wire.MaxRelayData) + len(wire.KeyName{})))
 	defer buf.Release()
 	for total < len(p) {
-		n, err := c.reserve(len(p)-total, wait)
+		n, early, err := c.reserve(len(p)-total, wait, e)
 		if n == 0 || err != nil {
 			return total, err
 		}
-		if !c.port.send(wire.AppendRelayData(buf.B[:0], c.port.id, p[total:total+n])) {
+		var frame []byte
+		if part := p[total : total+n]; early {
+			frame = wire.AppendRelayEarly(buf.B[:0], c.port.id, e.key, part)
+		} else {
+			frame = wire.AppendRelayData(buf.B[:0], c.port.id, part)
+		}
+		if !c.port.send(frame) {
 			c.lose()
 			return total, c.fail("write", relayError{wire.RelayBroken})
 		}
@@ -227,27 +279,36 @@ func (c *relayConn) write(p []byte, wait bool) (total int, err error) {
 	return total, nil
 }
 
-// reserve takes credit for a frame with up to most bytes, and returns for how many:
-// with wait false 0 when there is none.
-func (c *relayConn) reserve(most int, wait bool) (int, error) {
+// reserve takes credit for a frame with up to most bytes, and returns for how many, and
+// whether they are to go early: with wait false 0 when there is none.
+func (c *relayConn) reserve(most int, wait bool, e *earlyConn) (n int, early bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for {
-		n := min(most, wire.MaxRelayData, c.credit-wire.RelayCost(0))
-		switch {
-		case c.closed, c.shut:
-			return 0, c.fail("write", net.ErrClosed)
-		case c.over:
-			return 0, c.fail("write", relayError{c.reason})
-		case wait && passed(c.writeUntil):
-			return 0, c.fail("write", os.ErrDeadlineExceeded)
-		case n > 0:
-			c.credit -= wire.RelayCost(n)
-			return n, nil
-		case !wait:
-			return 0, nil
+		until, extra := c.writeUntil, 0
+		if e != nil {
+			if err := e.usable("write"); err != nil {
+				return 0, false, err
+			}
+			if early = e.state == earlyWaits; early {
+				until, extra = e.writeUntil, len(e.key)
+			}
 		}
-		c.wait(c.writeUntil)
+		n := min(most, wire.MaxRelayData-extra, c.credit-wire.RelayCost(extra))
+		switch {
+		case c.closed, c.shut, e != nil && e.shut:
+			return 0, false, c.fail("write", net.ErrClosed)
+		case c.over:
+			return 0, false, c.fail("write", relayError{c.reason})
+		case wait && passed(until):
+			return 0, false, c.fail("write", os.ErrDeadlineExceeded)
+		case n > 0:
+			c.credit -= wire.RelayCost(n + extra)
+			return n, early, nil
+		case !wait:
+			return 0, false, nil
+		}
+		c.wait(until)
 	}
 }
 

@@ -48,8 +48,9 @@ func (s *Service) relaysFor(id PeerID) (list []*peer) {
 }
 
 // raceRelays opens circuits to a peer until one leads to it. It returns the link
-// and the endpoint of its relay.
-func (s *Service) raceRelays(ctx context.Context, id PeerID) (*secure.Link, Endpoint, error) {
+// and the endpoint of its relay. For an attempt that is not nil a session may have come of
+// it already, by a one-time key: then that is resolved, which ends ctx.
+func (s *Service) raceRelays(ctx context.Context, id PeerID, a *attempt) (*secure.Link, Endpoint, error) {
 	type way struct {
 		p  *peer
 		ep Endpoint
@@ -72,7 +73,7 @@ func (s *Service) raceRelays(ctx context.Context, id PeerID) (*secure.Link, Endp
 	}
 	link, step, err := dial.Race(ctx, steps,
 		func(ctx context.Context, step dial.Step) (*secure.Link, error) {
-			return s.tryRelay(ctx, ways[step.Endpoint.Addr].p, ways[step.Endpoint.Addr].ep, id)
+			return s.tryRelay(ctx, ways[step.Endpoint.Addr].p, ways[step.Endpoint.Addr].ep, id, a)
 		},
 		func(link *secure.Link) { link.Conn.Close() })
 	if err != nil {
@@ -83,32 +84,59 @@ func (s *Service) raceRelays(ctx context.Context, id PeerID) (*secure.Link, Endp
 
 // tryRelay opens a circuit through a relay and shakes hands with the peer at its
 // end.
-func (s *Service) tryRelay(ctx context.Context, relay *peer, at Endpoint, id PeerID) (*secure.Link, error) {
+func (s *Service) tryRelay(ctx context.Context, relay *peer, at Endpoint, id PeerID, a *attempt) (*secure.Link, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.HandshakeTimeout)
 	defer cancel()
+	t := &port{p: relay}
+	conn := newRelayConn(s, t, at)
+	t.conn = conn
+	var e *call
+	if s.wantsKey(a) {
+		var err error
+		if e, err = s.newCall(a, conn, at); err != nil {
+			return nil, s.linkError("connect", id, at, err)
+		}
+	}
+	began := time.Now()
 	c := &s.circuits
 	c.mu.Lock()
 	line, ok := relay.sess.At()
-	t := &port{p: relay, at: line, id: c.name(s, relay)}
-	conn := newRelayConn(s, t, at)
-	t.conn = conn
+	t.at, t.id = line, c.name(s, relay)
 	if ok {
-		if ok = t.send(wire.RelayOpen{ID: t.id, Peer: id}.Append(nil)); ok {
+		if ok = t.send(wire.RelayOpen{ID: t.id, Keyed: e != nil, Peer: id}.Append(nil)); ok {
 			c.add(t)
 		}
 	}
 	c.mu.Unlock()
-	if !ok {
+	var link *secure.Link
+	var err error
+	switch {
+	case !ok && e != nil:
+		e.shakes.Drop()
+		fallthrough
+	case !ok:
 		return nil, s.linkError("connect", id, at, relayError{wire.RelayBroken})
+	case e != nil:
+		link, err = e.make(ctx)
+	default:
+		link, err = s.shake(ctx, conn, at, id)
 	}
-	return s.shake(ctx, conn, at, id)
+	if err == nil && a != nil {
+		if err = s.awaitEarly(ctx, id, began); err != nil {
+			conn.Close() //nolint:errcheck // it carries nothing
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return link, nil
 }
 
 // takeCircuit accepts a circuit that a relay announces, or returns why not.
 // circuits.mu is held.
 func (s *Service) takeCircuit(p *peer, at session.Line, open wire.RelayOpen) wire.RelayReason {
 	c := &s.circuits
-	if s.ctx.Err() != nil || open.Peer == s.ID() || open.Peer == p.id || s.bans(open.Peer, netip.Addr{}) != nil || !s.accept.Load() && s.find(open.Peer) == nil {
+	if s.ctx.Err() != nil || open.Peer == s.ID() || open.Peer == p.id || s.bans(open.Peer, netip.Addr{}) != nil || !s.accept.Load() && s.findAny(open.Peer) == nil {
 		return wire.RelayNotAllowed
 	}
 	if !c.mayOpen(p, time.Now()) {
@@ -120,22 +148,31 @@ func (s *Service) takeCircuit(p *peer, at session.Line, open wire.RelayOpen) wir
 	}
 	t := &port{p: p, at: at, id: open.ID}
 	t.conn = newRelayConn(s, t, ep)
+	key := s.useKey(p, open)
+	if key != nil {
+		t.conn.early = &key.Name
+	}
 	c.add(t)
-	c.calls(open.Peer, p)
+	c.calls(open.Peer, p, key != nil)
 	s.spawn(func() {
 		defer c.called(open.Peer) // also when it panics
-		s.respondRelay(t.conn, open.Peer)
+		s.respondRelay(t.conn, open.Peer, key)
 	})
 	return wire.RelayDone
 }
 
 // calls counts a circuit that a peer opens to us over a relay. What the peer says
-// after its first flight takes a round trip to it: about two to the relay. mu is held.
-func (c *circuits) calls(by PeerID, relay *peer) {
+// after its first flight takes a round trip to it, about two to the relay, and half of
+// that when the relay has given it a one-time key. mu is held.
+func (c *circuits) calls(by PeerID, relay *peer, keyed bool) {
 	if c.callers == nil {
 		c.callers = make(map[PeerID]caller)
 	}
-	k, due := c.callers[by], time.Now().Add(2*relay.sess.Counters().RTT)
+	trips := time.Duration(2)
+	if keyed {
+		trips = 1
+	}
+	k, due := c.callers[by], time.Now().Add(trips*relay.sess.Counters().RTT)
 	if k.circuits++; k.circuits == 1 || due.Before(k.due) {
 		k.due = due
 	}
@@ -155,16 +192,25 @@ func (c *circuits) called(by PeerID) {
 }
 
 // respondRelay is the goroutine of one accepted circuit, until it is a session or
-// closed.
-func (s *Service) respondRelay(conn *relayConn, from PeerID) {
+// closed. It answers with a one-time key if it is not nil.
+func (s *Service) respondRelay(conn *relayConn, from PeerID, key *secure.OneTime) {
 	g := s.halls.enter(conn, false)
 	if g == nil {
+		if key != nil {
+			key.Zero()
+		}
 		conn.Close() //nolint:errcheck // the service stops
 		return
 	}
 	began := time.Now()
 	conn.SetDeadline(began.Add(s.cfg.HandshakeTimeout)) //nolint:errcheck // a closed connection shows in the first read
-	link, err := secure.Respond(conn, s.secure)
+	var link *secure.Link
+	var err error
+	if key != nil {
+		link, err = secure.RespondOnce(conn, s.secure, key)
+	} else {
+		link, err = secure.Respond(conn, s.secure)
+	}
 	if err == nil && link.Remote.Peer != from {
 		err = secure.ErrWrongPeer
 	}
@@ -185,7 +231,7 @@ func (s *Service) respondRelay(conn *relayConn, from PeerID) {
 func (s *Service) meetByRelay(a *attempt) {
 	for tries := 1; ; tries++ {
 		dialled := time.Now()
-		link, ep, err := s.raceRelays(a.ctx, a.peer)
+		link, ep, err := s.raceRelays(a.ctx, a.peer, a)
 		if err == nil {
 			if p := s.settled(a); p != nil && !s.improves(p, Relayed, ep) {
 				link.Conn.Close() //nolint:errcheck // it carries nothing
@@ -197,7 +243,9 @@ func (s *Service) meetByRelay(a *attempt) {
 				return
 			}
 		}
-		s.log.Debug("no relay led to a peer", "peer", a.peer, "error", err)
+		if a.ctx.Err() == nil {
+			s.log.Debug("no relay led to a peer", "peer", a.peer, "error", err)
+		}
 		if !s.rest(a.ctx, redialPause(tries)) {
 			return
 		}
@@ -288,7 +336,7 @@ func (s *Service) raceAll(a *attempt, eps []Endpoint) found {
 			case <-ctx.Done():
 				return
 			}
-			r.link, r.ep, r.err = s.raceRelays(ctx, a.peer)
+			r.link, r.ep, r.err = s.raceRelays(ctx, a.peer, nil)
 			timer.Reset(redialPause(tries))
 		}
 	})

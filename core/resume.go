@@ -61,6 +61,9 @@ func (o *owner) Moving(sess *session.Session) bool {
 // Suspended tells the program.
 func (o *owner) Suspended(sess *session.Session, why error) {
 	s, p := (*Service)(o), sess.Tag.(*peer)
+	if s.isHidden(p) {
+		return
+	}
 	ep, _ := s.whereabouts(p)
 	s.events.push(Event{Type: EventSuspended, Peer: p.id, detail: &detail{endpoint: ep, err: s.linkError("session", p.id, ep, why)}})
 }
@@ -69,6 +72,13 @@ func (o *owner) Suspended(sess *session.Session, why error) {
 func (o *owner) Resumed(sess *session.Session) {
 	s, p := (*Service)(o), sess.Tag.(*peer)
 	s.cutCircuits(sess)
+	s.mu.Lock() // who has it appear tells that first
+	appeared := p.appeared
+	p.appeared = false
+	s.mu.Unlock()
+	if appeared {
+		return
+	}
 	s.rejoinGossip(p)
 	ep, how := s.whereabouts(p)
 	s.events.push(Event{Type: EventResumed, Peer: p.id, detail: &detail{endpoint: ep, how: how}})

@@ -105,6 +105,7 @@ type Service struct {
 
 	// guarded by mu and lookup for writing, by either for reading
 	peers  map[PeerID]*peer
+	early  map[PeerID]*peer // hidden ones, of whom there is none in peers
 	lookup sync.RWMutex
 }
 
@@ -117,7 +118,7 @@ func New(cfg Config) (*Service, error) {
 	}
 	s := &Service{
 		cfg: cfg, key: cfg.Identity, network: cfg.network,
-		peers: make(map[PeerID]*peer), pending: make(map[PeerID][]uint64), tombs: make(map[PeerID]tombstone),
+		peers: make(map[PeerID]*peer), early: make(map[PeerID]*peer), pending: make(map[PeerID][]uint64), tombs: make(map[PeerID]tombstone),
 		listeners: make(map[Endpoint]*listener), attempts: make(map[*attempt]struct{}), stopped: make(chan struct{}),
 		muting: muting{stir: make(chan struct{}, 1)},
 		session: session.Config{
@@ -140,7 +141,7 @@ func New(cfg Config) (*Service, error) {
 		return nil, err
 	}
 	s.secure = &secure.Config{
-		Key: s.key, Network: secure.NewNetwork(cfg.NetworkName), Seen: new(secure.Seen), Images: new(secure.Images), Spare: new(secure.Spare),
+		Key: s.key, Network: secure.NewNetwork(cfg.NetworkName), Seen: new(secure.Seen), Early: new(secure.Seen), Images: new(secure.Images), Spare: new(secure.Spare),
 		Hello: wire.Hello{
 			AppID: bytes.Clone(cfg.AppID), Role: uint8(cfg.Role), Instance: binary.BigEndian.Uint64(instance[:]),
 			Ciphers: wire.CipherChaCha20Poly1305, LostAfter: uint32(cfg.LostAfter / time.Millisecond), Resume: uint32(cfg.ResumeWindow / time.Millisecond),
@@ -240,6 +241,7 @@ func (s *Service) SetAccept(accept bool) {
 	s.accept.Store(accept)
 	s.beaconChanged()
 	s.gossip.moved()
+	s.rekey()
 }
 
 // PrepareConnectionInfo gathers where this service can be reached. The answer

@@ -110,7 +110,7 @@ func (p *peer) staysSecure(link *secure.Link) bool {
 func (s *Service) secureBeside(link *secure.Link) *peer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p := s.peers[link.Remote.Peer]; p.staysSecure(link) {
+	if p := s.known(link.Remote.Peer); p.staysSecure(link) {
 		return p
 	}
 	return nil

@@ -116,7 +116,7 @@ type Call struct {
 	expect identity.PeerID
 	h      *handshake
 	offer  []byte // the first Noise message
-	flight []byte
+	flight []byte // nil when it is sent
 
 	mu     sync.Mutex
 	over   bool   // the second flight has come, or none will
@@ -152,6 +152,14 @@ func (c *Call) Drop() {
 	}
 }
 
+// Send sends the first flight, if Shake is not to do it: what is sealed early must come
+// behind.
+func (c *Call) Send() error {
+	_, err := c.h.conn.Write(c.flight)
+	c.flight = nil
+	return err
+}
+
 // Shake does what Initiate does. When the peer has answered with the key that Early
 // was called with, early is true, and the link is the one that Early has returned, whose
 // other side is known to be there now; rest is what was read beyond the handshake.
@@ -161,8 +169,10 @@ func (c *Call) Shake() (link *Link, rest []byte, early bool, err error) {
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
 	h.buf = (*buf)[:0]
-	if _, err := h.conn.Write(c.flight); err != nil {
-		return nil, nil, false, err
+	if c.flight != nil {
+		if err := c.Send(); err != nil {
+			return nil, nil, false, err
+		}
 	}
 	c.cfg.Spare.refill(c.cfg.random()) // while the other side works
 	message, _, err := h.readFlight()

@@ -2,6 +2,7 @@ package secure
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"net"
 	"strings"
@@ -273,6 +274,35 @@ func TestEarlyCallReplayed(t *testing.T) {
 	restarted.Seen = new(Seen)
 	if _, err := RespondOnce(replay(all), restarted, other); err == nil || !strings.Contains(err.Error(), "third flight") {
 		t.Errorf("after a restart, with another key: %v", err)
+	}
+}
+
+// TestEarlyFlightIsRemembered: what was answered with a one-time key is not answered again
+// after however many other first flights.
+func TestEarlyFlightIsRemembered(t *testing.T) {
+	a, b := seeded(t, 1, "n"), seeded(t, 2, "n")
+	b.Early = new(Seen)
+	public, secret := oneTime(t, b)
+	call, err := NewCall(replay(nil), a, b.Key.ID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	early, err := call.Early(&public, madeAt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := append(bytes.Clone(call.flight), early.First...)
+	if _, err := RespondOnce(replay(all), b, secret); err != nil {
+		t.Fatal(err)
+	}
+	for n := range uint64(3 * seenGeneration) {
+		b.Seen.Add(binary.BigEndian.AppendUint64(make([]byte, 8, 16), n))
+	}
+	if b.Seen.Has([]byte(call.offer)) {
+		t.Error("the flight is not forgotten, and so nothing is shown")
+	}
+	if _, err := Respond(replay(all), b); !errors.Is(err, ErrFirstFlight) {
+		t.Errorf("the second time: %v", err)
 	}
 }
 

@@ -73,6 +73,7 @@ type Config struct {
 	Network *Network
 	Hello   wire.Hello // Version, Peer are set by the handshake
 	Seen    *Seen      // for responders
+	Early   *Seen      // of these, what was answered with one-time keys; nil remembers none
 	Images  *Images    // nil remembers none
 	Spare   *Spare     // nil makes each key when it is needed
 	// Ready reports whether a new session would be taken now, for the hello of a
@@ -275,8 +276,11 @@ func (h *handshake) respond() (*Link, error) {
 		return nil, err
 	}
 	payload, _, _, err := h.state.ReadMessage(nil, message)
-	if err != nil || !cfg.Seen.Add(message) { // its beginning is the ephemeral key
+	if err != nil || cfg.Early.Has(message) || !cfg.Seen.Add(message) { // its beginning is the ephemeral key
 		return nil, ErrFirstFlight
+	}
+	if h.prepared != nil {
+		cfg.Early.Add(message)
 	}
 	if _, err := wire.ParseOffer(payload); err != nil {
 		return nil, ErrFirstFlight
@@ -398,6 +402,9 @@ const seenGeneration = 1 << 15
 
 // Add reports whether a key, or whatever else comes once, is new, and remembers it. The first 16 bytes count.
 func (s *Seen) Add(what []byte) bool {
+	if s == nil {
+		return true
+	}
 	var key [16]byte
 	copy(key[:], what)
 	s.mu.Lock()
@@ -414,6 +421,9 @@ func (s *Seen) Add(what []byte) bool {
 
 // Has reports whether it is remembered.
 func (s *Seen) Has(what []byte) bool {
+	if s == nil {
+		return false
+	}
 	var key [16]byte
 	copy(key[:], what)
 	s.mu.Lock()

@@ -356,6 +356,13 @@ func (s *Session) Live() bool {
 	return s.state == live
 }
 
+// Over reports whether the session has ended.
+func (s *Session) Over() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state == ended
+}
+
 // Done is closed when the session has ended and its owner has been told.
 func (s *Session) Done() <-chan struct{} { return s.done }
 
