@@ -3,6 +3,7 @@ package crust_test
 import (
 	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	crust "github.com/libcrust/libcrust/core"
@@ -28,6 +29,7 @@ func TestCloseInTime(t *testing.T) {
 							}
 						}
 						time.Sleep(after)
+						synctest.Wait()
 						began := time.Now()
 						w.a.Close()
 						if took := time.Since(began); took > 6*time.Second {
