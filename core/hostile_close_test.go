@@ -172,7 +172,7 @@ func (c *brittleConn) ReadLazy(get func() []byte) (int, error) {
 // end and not the process's: every call is answered, every session is lost, the
 // last event says why, and Close returns.
 func TestFaultsStopTheService(t *testing.T) {
-	for where, most := range map[string]int{"dial": 0, "read": 3, "write": 4, "try": 1, "half": 0} {
+	for where, most := range map[string]int{"dial": 0, "read": 3, "write": 3, "try": 4, "half": 0} {
 		for left := range most + 1 {
 			t.Run(fmt.Sprint(where, left), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) { fault(t, where, left) })

@@ -38,7 +38,7 @@ type Watcher interface {
 	// nothing more will be noticed.
 	Next() (Change, error)
 	// Attend says whether anybody cares that the machine has slept. If so, Next
-	// looks each second. At first nobody does.
+	// looks every few seconds. At first nobody does.
 	Attend(attend bool)
 	// Close ends Next. It may be called again.
 	Close() error
@@ -52,7 +52,7 @@ const (
 	pollEvery = 2 * time.Second
 	// sleepEvery is how often it is looked whether the machine has slept: all that an idle
 	// program wakes up for besides its heartbeats.
-	sleepEvery = 2 * time.Second
+	sleepEvery = 5 * time.Second
 	// leastSleep is the shortest sleep that matters: nothing on the way forgets a
 	// connection sooner.
 	leastSleep = 3 * time.Second

@@ -149,8 +149,7 @@ func (s *Session) probe(now int64) {
 		s.alive.probed = now
 	}
 	if len(s.control) == 0 {
-		s.pingSent = uint64(now) + 1
-		s.control = wire.AppendPing(s.control, wire.FramePing, s.pingSent)
+		s.control = s.ping(s.control, now)
 		s.wake()
 	}
 }
@@ -218,15 +217,7 @@ func (s *Session) judge(l *line, now, heard int64) (ask, dead bool) {
 	if s.line != l || s.state != live {
 		return false, false
 	}
-	if heard >= a.probed {
-		a.probed = 0
-	}
-	if heard >= a.asked {
-		a.asked = 0
-		if a.last > heard || s.writing && s.using == l { // which the link may hold up
-			a.asked = heard
-		}
-	}
+	s.believe(l, heard)
 	switch {
 	case a.probed > 0 && now >= a.probed+s.patience(giveUpAfter, now):
 		if now-a.alarmed > int64(calmAfter) {
@@ -242,6 +233,71 @@ func (s *Session) judge(l *line, now, heard int64) (ask, dead bool) {
 		return true, false
 	}
 	return false, false
+}
+
+// claimBeat takes the write side for a tick that has something to say, when nobody writes
+// and nothing else is to be written: a goroutine for it, with a writer's memory, costs more
+// than all the rest. Otherwise it returns no frames, and leaves them to a writer. mu is held.
+func (s *Session) claimBeat(now int64) (*line, []byte) {
+	if len(s.control) == 0 && !s.ackDue || !s.atRest() || s.lowDue() {
+		s.wake()
+		return nil, nil
+	}
+	l := s.line
+	s.writing, s.using = true, l
+	if s.pingSent != 0 && len(s.control) > 0 {
+		s.wrote(now)
+	}
+	frames := s.controls(l, nil)
+	if len(frames) == 0 { // what was to be acknowledged has been
+		s.stopWriting()
+	}
+	return l, frames
+}
+
+// writeBeat writes what claimBeat has taken. After a panic nobody waits for it.
+func (s *Session) writeBeat(l *line, frames []byte) {
+	fault := true
+	defer func() {
+		if fault {
+			s.broke()
+		}
+	}()
+	s.writeNow(l, sealControl(l.link.Seal, nil, frames), 0)
+	fault = false
+}
+
+// believe notes that something was heard at a time. mu is held.
+func (s *Session) believe(l *line, heard int64) {
+	a := &s.alive
+	if heard >= a.probed {
+		a.probed = 0
+	}
+	if heard >= a.asked {
+		a.asked = 0
+		if a.last > heard || s.writing && s.using == l { // which the link may hold up
+			a.asked = heard
+		}
+	}
+}
+
+// reassured reports whether a tick that has come would do nothing but see that the peer
+// has said something since, and puts the next one off.
+func (s *Session) reassured() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now, heard := s.clock(), s.lastHeard.Load()
+	a := &s.alive
+	switch {
+	case s.state != live || s.line == nil || s.paused.Load() || s.refused || now-s.nextTick > int64(lateTick):
+		return false
+	case s.rtt.Load() == 0 || a.probed > 0 || heard < a.asked:
+		return false
+	}
+	s.believe(s.line, heard)
+	s.owe(now)
+	s.schedule(now)
+	return s.nextTick > now+int64(time.Millisecond)
 }
 
 // revived forgets what is known of an earlier line. mu is held.

@@ -299,11 +299,29 @@ func (s *Session) acknowledge(l *line) []byte {
 func (s *Session) answer(l *line) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.line != l || l.shut || l.try == nil || l.first != nil || s.state != live || s.writing || s.queued > 0 || len(s.control) > 0 || s.kept.behind() {
+	if s.line != l || !s.atRest() || len(s.control) > 0 {
 		s.wake()
 		return nil
 	}
+	if s.rtt.Load() == 0 && s.pingSent == 0 { // the first ping of a line goes with an answer
+		now := s.clock()
+		s.control = s.ping(s.scrap[wire.SealedHeader:wire.SealedHeader], now)
+		s.wrote(now)
+	}
 	return s.takeControls(l)
+}
+
+// atRest reports whether nobody writes, and nothing that has content is to be written. mu
+// is held.
+func (s *Session) atRest() bool {
+	l := s.line
+	return l != nil && !l.shut && l.try != nil && l.first == nil && s.state == live && !s.writing && s.queued == 0 && !s.kept.behind()
+}
+
+// ping appends a ping that measures the round trip. mu is held.
+func (s *Session) ping(frames []byte, now int64) []byte {
+	s.pingSent = uint64(now) + 1
+	return wire.AppendPing(frames, wire.FramePing, s.pingSent)
 }
 
 // takeControls takes the write side, which is free, for the reader, and returns the frames

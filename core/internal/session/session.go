@@ -265,10 +265,10 @@ type Session struct {
 	quit     chan struct{} // closed when state becomes ended
 	done     chan struct{}
 
-	// scrap is where the reader puts a pong and an acknowledgement. To allocate, or to seal
-	// from much deeper than inbox.loop, needs more than the smallest stack, 2 KiB, which is
-	// all that the reader's goroutine of an idle session has.
-	scrap     [64]byte
+	// scrap is where the reader puts a pong, an acknowledgement and a ping. To allocate, or
+	// to seal from much deeper than inbox.loop, needs more than the smallest stack, 2 KiB,
+	// which is all that the reader's goroutine of an idle session has.
+	scrap     [80]byte
 	answering bool // the reader's: it has the write side
 }
 
@@ -391,8 +391,12 @@ func (s *Session) Start() {
 		initiator = l.link.Initiator
 	}
 	if s.state == live { // it may have been disconnected between New and Start
-		s.nextTick = now + int64(s.soon())
-		s.timer = time.AfterFunc(s.soon(), s.onTimer)
+		first := s.soon()
+		if !initiator { // whose ping comes with the answer to the initiator's, if that comes
+			first += first / 4
+		}
+		s.nextTick = now + int64(first)
+		s.timer = time.AfterFunc(first, s.onTimer)
 	}
 	write := !s.writing && s.sendable()
 	s.writing = s.writing || write
@@ -560,7 +564,11 @@ func (s *Session) halfClose(l *line) {
 }
 
 // onTimer runs in a goroutine of the runtime.
-func (s *Session) onTimer() { s.spawn(s.tick) }
+func (s *Session) onTimer() {
+	if !s.reassured() {
+		s.spawn(s.tick)
+	}
+}
 
 // spawn runs f in a goroutine that the owner joins.
 func (s *Session) spawn(f func()) { s.owner.Go(f) }
@@ -593,16 +601,18 @@ func (s *Session) tick() {
 	writable := s.owed()
 	if due := s.beat(s.lastSent.Load() + int64(s.hb)); s.line != nil && (now >= due || s.rtt.Load() == 0 && s.pingSent == 0) {
 		if len(s.control) == 0 { // else something is still to go out, which tells as much
-			s.pingSent = uint64(now) + 1
-			s.control = wire.AppendPing(s.control, wire.FramePing, s.pingSent)
+			s.control = s.ping(s.control, now)
 		}
 		s.lastSent.Store(now) // a stalled link gets one heartbeat each interval, not one each tick
 		s.kept.trim(s.writing)
-		s.wake()
 	}
 	s.owe(now)
+	l, frames := s.claimBeat(now)
 	s.schedule(now)
 	s.mu.Unlock()
+	if len(frames) > 0 {
+		s.writeBeat(l, frames)
+	}
 	for _, d := range drops {
 		s.owner.Dropped(s, d.priority, d.count, d.bytes)
 		s.receipts(d.tokens, ErrExpired)

@@ -570,8 +570,7 @@ func (s *Session) take(b *batch, mem []byte) bool {
 		b.out = sealControl(l.link.Seal, b.out, wire.AppendPing(nil, wire.FramePing, 0))
 	}
 	if s.trip == 0 && s.pingSent == 0 && s.kept.full(wire.MaxBody, s.mayKeep()) { // a longer way bears more
-		s.pingSent = uint64(s.clock()) + 1
-		b.out = sealControl(l.link.Seal, b.out, wire.AppendPing(nil, wire.FramePing, s.pingSent))
+		b.out = sealControl(l.link.Seal, b.out, s.ping(nil, s.clock()))
 	}
 	s.takeEnd(b)
 	if asks || s.kept.next != next {
