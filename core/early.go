@@ -263,6 +263,11 @@ func (s *Service) beginEarly(link *secure.Link, c *call) *peer {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for other := range s.attempts { // when one of them fails, what it has said must not come with another one's
+		if other != c.a && other.peer == id && len(other.first) > 0 {
+			return nil
+		}
+	}
 	o, ok := s.beginning(link, a)
 	if !ok || c.a.carrier != nil {
 		return nil

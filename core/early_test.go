@@ -20,6 +20,7 @@ type earlyWorld struct {
 	evil *evilRelay
 	keys []*identity.Key
 	net  *simnet.Net
+	ha   *simnet.Host
 	hb   *simnet.Host
 	cfg  crust.Config
 }
@@ -40,7 +41,7 @@ func inEarlyWorldOf(t *testing.T, seed int, hop time.Duration, f func(t *testing
 		internet.SetDefaultLink(simnet.Link{Latency: hop})
 		ha, hb, hr := internet.Host("10.0.0.1"), internet.Host("10.0.0.2"), internet.Host("10.0.0.3")
 		internet.Silence(ha, hb)
-		w := &earlyWorld{t: t, net: internet, keys: sortedKeys(t, 4), hb: hb}
+		w := &earlyWorld{t: t, net: internet, keys: sortedKeys(t, 4), ha: ha, hb: hb}
 		w.evil = newEvilRelay(t, hr, w.keys[3], func(_ int, d []byte) [][]byte { return [][]byte{d} })
 		defer w.evil.close()
 		w.cfg = over(crust.Config{ResumeWindow: 5 * time.Second, ConnectTimeout: 5 * time.Second, HandshakeTimeout: time.Second}, "0.0.0.0", "tcp")

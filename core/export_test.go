@@ -56,3 +56,10 @@ func OneTimeKeys(s *Service) (left, stock int) {
 	}
 	return left, stock
 }
+
+// ForgetTombs does what a service does that has lost many sessions since.
+func ForgetTombs(s *Service) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.tombs)
+}

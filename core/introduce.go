@@ -151,7 +151,8 @@ func (o *post) open(id meetingID, r *route, now time.Time) bool {
 // MaxFirstBytes together. Where there is a session
 // already, or one comes about otherwise, they go there; a queue that is full is waited for. They are delivered once, or, as
 // for Send, EventLost of the peer follows. With EventConnectFailed they are not delivered,
-// but who was cut off in the last moment may have taken them.
+// but who was cut off in the last moment may have taken them, and a relay that lies
+// can bring them up to ten minutes later.
 func (s *Service) ConnectPeer(id PeerID, token uint64, first ...[]byte) error {
 	if id.IsZero() {
 		return &Error{Op: "connect", Code: CodeInvalid, Err: errors.New("the peer id is zero")}

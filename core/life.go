@@ -231,6 +231,7 @@ func (s *Service) lose(p *peer, why *Error) {
 		}
 		return
 	}
+	s.circuits.part(p.id)
 	s.lookup.Lock()
 	delete(s.peers, p.id)
 	s.lookup.Unlock()

@@ -94,6 +94,8 @@ type circuits struct {
 	stock    map[*peer][]wire.OneTimeKey // that peers have left here, the newest last
 	left     map[*peer]*leftKeys         // that we have left with relays
 	renewing bool                        // renewKeys runs
+	parted   map[PeerID]time.Time        // when the last session with a peer ended, lately
+	unsure   time.Time                   // parted has lost what is before that
 
 	tokens  float64 // bytes that may be carried now; may be negative
 	filled  time.Time

@@ -139,16 +139,17 @@ func (s *Service) takeCircuit(p *peer, at session.Line, open wire.RelayOpen) wir
 	if s.ctx.Err() != nil || open.Peer == s.ID() || open.Peer == p.id || s.bans(open.Peer, netip.Addr{}) != nil || !s.accept.Load() && s.findAny(open.Peer) == nil {
 		return wire.RelayNotAllowed
 	}
-	if !c.mayOpen(p, time.Now()) {
-		return wire.RelayLimit
-	}
 	ep, how := s.whereabouts(p)
 	if how == Relayed {
 		return wire.RelayNotAllowed
 	}
+	may := c.mayOpen(p, time.Now())
+	key := s.useKey(p, open, may)
+	if !may {
+		return wire.RelayLimit
+	}
 	t := &port{p: p, at: at, id: open.ID}
 	t.conn = newRelayConn(s, t, ep)
-	key := s.useKey(p, open)
 	if key != nil {
 		t.conn.early = &key.Name
 	}

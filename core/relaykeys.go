@@ -2,6 +2,7 @@ package crust
 
 import (
 	"errors"
+	"maps"
 	"math/rand/v2"
 	"time"
 
@@ -28,9 +29,12 @@ const (
 	// keysEach is how many keys are left with a relay at once.
 	keysEach = 4
 	// keyLife is for how long a key is good; after half of that, or a little later, others
-	// take its place. It is also for how long a relay can make believe that a peer is
-	// there which is not.
-	keyLife = time.Hour
+	// take its place. It is also for how long a relay can keep what a caller has sent for
+	// the key, and then have the peer take it.
+	keyLife = 10 * time.Minute
+	// keysAgain is after how long others take the place of keys that were given away while
+	// the relay opened more circuits than it may.
+	keysAgain = time.Minute
 )
 
 // leftKeys are the secret halves of the keys that were left with a relay.
@@ -102,8 +106,8 @@ func (s *Service) leaveKeys(p *peer, n int, anew bool) {
 }
 
 // useKey returns the key that a relay has given to who opens a circuit to us, and forgets
-// it: nil when there is none, or it is not good. circuits.mu is held.
-func (s *Service) useKey(p *peer, open wire.RelayOpen) *secure.OneTime {
+// it: nil when there is none, it is not good, or the circuit may not be opened. circuits.mu is held.
+func (s *Service) useKey(p *peer, open wire.RelayOpen, may bool) *secure.OneTime {
 	l := s.circuits.left[p]
 	if l == nil || !open.Keyed {
 		return nil
@@ -113,14 +117,44 @@ func (s *Service) useKey(p *peer, open wire.RelayOpen) *secure.OneTime {
 			continue
 		}
 		l.keys = append(l.keys[:i:i], l.keys[i+1:]...)
-		s.spawn(func() { s.leaveKeys(p, 1, false) })
-		if !time.Now().Before(k.Until) || !s.ready() {
+		if may {
+			s.spawn(func() { s.leaveKeys(p, 1, false) })
+		} else if soon := time.Now().Add(keysAgain); soon.Before(l.renew) {
+			l.renew = soon
+		}
+		if !may || !time.Now().Before(k.Until) || !s.ready() || !s.untouched(open.Peer, k.Until.Add(-keyLife)) {
 			k.Zero()
 			return nil
 		}
 		return k
 	}
 	return nil
+}
+
+// untouched reports whether nothing has been between us and a peer since a key was made. A
+// relay may keep for as long as that what the peer has sealed for the key, and the peer may
+// have said it by another link meanwhile, or have been started again: claims and tombstones
+// tell of links that are as old as one handshake at most. circuits.mu is held.
+func (s *Service) untouched(id PeerID, made time.Time) bool {
+	c := &s.circuits
+	return s.findAny(id) == nil && made.After(c.parted[id]) && made.After(c.unsure)
+}
+
+// part notes that the session with a peer ends. It comes before the session is forgotten.
+func (c *circuits) part(id PeerID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	if len(c.parted) >= maxTombstones {
+		maps.DeleteFunc(c.parted, func(_ PeerID, at time.Time) bool { return now.Sub(at) > keyLife })
+	}
+	if len(c.parted) >= maxTombstones {
+		c.parted, c.unsure = nil, now
+	}
+	if c.parted == nil {
+		c.parted = make(map[PeerID]time.Time)
+	}
+	c.parted[id] = now
 }
 
 // forgetKeys forgets the keys left with a peer, and by it, whose session has ended.
@@ -173,7 +207,7 @@ func (s *Service) renewKeys() {
 	defer timer.Stop()
 	for {
 		var due []*peer
-		now, next := time.Now(), keyLife
+		now, next := time.Now(), keysAgain
 		c.mu.Lock()
 		for p, l := range c.left {
 			if left := l.renew.Sub(now); left > 0 {

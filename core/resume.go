@@ -61,7 +61,10 @@ func (o *owner) Moving(sess *session.Session) bool {
 // Suspended tells the program.
 func (o *owner) Suspended(sess *session.Session, why error) {
 	s, p := (*Service)(o), sess.Tag.(*peer)
-	if s.isHidden(p) {
+	s.mu.Lock()
+	untold := p.hidden || p.appeared // who has it appear tells that it is here
+	s.mu.Unlock()
+	if untold {
 		return
 	}
 	ep, _ := s.whereabouts(p)

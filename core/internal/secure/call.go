@@ -278,7 +278,7 @@ func (c *Call) holds(k *wire.OneTimeKey, now time.Time) error {
 }
 
 // MaxKeyLife is for how long a one-time key may be good, at most.
-const MaxKeyLife = 90 * time.Minute
+const MaxKeyLife = 15 * time.Minute
 
 // mirror makes the second message as who has the secret halves would.
 func (c *Call) mirror(secret []byte, k *wire.OneTimeKey, static [32]byte) ([]byte, error) {

@@ -16,10 +16,10 @@ import (
 // madeAt is when the keys of the tests are made.
 var madeAt = time.UnixMilli(1_800_000_000_000)
 
-// oneTime makes a key that is good for an hour.
+// oneTime makes a key that is good for ten minutes.
 func oneTime(t testing.TB, c *Config) (wire.OneTimeKey, *OneTime) {
 	t.Helper()
-	public, secret, err := c.NewOneTime(1, madeAt.Add(time.Hour))
+	public, secret, err := c.NewOneTime(1, madeAt.Add(10*time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}
