@@ -438,11 +438,23 @@ func (s *Service) some(n int, without ...PeerID) (list []*peer) {
 	return list[:min(n, len(list))]
 }
 
+// cross tells the punches that a peer has asked for that we call it as well.
+func (s *Service) cross(id PeerID) {
+	s.post.mu.Lock()
+	defer s.post.mu.Unlock()
+	for _, p := range s.post.punches {
+		if p.peer == id {
+			p.tell(p.machine.Cross)
+		}
+	}
+}
+
 // meet seeks the peer of an attempt until it has told where it may be, or a
 // session with it has come.
 func (s *Service) meet(a *attempt) error {
 	came := make(chan answer, 1)
 	var ids []meetingID
+	s.cross(a.peer)
 	for pause := seekAgain; ; pause = min(2*pause, seekMost) {
 		var id meetingID
 		if _, err := rand.Read(id[:]); err != nil {

@@ -304,6 +304,17 @@ func (m *Machine) Shoot(now time.Time) {
 	}
 }
 
+// Cross is Config.Crossed for who calls the peer when the Machine was made already.
+func (m *Machine) Cross(now time.Time) {
+	if m.cfg.Crossed {
+		return
+	}
+	m.cfg.Crossed = true
+	if m.tcp != nil {
+		m.tcp.cross(now)
+	}
+}
+
 // Opened says how many sockets an Open brought; they get the numbers 1 to n. Fewer
 // than asked for lower the chances.
 func (m *Machine) Opened(now time.Time, n int) {

@@ -159,11 +159,11 @@ func (t *tcp) begin(now time.Time) {
 		t.widenAt = first.Add(widen)
 	}
 	wait := waits
-	if c.Crossed && !c.Larger {
+	if t.yields() {
 		wait *= 2
 	}
 	for i := range t.callees {
-		if from := first; c.Waits && t.part.Strategy != Predict && t.opens(t.callees[i].to) {
+		if from := first; t.waits(&t.callees[i]) {
 			t.callees[i].release(from.Add(wait))
 		} else {
 			t.callees[i].release(from)
@@ -189,6 +189,29 @@ func (t *tcp) begin(now time.Time) {
 	}
 	if len(t.callees) == 0 && len(t.ports) == 0 && c.Mine.listens(endpoint.TCP) {
 		t.until = now.Add(untilSimultaneous) // the peer may come to us
+	}
+}
+
+// waits reports whether a callee is not dialled at once after Shoot.
+func (t *tcp) waits(c *callee) bool {
+	return t.m.cfg.Waits && t.part.Strategy != Predict && t.opens(c.to)
+}
+
+// yields reports whether this side lets the other one dial before it: see Crossed.
+func (t *tcp) yields() bool { return t.m.cfg.Crossed && !t.m.cfg.Larger }
+
+// cross puts off what still waits, as begin does when that is known.
+func (t *tcp) cross(now time.Time) {
+	if !t.begun || t.over || !t.yields() {
+		return
+	}
+	for i := range t.callees {
+		if c := &t.callees[i]; t.waits(c) && c.from.After(now) {
+			if c.next.Equal(c.from) {
+				c.next = c.from.Add(waits)
+			}
+			c.from = c.from.Add(waits)
+		}
 	}
 }
 
