@@ -296,8 +296,11 @@ func (s *Session) reassured() bool {
 	}
 	s.believe(s.line, heard)
 	s.owe(now)
+	if s.dueTick(now) <= now { // it is the tick that goes on then, whenever it comes to run
+		return false
+	}
 	s.schedule(now)
-	return s.nextTick > now+int64(time.Millisecond)
+	return true
 }
 
 // revived forgets what is known of an earlier line. mu is held.

@@ -640,6 +640,12 @@ func (s *Session) schedule(now int64) {
 	if s.timer == nil || s.state != live { // not yet started
 		return
 	}
+	s.nextTick = max(s.dueTick(now), now+int64(time.Millisecond))
+	s.timer.Reset(time.Duration(s.nextTick - now))
+}
+
+// dueTick returns when the next thing is due. mu is held.
+func (s *Session) dueTick(now int64) int64 {
 	next := now + int64(s.cfg.LostAfter)
 	if s.line != nil {
 		next = min(s.beat(s.lastSent.Load()+int64(s.hb)), s.silentAt())
@@ -650,8 +656,7 @@ func (s *Session) schedule(now int64) {
 			next = min(next, age+int64(s.cfg.MaxAge))
 		}
 	}
-	s.nextTick = max(next, now+int64(time.Millisecond))
-	s.timer.Reset(time.Duration(s.nextTick - now))
+	return next
 }
 
 // Counters returns the counters.
