@@ -75,6 +75,18 @@ func goCrustConnectPeer(h C.uint64_t, peer *C.crust_peer_id, token C.uint64_t, w
 	})
 }
 
+//export goCrustConnectPeerWith
+func goCrustConnectPeerWith(h C.uint64_t, peer *C.crust_peer_id, first *unsafe.Pointer, sizes *C.size_t, n C.size_t, token C.uint64_t, why *C.char) (rc C.int32_t) {
+	defer guard(h, why, &rc)
+	return withService("crust_service_connect_peer_with", h, why, func(s *crust.Service) error {
+		list, at, lens := make([][]byte, n), unsafe.Slice(first, n), unsafe.Slice(sizes, n)
+		for i := range list {
+			list[i] = unsafe.Slice((*byte)(at[i]), lens[i])
+		}
+		return s.ConnectPeer(*peerID(peer), uint64(token), list...)
+	})
+}
+
 //export goCrustConnectionInfoPeer
 func goCrustConnectionInfoPeer(info unsafe.Pointer, n C.size_t, out *C.crust_peer_id, why *C.char) (rc C.int32_t) {
 	defer guard(0, why, &rc)

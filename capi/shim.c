@@ -375,6 +375,20 @@ crust_result CRUST_CALL crust_service_connect_peer(crust_service service, const 
     return goCrustConnectPeer(service, (crust_peer_id *)peer, token, crust__last_error);
 }
 
+enum { MAX_FIRST = 64 }; /* MaxFirst of core */
+
+crust_result CRUST_CALL crust_service_connect_peer_with(crust_service service, const crust_peer_id *peer, const void *const *first, const size_t *sizes, size_t n, uint64_t token) {
+    FORK_GUARD();
+    NEED(peer);
+    if (n > 0) {
+        NEED(first);
+        NEED(sizes);
+    }
+    if (n > MAX_FIRST) return crust__fail(CRUST_ERR_INVALID, __func__, "n is more than 64");
+    for (size_t i = 0; i < n; i++) NEED_BYTES(first[i], sizes[i]);
+    return goCrustConnectPeerWith(service, (crust_peer_id *)peer, (void **)first, (size_t *)sizes, n, token, crust__last_error);
+}
+
 crust_result CRUST_CALL crust_connection_info_peer(const void *info, size_t len, crust_peer_id *out) {
     NEED(out);
     memset(out, 0, sizeof *out);

@@ -517,6 +517,15 @@ CRUST_API crust_result CRUST_CALL crust_connect_endpoint(crust_service service, 
  * events; CONNECT_FAILED has NO_ENDPOINT when no peer is connected and TIMEOUT when
  * nobody knows the peer. INVALID (the id is zero), SELF, LIMIT, CLOSED. */
 CRUST_API crust_result CRUST_CALL crust_service_connect_peer(crust_service service, const crust_peer_id *peer, uint64_t token);
+/* The same, with what is to be said at once: n messages, first[i] of sizes[i] bytes,
+ * which are copied, at most 64 of 16,384 bytes together. They are the first ones of the
+ * session, in their order, at priority 1. Over a relay that has a key which the peer
+ * has left with it they are there after one round trip, when CONNECTED comes here;
+ * otherwise as soon as what is sent at CONNECTED, but with a session that there is
+ * already at once. With CONNECT_FAILED they are not delivered, but who was cut off in
+ * the last moment may have taken them, and a relay that lies can bring them up to ten
+ * minutes later. INVALID, too: there are more. */
+CRUST_API crust_result CRUST_CALL crust_service_connect_peer_with(crust_service service, const crust_peer_id *peer, const void *const *first, const size_t *sizes, size_t n, uint64_t token);
 /* Checks an info and says who made it. BAD_INFO. */
 CRUST_API crust_result CRUST_CALL crust_connection_info_peer(const void *info, size_t len, crust_peer_id *out);
 /* Ends a session in order; LOST with DISCONNECTED follows on both sides. A peer of a

@@ -453,6 +453,15 @@ public:
     void connect_peer(const peer_id &peer, std::uint64_t token = 0) const {
         check(crust_service_connect_peer(handle_, &peer.raw(), token));
     }
+    void connect_peer(const peer_id &peer, std::uint64_t token, const std::vector<bytes_view> &first) const {
+        std::vector<const void *> at;
+        std::vector<std::size_t> sizes;
+        for (const bytes_view &message : first) {
+            at.push_back(message.data());
+            sizes.push_back(message.size());
+        }
+        check(crust_service_connect_peer_with(handle_, &peer.raw(), at.data(), sizes.data(), at.size(), token));
+    }
     void disconnect(const peer_id &peer) const { check(crust_disconnect(handle_, &peer.raw())); }
     void bootstrap(std::uint64_t token = 0, const std::vector<std::string> &except = {}) const {
         const auto list = detail::pointers(except);

@@ -52,6 +52,9 @@ static void null_pointers(void) {
     crust_result why = 5;
     size_t n = 99;
     uint8_t byte = 0;
+    const void *first[65];
+    size_t sizes[65] = {1}, i;
+    static char large[16385];
     REQUIRE(s != 0);
     memset(&peer, 7, sizeof peer);
     memset(&m, 0, sizeof m);
@@ -91,6 +94,29 @@ static void null_pointers(void) {
     memset(&peer, 0, sizeof peer);
     CHECK_CODE(CRUST_ERR_INVALID, crust_service_connect_peer(s, &peer, 0));
     CHECK_TEXT("zero");
+    memset(&peer, 1, sizeof peer);
+    first[0] = &byte;
+    CHECK_CODE(CRUST_ERR_INVALID, crust_service_connect_peer_with(s, NULL, first, sizes, 1, 0));
+    CHECK_TEXT("peer");
+    CHECK_CODE(CRUST_ERR_INVALID, crust_service_connect_peer_with(s, &peer, NULL, sizes, 1, 0));
+    CHECK_TEXT("first");
+    CHECK_CODE(CRUST_ERR_INVALID, crust_service_connect_peer_with(s, &peer, first, NULL, 1, 0));
+    CHECK_TEXT("sizes");
+    CHECK_CODE(CRUST_ERR_INVALID, crust_service_connect_peer_with(s, &peer, first, sizes, SIZE_MAX, 0));
+    first[0] = NULL;
+    sizes[0] = 1;
+    CHECK_CODE(CRUST_ERR_INVALID, crust_service_connect_peer_with(s, &peer, first, sizes, 1, 0));
+    CHECK_TEXT("first");
+    first[0] = large;
+    sizes[0] = sizeof large;
+    CHECK_CODE(CRUST_ERR_INVALID, crust_service_connect_peer_with(s, &peer, first, sizes, 1, 0));
+    CHECK_TEXT("16384");
+    for (i = 0; i < 65; i++) {
+        first[i] = &byte;
+        sizes[i] = 1;
+    }
+    CHECK_CODE(CRUST_ERR_INVALID, crust_service_connect_peer_with(s, &peer, first, sizes, 65, 0));
+    CHECK_TEXT("64");
     CHECK_CODE(CRUST_ERR_INVALID, crust_disconnect(s, NULL));
     CHECK_CODE(CRUST_ERR_INVALID, crust_listen(s, NULL));
     CHECK_CODE(CRUST_ERR_INVALID, crust_listen(s, "tcp://"));

@@ -589,6 +589,8 @@ static void peers_meet_through_a_third(void) {
     inbox c;
     crust_peer_id id_c;
     const crust_event *e;
+    const void *first[] = {"one", NULL};
+    size_t sizes[] = {3, 0};
     memset(&c, 0, sizeof c);
     REQUIRE_OR(pair_make(&p), pair_free(&p));
     c.service = loopback_service(NULL);
@@ -603,9 +605,21 @@ static void peers_meet_through_a_third(void) {
     if (e) CHECK(e->token == 6 && e->peer && memcmp(e->peer, &p.id_a, sizeof p.id_a) == 0);
     e = inbox_await(&p.a, CRUST_EVENT_CONNECTED);
     if (e) CHECK(e->token == 0 && e->peer && memcmp(e->peer, &id_c, sizeof id_c) == 0);
-    CHECK_CODE(CRUST_OK, crust_service_connect_peer(c.service, &p.id_a, 7));
+    CHECK_CODE(CRUST_OK, crust_service_connect_peer_with(c.service, &p.id_a, first, sizes, 2, 7));
     e = inbox_await(&c, CRUST_EVENT_ALREADY_CONNECTED);
     if (e) CHECK(e->token == 7);
+    e = inbox_await(&p.a, CRUST_EVENT_MESSAGE);
+    if (e) CHECK(e->len == 3 && memcmp(e->data, "one", 3) == 0 && e->priority == 1 && memcmp(e->peer, &id_c, sizeof id_c) == 0);
+    e = inbox_await(&p.a, CRUST_EVENT_MESSAGE);
+    if (e) CHECK(e->len == 0);
+    CHECK_CODE(CRUST_OK, crust_disconnect(c.service, &p.id_a));
+    CHECK(inbox_await(&p.a, CRUST_EVENT_LOST) != NULL && inbox_await(&c, CRUST_EVENT_LOST) != NULL);
+    CHECK_CODE(CRUST_OK, crust_service_connect_peer_with(c.service, &p.id_a, first, sizes, 1, 8)); /* through the other one */
+    e = inbox_await(&c, CRUST_EVENT_CONNECTED);
+    if (e) CHECK(e->token == 8);
+    CHECK(inbox_await(&p.a, CRUST_EVENT_CONNECTED) != NULL);
+    e = inbox_await(&p.a, CRUST_EVENT_MESSAGE);
+    if (e) CHECK(e->len == 3 && memcmp(e->data, "one", 3) == 0);
     CHECK_CODE(CRUST_OK, crust_send(p.a.service, &id_c, "hello", 5, 1));
     e = inbox_await(&c, CRUST_EVENT_MESSAGE);
     if (e) CHECK(e->len == 5 && memcmp(e->data, "hello", 5) == 0 && memcmp(e->peer, &p.id_a, sizeof p.id_a) == 0);

@@ -39,6 +39,7 @@ void check_calls(crust_service s, crust_result want, crust_result poll_want) {
     CHECK_CODE(want, crust_connect(s, "x", 1, 1));
     CHECK_CODE(want, crust_connect_endpoint(s, "127.0.0.1:1", 1));
     CHECK_CODE(want, crust_service_connect_peer(s, &peer, 1));
+    CHECK_CODE(want, crust_service_connect_peer_with(s, &peer, NULL, NULL, 0, 1));
     CHECK_CODE(want, crust_disconnect(s, &peer));
     CHECK_CODE(want, crust_bootstrap(s, 1));
     CHECK_CODE(want, crust_bootstrap_except(s, NULL, 0, 1));

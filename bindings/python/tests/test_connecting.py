@@ -44,6 +44,9 @@ class Connecting(TestCase):
             one.send(other.id, b"hello")
             self.assertEqual(wait_for(other, crust.Message), crust.Message(one.id, b"hello", 1))
             self.assertEqual(one.connect_peer(other.id).result(PATIENCE).__class__, crust.AlreadyConnected)
+            one.connect_peer(other.id, first=[b"one", b"t\0wo", b""]).result(PATIENCE)
+            for said in (b"one", b"t\0wo", b""):
+                self.assertEqual(wait_for(other, crust.Message), crust.Message(one.id, said, 1))
 
     def test_known_by_gossip(self) -> None:
         network = new_network()
@@ -76,6 +79,12 @@ class Connecting(TestCase):
                 one.connect_peer(bytes(32))
             with self.fails(crust.Invalid, "32"):
                 one.connect_peer(b"short")
+            with self.fails(crust.Invalid, "16384"):
+                one.connect_peer(b"\1" * 32, first=[bytes(16_385)])
+            with self.fails(crust.Invalid, "64"):
+                one.connect_peer(b"\1" * 32, first=[b""] * 65)
+            with self.assertRaises(TypeError):
+                one.connect_peer(b"\1" * 32, first=["text"])  # type: ignore[list-item]
         with self.fails(crust.Closed):
             one.connect_peer(b"\1" * 32)
 

@@ -63,23 +63,40 @@ class Connecting(Base):
         """
         return self._call("connect", _ffi.crust_connect_endpoint, _ffi.c_string(contact, "contact"))
 
-    def connect_peer(self, peer: bytes) -> Call[Union[Connected, AlreadyConnected]]:
+    def connect_peer(
+        self, peer: bytes, *, first: Sequence[bytes] = ()
+    ) -> Call[Union[Connected, AlreadyConnected]]:
         """Connect to a peer of which only the id is known.
 
         Peers that are connected to this service introduce the two, over up to six peers in a row.
         Both open their NATs; where that fails, a peer that relays carries the link.
+
+        Args:
+            peer: its id.
+            first: what is to be said at once, at most 64 messages of 16,384 bytes together: the
+                first ones of the session, in their order, at priority 1. Over a relay that has a
+                key which the peer has left with it they are there after one round trip, when the
+                call has its outcome; otherwise as soon as what is sent then, but with a session
+                that there is already at once. When the call fails they are not delivered, but who
+                was cut off in the last moment may have taken them, and a relay that lies can bring
+                them up to ten minutes later.
 
         Returns:
             As `connect`. It raises `NoEndpoint` when no peer is connected, and `Timeout` when
             nobody knows the peer.
 
         Raises:
-            Invalid: the peer id is zero.
+            Invalid: the peer id is zero, or there is more in `first`.
             SelfConnect: it is this service's own.
             Limit, Closed: as `connect`.
         """
         check_peer(peer)
-        return self._call("connect", _ffi.crust_service_connect_peer, peer)
+        if not first:
+            return self._call("connect", _ffi.crust_service_connect_peer, peer)
+        messages = [bytes(memoryview(message)) for message in first]
+        at = (ctypes.c_char_p * len(messages))(*messages)
+        sizes = (ctypes.c_size_t * len(messages))(*map(len, messages))
+        return self._call("connect", _ffi.crust_service_connect_peer_with, peer, at, sizes, len(messages))
 
     def bootstrap(self, *, excluding: Sequence[str] = ()) -> Call[Bootstrapped]:
         """Try all `Config.contacts` at once and keep the first that answers.

@@ -449,6 +449,16 @@ crust_prepare_connection_info = _bind("crust_prepare_connection_info", c_int32, 
 crust_connect = _bind("crust_connect", c_int32, _service, c_char_p, c_size_t, c_uint64)
 crust_connect_endpoint = _bind("crust_connect_endpoint", c_int32, _service, c_char_p, c_uint64)
 crust_service_connect_peer = _bind("crust_service_connect_peer", c_int32, _service, c_char_p, c_uint64)
+crust_service_connect_peer_with = _bind(
+    "crust_service_connect_peer_with",
+    c_int32,
+    _service,
+    c_char_p,
+    POINTER(c_char_p),
+    POINTER(c_size_t),
+    c_size_t,
+    c_uint64,
+)
 crust_connection_info_peer = _bind("crust_connection_info_peer", c_int32, c_char_p, c_size_t, c_void_p)
 crust_disconnect = _bind("crust_disconnect", c_int32, _service, c_char_p)
 crust_bootstrap = _bind("crust_bootstrap", c_int32, _service, c_uint64)

@@ -1084,6 +1084,16 @@ unsafe extern "C" {
         peer: *const crust_peer_id,
         token: u64,
     ) -> crust_result;
+    /// The same, with n messages that are to be said at once: `first[i]` of `sizes[i]` bytes,
+    /// at most 64 of 16,384 bytes together. INVALID, too: there are more.
+    pub fn crust_service_connect_peer_with(
+        service: crust_service,
+        peer: *const crust_peer_id,
+        first: *const *const c_void,
+        sizes: *const usize,
+        n: usize,
+        token: u64,
+    ) -> crust_result;
     pub fn crust_connection_info_peer(
         info: *const c_void,
         len: usize,

@@ -28,7 +28,7 @@ fn linked() -> Vec<(&'static str, usize)> {
         crust_prepare_connection_info crust_connect crust_connect_endpoint
         crust_connection_info_peer crust_disconnect crust_bootstrap crust_bootstrap_except crust_stop_bootstrap
         crust_listen crust_stop_listening crust_listeners crust_set_accept crust_set_beacon
-        crust_service_network_changed crust_service_connect_peer
+        crust_service_network_changed crust_service_connect_peer crust_service_connect_peer_with
         crust_peers crust_peer crust_service_stats crust_service_nat
         crust_service_nat_server crust_service_nat_port crust_service_nat_seen crust_config_add_stun
         crust_service_lan_peer crust_service_known

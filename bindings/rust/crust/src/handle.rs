@@ -132,6 +132,46 @@ impl Handle {
             .map(drop)
     }
 
+    /// [`connect_peer`](Handle::connect_peer), with what is to be said at once: at most
+    /// 64 messages of 16,384 bytes together, which are the first ones of the session,
+    /// in their order, at priority 1. Over a relay that has a key which the peer has left
+    /// with it they are there after one round trip, when
+    /// [`Connected`](crate::Event::Connected) comes here; otherwise as soon as what is
+    /// sent then, but with a session that there is already at once. With
+    /// [`ConnectFailed`](crate::Event::ConnectFailed) they are not delivered, but who was
+    /// cut off in the last moment may have taken them, and a relay that lies can bring
+    /// them up to ten minutes later.
+    ///
+    /// Errors: those of [`connect_peer`](Handle::connect_peer);
+    /// [`Invalid`](crate::ErrorKind::Invalid), too, when there are more.
+    pub fn connect_peer_with(
+        &self,
+        peer: &PeerId,
+        token: u64,
+        first: &[impl AsRef<[u8]>],
+    ) -> Result<()> {
+        let (at, sizes): (Vec<_>, Vec<_>) = first
+            .iter()
+            .map(|message| {
+                let bytes = message.as_ref();
+                (bytes.as_ptr().cast::<std::ffi::c_void>(), bytes.len())
+            })
+            .unzip();
+        // SAFETY: an id, and as many live buffers and lengths as are said, which the
+        // library copies.
+        check(unsafe {
+            sys::crust_service_connect_peer_with(
+                self.service,
+                peer.as_raw(),
+                at.as_ptr(),
+                sizes.as_ptr(),
+                at.len(),
+                token,
+            )
+        })
+        .map(drop)
+    }
+
     /// Tries all [contacts](crate::Config::contact) at once and keeps the first
     /// that answers. Final event: [`Bootstrapped`](crate::Event::Bootstrapped) or
     /// [`BootstrapFailed`](crate::Event::BootstrapFailed).
