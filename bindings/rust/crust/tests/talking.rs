@@ -83,10 +83,15 @@ fn two_meet_through_a_third() {
     assert_eq!(bob.connected(), alice.id());
     bob.service.send(&alice.id(), "hello", 1).unwrap();
     assert_eq!(&*alice.message(), b"hello");
-    bob.service.connect_peer_with(&alice.id(), 7, &["there", "already"]).unwrap();
+    bob.service
+        .connect_peer_with(&alice.id(), 7, &["there", "already"])
+        .unwrap();
     assert_eq!(&*alice.message(), b"there");
     assert_eq!(&*alice.message(), b"already");
-    let error = bob.service.connect_peer_with(&alice.id(), 8, &[[0; 16_385]]).unwrap_err();
+    let error = bob
+        .service
+        .connect_peer_with(&alice.id(), 8, &[[0; 16_385]])
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
 }
 
