@@ -50,6 +50,7 @@ type peer struct {
 	why       error              // of its loss
 	from      netip.Addr         // whose address it counts for; not valid over a relay
 	leaving   bool               // it is being ended to make room
+	seeking   bool               // other peers are asked for it while it is suspended
 	hidden    bool               // the session has begun early, and nobody is told yet: see early.go
 	appeared  bool               // it was told of when it went over to a link, which is not told then
 

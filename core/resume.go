@@ -134,6 +134,9 @@ func (s *Service) redial(p *peer) {
 		p.resting, p.elsewhere = false, false
 		s.mu.Unlock()
 		if rested {
+			if tries > 0 {
+				s.seekSuspended(p, window)
+			}
 			err := s.redialOnce(ctx, p, eps)
 			s.mu.Lock()
 			p.loss.refused = isRefused(err)
@@ -141,6 +144,43 @@ func (s *Service) redial(p *peer) {
 		}
 		cancel()
 	}
+}
+
+// seekTogether bounds the suspended sessions whose peers a service seeks at any moment.
+const seekTogether = 16
+
+// seekSuspended has other peers introduce us once more to one whose session is suspended,
+// where that is how the two may have met: by the endpoints of a punched link nobody gets
+// through any more, and a relay may be gone. Whatever comes of it carries the session on. It
+// ends with the window, or the session.
+func (s *Service) seekSuspended(p *peer, window time.Duration) {
+	s.mu.Lock()
+	may := !p.seeking && (p.how == Punched || p.how == Relayed) && !s.isClear(p) && s.seeking < seekTogether
+	if may {
+		p.seeking = true
+		s.seeking++
+	}
+	s.mu.Unlock()
+	if !may {
+		return
+	}
+	s.spawn(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), window)
+		defer cancel()
+		s.spawn(func() {
+			select {
+			case <-p.sess.Quit():
+				cancel()
+			case <-ctx.Done():
+			}
+		})
+		err := s.seekBeside(&attempt{peer: p.id, ctx: ctx})
+		s.log.Debug("a suspended peer is not sought any more", "peer", p.id, "error", err)
+		s.mu.Lock()
+		p.seeking = false
+		s.seeking--
+		s.mu.Unlock()
+	})
 }
 
 // rest waits, and reports whether ctx goes on.

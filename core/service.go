@@ -100,6 +100,7 @@ type Service struct {
 	attemptSeq uint64
 	listenSeq  uint64
 	upgrading  int       // tries to get better links, now
+	seeking    int       // suspended sessions whose peers are sought, now
 	moved      time.Time // when this machine's network changed last
 	stopped    chan struct{}
 
