@@ -146,8 +146,13 @@ func (s *Service) redial(p *peer) {
 	}
 }
 
-// seekTogether bounds the suspended sessions whose peers a service seeks at any moment.
-const seekTogether = 16
+const (
+	// seekTogether bounds the suspended sessions whose peers a service seeks at any moment.
+	seekTogether = 16
+	// seekLater is how much later the one with the lesser id seeks the other: two punches
+	// at once between the same two are in each other's way.
+	seekLater = 8 * time.Second
+)
 
 // seekSuspended has other peers introduce us once more to one whose session is suspended,
 // where that is how the two may have met: by the endpoints of a punched link nobody gets
@@ -174,7 +179,10 @@ func (s *Service) seekSuspended(p *peer, window time.Duration) {
 			case <-ctx.Done():
 			}
 		})
-		err := s.seekBeside(&attempt{peer: p.id, ctx: ctx})
+		err := error(errNobody)
+		if s.ID().Compare(p.id) > 0 || s.rest(ctx, seekLater) {
+			err = s.seekBeside(&attempt{peer: p.id, ctx: ctx})
+		}
 		s.log.Debug("a suspended peer is not sought any more", "peer", p.id, "error", err)
 		s.mu.Lock()
 		p.seeking = false
