@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -271,6 +272,39 @@ func TestAHeldLockIsWaitedForNotLong(t *testing.T) {
 		reach(t, late, 3)
 		want(t, "afterwards", peers(t, c), []int{3, 1})
 	})
+}
+
+// Who writes without a pause, each time for as long as a slow disk takes, keeps nobody
+// else out.
+func TestABusyWriterLeavesOthersTheLock(t *testing.T) {
+	for _, takes := range []time.Duration{100 * time.Microsecond, 3 * time.Millisecond, 700 * time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			path := place(t)
+			busy, other := opened(t, path, Options{}), opened(t, path, Options{})
+			var done atomic.Bool
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				for n := 0; !done.Load(); n++ {
+					err := busy.use(func(v *view) error {
+						time.Sleep(takes)
+						return v.store(succeed(nil, new(contact(n%20)), start))
+					})
+					if err != nil && !errors.Is(err, ErrBusy) {
+						t.Error(err)
+					}
+				}
+			})
+			time.Sleep(time.Millisecond)
+			for n := range 20 {
+				if err := other.Reached(start, contact(100+n)); err != nil {
+					t.Errorf("beside one that writes for %v each time: %v", takes, err)
+					break
+				}
+			}
+			done.Store(true)
+			wg.Wait()
+		})
+	}
 }
 
 // A lock whose file was deleted locks nobody out who makes a new one.

@@ -19,7 +19,8 @@
 //
 // Who reads or writes holds the lock of the file FILE.lock, for as long as it takes
 // to copy: tens of microseconds for 200 peers, and the time of a disk's flush when
-// the same peer is written twice. Whoever died with the lock has released it.
+// the same peer is written twice. It is left to others for as long, up to 5 ms. Whoever
+// died with the lock has released it.
 //
 // Memory that belongs to a file can fault at any access: another program may cut the
 // file off, a disk may fail. Slots are copied out of the mapping and into it in

@@ -19,18 +19,26 @@ const (
 // lock is an advisory lock between processes, and between several books of one. It
 // is a file of its own beside the cache, because that one is replaced at times.
 // The file stays when the lock is released.
+//
+// Nobody queues for it: who waits tries now and then. So whoever has had it leaves it to
+// the others for as long, at most for the longest pause between two tries. Else one that
+// writes without a pause, to a slow disk, would keep all others out.
 type lock struct {
 	path     string
-	readOnly bool     // make no file
-	file     *os.File // nil before the first take
+	readOnly bool      // make no file
+	file     *os.File  // nil before the first take
+	taken    time.Time // when it was had
+	left     time.Time // until when it is left to others
 }
 
 // take locks. Other errors than ErrBusy mean that this place knows no locks.
 func (l *lock) take() error {
+	time.Sleep(time.Until(l.left))
 	deadline := time.Now().Add(lockWait)
 	for pause := lockPause; ; pause = min(pause*2, lockPauses*lockPause) {
 		taken, err := l.try()
 		if taken || err != nil {
+			l.taken = time.Now()
 			return err
 		}
 		if !time.Now().Before(deadline) {
@@ -73,6 +81,8 @@ func (l *lock) try() (bool, error) {
 
 // release unlocks.
 func (l *lock) release() {
+	now := time.Now()
+	l.left = now.Add(min(now.Sub(l.taken), lockPauses*lockPause))
 	if l.file != nil && unlock(l.file) != nil {
 		l.close() // which releases it, too
 	}
