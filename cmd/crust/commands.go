@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	crust "github.com/libcrust/libcrust/core"
 )
@@ -28,7 +30,7 @@ const maxBulkSize = 4 * crust.MaxMessage
 var usages = []struct{ name, form, help string }{
 	{"info", "info", "print the word that lets another peer connect to this one"},
 	{"connect", "connect INFO | ENDPOINT[#PEER]", "connect to the peer that printed INFO, or to whoever is at ENDPOINT"},
-	{"dial", "dial PEER", "connect to a peer of which only the id is known, through connected peers"},
+	{"dial", "dial PEER [MESSAGES]", "connect to a peer of which only the id is known; [\"hello\"] goes with the call"},
 	{"send", "send PEER TEXT", "send one message: the rest of the line"},
 	{"receipt", "receipt PEER TEXT", "send one message and tell when it has arrived"},
 	{"bulk", "bulk PEER COUNT SIZE [PRIORITY]", "send COUNT messages of SIZE bytes; priority 0 is the most urgent (default 1)"},
@@ -189,15 +191,35 @@ func (p *peer) commandConnect(_ context.Context, arguments string) error {
 }
 
 func (p *peer) commandDial(_ context.Context, arguments string) error {
-	w, err := words("dial", arguments, 1, 1)
+	word, rest, _ := strings.Cut(strings.TrimSpace(arguments), " ")
+	if word == "" {
+		return misused("dial")
+	}
+	first, err := parseFirst(rest)
 	if err != nil {
 		return err
 	}
-	who, err := p.resolveMet(w[0])
+	who, err := p.resolveMet(word)
 	if err != nil {
 		return err
 	}
-	return p.connect(func(token uint64) error { return p.service.ConnectPeer(who, token) })
+	return p.connect(func(token uint64) error { return p.service.ConnectPeer(who, token, first...) })
+}
+
+// parseFirst reads the messages that go with a call: a JSON array of strings, or nothing.
+// How many and how large they may be is the service's to say.
+func parseFirst(text string) (first [][]byte, err error) {
+	if text = strings.TrimSpace(text); text == "" {
+		return nil, nil
+	}
+	var list []*string
+	if !utf8.ValidString(text) || json.Unmarshal([]byte(text), &list) != nil || list == nil || slices.Contains(list, nil) {
+		return nil, invalid("dial: MESSAGES is a JSON array of strings, such as [\"hello\"], not %.40q", text)
+	}
+	for _, m := range list {
+		first = append(first, []byte(*m))
+	}
+	return first, nil
 }
 
 // connect begins a connect and notes when it was asked for, see

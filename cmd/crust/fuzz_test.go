@@ -18,7 +18,7 @@ func FuzzCommand(f *testing.F) {
 	for _, seed := range []string{
 		"", " ", "info", "quit", "quit now", "help", "connect 127.0.0.1:1", "connect 127.0.0.1:1#" + id, "connect AZH8", "connect AZ==",
 		"send " + id + " text", "send a", "bulk " + id + " 3 64 9", "bulk a 1 1 256", "bulk a 18446744073709551616 1", "disconnect " + id,
-		"peers", "known", "stats", "nat", "nat x", "bans", "ban 1.2.3.0/24 60", "ban " + id, "ban 1.2.3.4 0", "unban ::1", "unban a", "dial " + id, "dial a", "dial", "receipt " + id + " text", "receipt a", "datagram " + id + " text", "datagram a", "\tpeers", "send \x00\xff \xff", "INFO",
+		"peers", "known", "stats", "nat", "nat x", "bans", "ban 1.2.3.0/24 60", "ban " + id, "ban 1.2.3.4 0", "unban ::1", "unban a", "dial " + id, "dial a", "dial", "dial " + id + ` ["hello","\u00e9\n"]`, "dial " + id + " [null]", "dial a [\"\xff\"]", "dial " + id + ` ["` + strings.Repeat(`","`, 64) + `"]`, "receipt " + id + " text", "receipt a", "datagram " + id + " text", "datagram a", "\tpeers", "send \x00\xff \xff", "INFO",
 	} {
 		f.Add(seed)
 	}

@@ -54,6 +54,60 @@ func TestDial(t *testing.T) {
 	refuse("invalid")
 }
 
+// What goes with a call comes first at the other side, in order; where there is a session it
+// goes there. What is malformed, too many or too large is refused, and nobody is called.
+func TestDialWithMessages(t *testing.T) {
+	hub := start(t, "--relay", "data")
+	a, b := start(t), start(t)
+	join(a, hub)
+	join(b, hub)
+	many := func(n, size int) string {
+		return `["` + strings.Repeat(strings.Repeat("x", size)+`","`, n-1) + strings.Repeat("x", size) + `"]`
+	}
+	for _, c := range []struct{ messages, says string }{
+		{"hello", "a JSON array of strings"},
+		{`"hello"`, "a JSON array of strings"},
+		{"null", "a JSON array of strings"},
+		{`["hello",null]`, "a JSON array of strings"},
+		{`["hello",1]`, "a JSON array of strings"},
+		{`["hello"] ["again"]`, "a JSON array of strings"},
+		{"[\"\xff\"]", "a JSON array of strings"},
+		{many(crust.MaxFirst+1, 1), "65 first messages, and no more than 64"},
+		{many(2, crust.MaxFirstBytes/2+1), "16386 bytes together, and no more than 16384"},
+	} {
+		a.tell("dial %s %s", b.id, c.messages)
+		if l := a.refuse("invalid"); !strings.Contains(l.text("error"), c.says) {
+			t.Errorf("%.40s: %s does not say %q", c.messages, l.raw, c.says)
+		}
+	}
+	gets := func(texts ...string) {
+		t.Helper()
+		for _, text := range texts {
+			l := b.past("message", "resumed", "upgraded")
+			if l.text("text") != text || l.text("peer") != a.id || l.number("priority") != 1 {
+				t.Errorf("got %s, want %q", l.raw, text)
+			}
+		}
+	}
+	a.tell("dial %s  %s ", b.id, `["hello", "two\nlines and \u00e9", ""]`)
+	a.past("connected", "resumed", "upgraded")
+	if l := b.next("connected"); l.text("peer") != a.id {
+		t.Errorf("got %s, want the peer %s", l.raw, a.id)
+	}
+	gets("hello", "two\nlines and é", "")
+	a.tell("dial %s %s", b.id, `["once more"]`)
+	if l := a.past("error", "resumed", "upgraded"); l.text("code") != "connected" {
+		t.Errorf("got %s, want the code connected", l.raw)
+	}
+	gets("once more")
+	a.tell("dial %s []", b.id)
+	if l := a.past("error", "resumed", "upgraded"); l.text("code") != "connected" {
+		t.Errorf("got %s, want the code connected", l.raw)
+	}
+	a.tell("send %s the last", b.id)
+	gets("the last")
+}
+
 // A peer that carries nothing of others introduces nobody.
 func TestRelayOff(t *testing.T) {
 	hub := start(t, "--relay", "off")
