@@ -29,13 +29,14 @@ var errShort = errors.New("there is no memory for the message")
 var ErrMemory = errors.New("the budget of memory has no room for what the peer sends")
 
 // Budget bounds what many sessions hold together: messages that wait to be sent or
-// acknowledged, frames that are carried for others, large messages until the program
-// gives them back, and what was overdrawn. All methods may be called from any goroutine;
+// acknowledged, what is sealed to be written, frames that are carried for others, large
+// messages until the program gives them back, and what was overdrawn. All methods may be called from any goroutine;
 // a nil Budget is without bound.
 type Budget struct {
 	limit   int64
 	part    int64 // that each session has for itself
 	held    atomic.Int64
+	forced  atomic.Int64 // of held: what was taken although there was none
 	refused atomic.Uint64
 	crowded atomic.Bool // somebody waits
 
@@ -63,6 +64,15 @@ type account struct {
 
 // take takes n bytes, and reports false when it may not hold as much.
 func (a *account) take(n int) bool {
+	if a.try(n) {
+		return true
+	}
+	a.of.refused.Add(1)
+	return false
+}
+
+// try is take for what can be done without.
+func (a *account) try(n int) bool {
 	b := a.of
 	if b == nil {
 		return true
@@ -70,14 +80,30 @@ func (a *account) take(n int) bool {
 	for {
 		all := b.held.Load()
 		own := a.held.Load() + int64(n)
-		if own > b.part && own > b.limit/2-all || all+int64(n) > b.limit {
-			b.refused.Add(1)
+		if own > b.part && own > b.limit/2-all || all-b.forced.Load()+int64(n) > b.limit {
 			return false
 		}
 		if b.held.CompareAndSwap(all, all+int64(n)) {
 			a.held.Add(int64(n))
 			return true
 		}
+	}
+}
+
+// force takes n bytes, whatever there is. They are no part of what is set apart for the
+// session, and take nothing from what is set apart for others.
+func (a *account) force(n int) {
+	if b := a.of; b != nil {
+		b.held.Add(int64(n)) // first: what is not forced never seems less than it is
+		b.forced.Add(int64(n))
+	}
+}
+
+// unforce gives n bytes back that were forced.
+func (a *account) unforce(n int) {
+	if b := a.of; b != nil {
+		b.forced.Add(-int64(n))
+		b.freed(n)
 	}
 }
 
@@ -88,6 +114,11 @@ func (a *account) give(n int) {
 		return
 	}
 	a.held.Add(-int64(n))
+	b.freed(n)
+}
+
+// freed takes note that n bytes have been given back.
+func (b *Budget) freed(n int) {
 	b.held.Add(-int64(n))
 	if b.crowded.Load() {
 		b.tell()
@@ -162,13 +193,7 @@ func (s *Session) relieved() {
 // released, nil when there is no memory for it: then relieved is called when there is
 // more. mu may be held.
 func (s *Session) buffer(n int) *Buffer {
-	size := 1 << (minClass + 2*classOf(n))
-	if !s.takes(size) {
-		return nil
-	}
-	b := NewBuffer(n)
-	b.account = &s.account
-	return b
+	return s.counted(n, s.takes(sizeOf(n)), false)
 }
 
 // takes takes n bytes; false is as with buffer.

@@ -136,6 +136,80 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 }
 
+// TestForcedTakesNoPart: what is taken although there is none leaves each its part, and
+// counts.
+func TestForcedTakesNoPart(t *testing.T) {
+	const limit, sessions = 1 << 20, 4
+	b := NewBudget(limit, sessions)
+	accounts := make([]account, sessions)
+	for i := range accounts {
+		accounts[i].of = b
+		accounts[i].force(limit)
+	}
+	for i := range accounts {
+		if !accounts[i].take(limit / 2 / sessions) {
+			t.Error("one gets less than its part")
+		}
+		if accounts[i].take(1) {
+			t.Error("one gets more than its part when there is nothing")
+		}
+	}
+	if got, want := b.Held(), int64(limit*sessions+limit/2); got != want {
+		t.Errorf("%d bytes are held, want %d", got, want)
+	}
+	for i := range accounts {
+		accounts[i].unforce(limit)
+		accounts[i].give(limit / 2 / sessions)
+	}
+	if b.Held() != 0 {
+		t.Errorf("%d bytes are held in the end", b.Held())
+	}
+}
+
+// TestWhatIsSealedCounts: what is sealed for a peer that does not take it counts, and is
+// one record when there is no memory for more; all arrives all the same.
+func TestWhatIsSealedCounts(t *testing.T) {
+	for _, short := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			const limit, sessions, item = 4 << 20, 8, 32 << 10
+			b, gate := NewBudget(limit, sessions), make(chan struct{})
+			cfg := usual // nothing is kept: what is sealed is not queued any more
+			cfg.Budget = b
+			la, lb := links(t, 10_000, nil)
+			taker := &owner{gate: gate}
+			s := start(t, la, cfg, new(owner))
+			start(t, lb, usual, taker)
+			others := make([]account, sessions-1)
+			for i := range others {
+				for others[i].of = b; short && others[i].take(item); {
+				}
+			}
+			held := b.Held()
+			var want [][]byte
+			for i := range limit / 2 / sessions / item {
+				want = append(want, numbered(30_000, i))
+			}
+			if n, err := s.SendRun(len(want), func(k int) ([]byte, uint8) { return want[k], 1 }); err != nil {
+				t.Fatalf("after %d of %d messages: %v", n, len(want), err)
+			}
+			time.Sleep(time.Second)
+			n, queued := b.Held()-held, int64(s.Counters().Queued)
+			if n < queued {
+				t.Errorf("short %v: %d bytes are held, %d are queued or sealed", short, n, queued)
+			}
+			if most := queued/30_000*item + item; short && n > most {
+				t.Errorf("%d bytes are held, %d with one sealed record", n, most)
+			}
+			close(gate)
+			time.Sleep(time.Second)
+			same(t, taker.all("message"), want)
+			if n := b.Held() - held; n != 0 {
+				t.Errorf("%d bytes are held in the end", n)
+			}
+		})
+	}
+}
+
 // TestLargeMessagesWithoutMemory: a large message for which there is no memory waits, and
 // arrives whole when there is some; when there is none for 10 s its session ends.
 func TestLargeMessagesWithoutMemory(t *testing.T) {

@@ -13,6 +13,7 @@ type Buffer struct {
 	refs atomic.Int32
 
 	account *account // for whom it counts; nil: nobody
+	forced  bool     // it was taken by account.force
 }
 
 // Buffers come in powers of four from 512 B to 8 MiB.
@@ -46,8 +47,13 @@ func (b *Buffer) Retain() { b.refs.Add(1) }
 func (b *Buffer) Release() {
 	if b.refs.Add(-1) == 0 {
 		if a := b.account; a != nil {
-			b.account = nil
-			a.give(len(b.B))
+			forced := b.forced
+			b.account, b.forced = nil, false
+			if forced {
+				a.unforce(len(b.B))
+			} else {
+				a.give(len(b.B))
+			}
 		}
 		pools[classOf(len(b.B))].Put(b)
 	}

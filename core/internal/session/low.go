@@ -127,6 +127,9 @@ func (s *Session) takeLow(b *batch, messages int) {
 		if busy && s.low.passed < lowEach {
 			return
 		}
+		if len(b.out) > 0 && len(b.out)+len(s.low.runs[s.low.head])+sealCost+tailRoom > cap(b.out) { // it has grown since fit
+			return
+		}
 		run := s.low.pop()
 		s.account.give(len(run))
 		s.unlocked(func() { b.out = sealControl(b.line.link.Seal, b.out, run) })

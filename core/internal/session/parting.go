@@ -111,6 +111,19 @@ func (s *Session) Expel(reason wire.Reason, why error) {
 	})
 }
 
+// hearOut waits a moment until the reader has come to the end of a line that breaks in
+// writing. A peer that refuses the session says so and closes; what was under way to it
+// then breaks the connection, while its word is still to be read.
+func (s *Session) hearOut(l *line) {
+	timer := time.NewTimer(dismissGrace)
+	defer timer.Stop()
+	select {
+	case <-l.gone:
+	case <-s.quit:
+	case <-timer.C:
+	}
+}
+
 // partingTime returns how long the connection may stay. mu is held.
 func (s *Session) partingTime() time.Duration {
 	d := partingMost

@@ -209,7 +209,8 @@ type Session struct {
 	in inbox
 
 	// owned by whoever set writing
-	out []byte
+	out       []byte
+	outCounts int // bytes that out counts for
 
 	// guarded by mu
 	mu        sync.Mutex
@@ -458,7 +459,8 @@ func (s *Session) finishRun() {
 	s.queues, s.control, s.out, s.queued, s.tokens, s.finished = nil, nil, nil, 0, 0, true
 	s.clearLow()
 	s.account.give(s.overdrawn)
-	s.overdrawn = 0
+	s.account.unforce(s.outCounts)
+	s.overdrawn, s.outCounts = 0, 0
 	s.account.of.leave(s)
 	why := s.why
 	s.mu.Unlock()

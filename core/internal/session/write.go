@@ -382,15 +382,9 @@ func (s *Session) writeNow(l *line, b []byte, queued int) {
 		return
 	}
 	s.out = append(s.out[:0], b[n:]...) // an error shows again when the writer writes
+	s.outCounts = cap(s.out)
+	s.account.force(s.outCounts)
 	s.owner.Go(s.write)
-}
-
-// batch is what the writer has taken from the queues.
-type batch struct {
-	line  *line
-	out   []byte
-	freed int // bytes of the queue that the write makes free
-	last  bool
 }
 
 // write is the writer goroutine. After a panic nobody waits for it.
@@ -415,12 +409,18 @@ func (s *Session) broke() {
 
 // writeAll writes while there is something to write, and gives the write side up.
 func (s *Session) writeAll() {
-	mem := NewBuffer(batchBytes + 2*wire.MaxRecord)
-	defer mem.Release()
+	var mem *Buffer
+	counts := 0
+	defer func() {
+		if mem != nil {
+			mem.Release()
+		}
+		s.account.unforce(counts)
+	}()
 	var b batch
 	s.mu.Lock()
 	rest := s.out
-	s.out = nil
+	s.out, counts, s.outCounts = nil, s.outCounts, 0
 	if len(rest) > 0 {
 		b.line, b.freed = s.using, s.queued-s.waiting()
 		s.leaves()
@@ -434,7 +434,7 @@ func (s *Session) writeAll() {
 	for {
 		if len(rest) > 0 {
 			b.out, rest = rest, nil
-		} else if !s.take(&b, mem.B[:0]) {
+		} else if !s.take(&b, &mem) {
 			return
 		}
 		n, err := 0, error(nil)
@@ -454,6 +454,8 @@ func (s *Session) writeAll() {
 			l.said = true
 			s.signalRoom()
 		}
+		s.account.unforce(counts)
+		counts = 0
 		if s.queued <= waitOver/2 {
 			s.signalRoom()
 		}
@@ -468,19 +470,6 @@ func (s *Session) writeAll() {
 		} else if b.last {
 			s.halfClose(b.line)
 		}
-	}
-}
-
-// hearOut waits a moment until the reader has come to the end of a line that breaks in
-// writing. A peer that refuses the session says so and closes; what was under way to it
-// then breaks the connection, while its word is still to be read.
-func (s *Session) hearOut(l *line) {
-	timer := time.NewTimer(dismissGrace)
-	defer timer.Stop()
-	select {
-	case <-l.gone:
-	case <-s.quit:
-	case <-timer.C:
 	}
 }
 
@@ -522,10 +511,10 @@ func (s *Session) waiting() (n int) {
 // take seals what is to go out next into b.out, up to about batchBytes: control,
 // then what the peer has missed, then what is most urgent. With nothing to write
 // it gives the write side up and reports false.
-func (s *Session) take(b *batch, mem []byte) bool {
+func (s *Session) take(b *batch, mem **Buffer) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	*b = batch{line: s.line, out: mem}
+	*b = batch{line: s.line}
 	s.leave()
 	l := b.line
 	if !s.sendable() {
@@ -533,6 +522,8 @@ func (s *Session) take(b *batch, mem []byte) bool {
 		return false
 	}
 	s.using = l
+	*mem, b.keep = s.fit(*mem)
+	b.out = (*mem).B[:0]
 	asks, next := s.pingSent != 0 && len(s.control) > 0, s.kept.next
 	if l.first != nil { // Claim or Chosen: it must end its record
 		b.out = sealControl(l.link.Seal, append(b.out, l.owed...), l.first)
@@ -545,6 +536,9 @@ func (s *Session) take(b *batch, mem []byte) bool {
 	before := len(b.out)
 	for len(b.out) < batchBytes && s.line == l && s.kept.behind() {
 		r := s.kept.again()
+		if !b.takes(int(r.n)) {
+			break
+		}
 		r.buf.Retain() // another line might have it acknowledged
 		s.unlocked(func() { b.out = sealRecord(l.link.Seal, b.out, r) })
 		r.buf.Release()
@@ -553,12 +547,15 @@ func (s *Session) take(b *batch, mem []byte) bool {
 		}
 	}
 	asked := len(s.kept.receipts)
-	for len(b.out) < batchBytes && s.line == l {
+	for len(b.out) < batchBytes && s.line == l && !b.full {
 		q := s.next()
 		if q == nil {
 			break
 		}
 		it := *q.first()
+		if !b.takes(it.length()) {
+			break
+		}
 		if !it.large {
 			s.takeRun(b, q, it)
 			continue
