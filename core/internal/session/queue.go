@@ -71,12 +71,17 @@ func (q *queue) takes(size int, large bool) bool {
 	return !it.large && it.n+size <= it.capacity
 }
 
-// oldest returns when the first item was queued.
+// oldest returns when the first item was queued that may grow too old: none of which
+// pieces are out, which is finished in any case.
 func (q *queue) oldest() (int64, bool) {
-	if q.empty() {
+	i := q.head
+	if i < len(q.items) && q.items[i].off > 0 {
+		i++
+	}
+	if i == len(q.items) {
 		return 0, false
 	}
-	return q.first().born, true
+	return q.items[i].born, true
 }
 
 // messages returns how many messages wait.
@@ -138,21 +143,13 @@ func (s *Session) enqueue(data []byte, priority uint8) *item {
 	s.sentBytes += uint64(len(data))
 	s.queued += len(data) + frameCost
 	var born int64
-	if priority > mustArrive {
-		if q.empty() {
-			born = s.clock()
-			if due := born + int64(s.cfg.MaxAge); due < s.nextTick && s.timer != nil {
-				s.nextTick = due
-				s.timer.Reset(s.cfg.MaxAge)
-			}
-		} else {
-			born = q.items[len(q.items)-1].born
+	if priority > mustArrive && fresh != nil {
+		born = s.clock()
+		if _, ok := q.oldest(); !ok { // else that is due sooner
+			s.tickBy(born+int64(s.cfg.MaxAge), born)
 		}
 	}
 	if len(data) > pieceOver {
-		if priority > mustArrive {
-			born = s.clock()
-		}
 		copy(fresh.B, data)
 		q.items = append(q.items, item{buf: fresh, n: len(data), count: 1, bytes: uint64(len(data)), born: born, large: true})
 		return &q.items[len(q.items)-1]
@@ -163,9 +160,6 @@ func (s *Session) enqueue(data []byte, priority uint8) *item {
 		it.count++
 		it.bytes += uint64(len(data))
 		return it
-	}
-	if priority > mustArrive {
-		born = s.clock()
 	}
 	n := len(wire.AppendMessage(fresh.B[:0], priority, data))
 	q.items = append(q.items, item{buf: fresh, n: n, count: 1, bytes: uint64(len(data)), born: born, capacity: room})
@@ -180,7 +174,7 @@ type drop struct {
 }
 
 // expire drops what is too old: at the first priority above mustArrive whose
-// head is over age, that whole queue and every less urgent one, as overlay
+// oldest item is over age, that whole queue and every less urgent one, as overlay
 // networks expect; a message of which pieces are out is finished. mu is held.
 func (s *Session) expire(now int64) (drops []drop) {
 	expired := false

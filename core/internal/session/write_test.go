@@ -212,6 +212,45 @@ func TestWritableAfterDrops(t *testing.T) {
 	})
 }
 
+// TestDropsBesideOneUnderWay: a large message that has begun to go out before a link stalled
+// is finished however old it grows. What is queued behind it is dropped at its own age, no
+// sooner, and nobody wakes up for the other one meanwhile.
+func TestDropsBesideOneUnderWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := usual
+		cfg.MaxAge, cfg.LostAfter = 5*time.Second, time.Hour
+		la, lb := links(t, 10_000, nil)
+		defer lb.Conn.Close()
+		oa := new(owner)
+		a := start(t, la, cfg, oa)
+		time.Sleep(2 * time.Second)
+		if err := a.Send(make([]byte, 1<<20), 7); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(6 * time.Second)
+		begun := func() int {
+			oa.wg.mu.Lock()
+			defer oa.wg.mu.Unlock()
+			return oa.wg.ever
+		}
+		before := begun()
+		if err := errors.Join(a.Send([]byte("behind"), 7), a.Send([]byte("beside"), 8)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(4 * time.Second)
+		if events := oa.take(); len(events) != 0 {
+			t.Errorf("after four of five seconds: %v", events)
+		}
+		time.Sleep(2 * time.Second)
+		if events := oa.all("dropped"); len(events) != 2 || events[0].priority != 7 || events[0].bytes != 6 || events[1].priority != 8 || events[1].bytes != 6 {
+			t.Errorf("after six: %v", events)
+		}
+		if n := begun() - before; n > 3 {
+			t.Errorf("%d goroutines were begun in six seconds", n)
+		}
+	})
+}
+
 // TestSendWait: it waits, is never followed by a Writable, says at once what can
 // never be sent, and ends with its context or the session.
 func TestSendWait(t *testing.T) {
