@@ -259,10 +259,11 @@ func (s *Service) keysCame(p *peer, body []byte) error {
 }
 
 // key takes the newest key out that a peer has left here, nil when there is none or none is
-// wanted. mu is held.
+// wanted, or the link to the peer may be dead: who begins with a key waits for its peer's
+// answer over that relay, and is the sooner connected over another one. mu is held.
 func (c *circuits) key(of *peer, wanted bool) *wire.OneTimeKey {
 	list := c.stock[of]
-	if !wanted || len(list) == 0 {
+	if !wanted || len(list) == 0 || of.sess.Overdue() {
 		return nil
 	}
 	k := list[len(list)-1]

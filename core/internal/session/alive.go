@@ -25,7 +25,9 @@ const (
 	askAfter = 1500 * time.Millisecond
 	// giveUpAfter is how long it may take to answer then.
 	giveUpAfter = time.Second
-	// patientTrips is both at least, in round trips.
+	// overdueAfter is how long an answer may take before Overdue says so.
+	overdueAfter = 250 * time.Millisecond
+	// patientTrips is all of these at least, in round trips.
 	patientTrips = 4
 	// askEvery is how often an association of datagrams is asked meanwhile, since
 	// datagrams get lost.
@@ -118,6 +120,17 @@ func (s *Session) dueAlive(next, now int64) int64 {
 		next = min(next, s.alive.asked+s.patience(askAfter, now))
 	}
 	return next
+}
+
+// Overdue reports whether the peer has owed the answer to a ping for longer than it takes on a
+// link that is alive: this one may be dead, and about to be given up. What else comes
+// says nothing about that: where a NAT has begun to drop what goes to the peer, its own
+// pings still arrive.
+func (s *Session) Overdue() bool {
+	now := s.clock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.alive.probed > 0 || s.pingSent != 0 && now >= int64(s.pingSent)+s.patience(overdueAfter, now) //nolint:gosec // it is a time of the clock
 }
 
 // asker is a connection that can make the peer's machine answer, beside the

@@ -75,6 +75,42 @@ func (c *frozenConn) TryWrite(p []byte) (int, error) {
 	return c.cutConn.TryWrite(p)
 }
 
+// TestOverdue: no answer to a heartbeat is overdue while both are there. When one of them
+// stands still it is, soon, and before the link is given up; and no more once that one goes on.
+func TestOverdue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := new(freezer)
+		c := newCutter(t, 40_000, func(int) [2]int { return [2]int{-1, -1} })
+		c.dress = func(side int, conn *cutConn) net.Conn {
+			if side == 1 {
+				return &frozenConn{conn, f}
+			}
+			return conn
+		}
+		la, lb := c.link()
+		ofA, ofB := &owner{unlinked: make(chan struct{}, 1)}, &owner{unlinked: make(chan struct{}, 1), freeze: f}
+		a, b := start(t, la, resuming, ofA), start(t, lb, resuming, ofB)
+		for began := time.Now(); time.Since(began) < 3*resuming.Heartbeat; time.Sleep(10 * time.Millisecond) {
+			if a.Overdue() || b.Overdue() {
+				t.Fatalf("an answer is overdue after %v", time.Since(began))
+			}
+		}
+		f.freeze()
+		began := time.Now()
+		for !a.Overdue() && time.Since(began) < 2*resuming.Heartbeat {
+			time.Sleep(10 * time.Millisecond)
+		}
+		if took := time.Since(began); took > resuming.Heartbeat+overdueAfter+10*time.Millisecond || len(ofA.unlinked) > 0 {
+			t.Errorf("nothing was overdue for %v, or the link is gone", took)
+		}
+		f.goOn()
+		time.Sleep(100 * time.Millisecond)
+		if a.Overdue() || b.Overdue() || len(ofA.unlinked) > 0 {
+			t.Error("an answer is overdue that has come, or the link is gone")
+		}
+	})
+}
+
 // TestSuspendedProcess: a side that stands still for less than LostAfter is not lost, nor
 // takes the other one for lost when its clock has jumped; all that is sent meanwhile
 // arrives. One that stands still for longer than that and the window is lost within the
