@@ -117,7 +117,8 @@ func (p *program) greet(id crust.PeerID) {
 }
 
 // obey does what a line says: "info", "connect INFO", "reach ENDPOINT PEER", "dial PEER
-// GREETING", "leave PEER", "send PEER TEXT".
+// GREETING", "call PEER GREETING" whose greeting goes with the call, "leave PEER", "send
+// PEER TEXT".
 func (p *program) obey(words []string) error {
 	switch words[0] {
 	case "info":
@@ -146,6 +147,9 @@ func (p *program) obey(words []string) error {
 		p.mu.Unlock()
 		p.say("calls", nil)
 		return p.ConnectPeer(id, 3)
+	case "call":
+		p.say("calls", nil)
+		return p.ConnectPeer(id, 3, []byte(words[2]))
 	case "leave":
 		return p.Disconnect(id)
 	}

@@ -2,6 +2,7 @@ package pairs
 
 import (
 	"cmp"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -13,32 +14,54 @@ type Summary struct {
 	Runs, Succeeded int
 	Ways            map[string]int // T, U and R
 	P50, P99        time.Duration  // of those that succeeded
-	// First are the times of first messages over relays, of First.Runs runs, and of the
-	// connections that they were sent over, of First.Known runs.
-	First struct {
-		Runs, Came, Known       int
-		P50, P99                time.Duration
-		Connected, ConnectedP99 time.Duration
+	// First is of the runs where peers relay and the message was sent when the caller
+	// was connected, and Given of those where it went with the call.
+	First, Given First
+}
+
+// First is what came of first messages where peers relay: the times of those that came,
+// of Came in Runs, and of the first connections, of Known runs.
+type First struct {
+	Runs, Came, Known       int
+	P50, P99                time.Duration
+	Connected, ConnectedP99 time.Duration
+}
+
+// String tells it to people.
+func (f First) String() string {
+	return fmt.Sprintf("%d of %d first messages within %v and %v", f.Came, f.Runs, f.P50, f.P99)
+}
+
+// firstOf sums up runs where peers relay.
+func firstOf(runs []Run) (f First) {
+	var first, connected []float64
+	for _, r := range runs {
+		f.Runs++
+		if r.First > 0 {
+			f.Came++
+			first = append(first, r.First)
+		}
+		if r.Connected > 0 {
+			connected = append(connected, r.Connected)
+		}
 	}
+	f.P50, f.P99 = quantile(first, 0.5), quantile(first, 0.99)
+	f.Known = len(connected)
+	f.Connected, f.ConnectedP99 = quantile(connected, 0.5), quantile(connected, 0.99)
+	return f
 }
 
 // Summarise sums up the runs of a row; without a case, of all its cases.
 func Summarise(row Row, only string, runs []Run) (s Summary) {
 	s.Ways = map[string]int{}
-	var took, first, connected []float64
+	var took []float64
+	var relayed [2][]Run // those where it was sent, and those where it was given
 	for _, r := range runs {
 		if r.Row != row.Name || only != "" && r.Case != only {
 			continue
 		}
 		if r.Relay {
-			s.First.Runs++
-			if r.First > 0 {
-				s.First.Came++
-				first = append(first, r.First)
-			}
-			if r.Connected > 0 {
-				connected = append(connected, r.Connected)
-			}
+			relayed[r.kind()-1] = append(relayed[r.kind()-1], r)
 			continue
 		}
 		s.Runs++
@@ -52,9 +75,7 @@ func Summarise(row Row, only string, runs []Run) (s Summary) {
 		}
 	}
 	s.P50, s.P99 = quantile(took, 0.5), quantile(took, 0.99)
-	s.First.P50, s.First.P99 = quantile(first, 0.5), quantile(first, 0.99)
-	s.First.Known = len(connected)
-	s.First.Connected, s.First.ConnectedP99 = quantile(connected, 0.5), quantile(connected, 0.99)
+	s.First, s.Given = firstOf(relayed[0]), firstOf(relayed[1])
 	return s
 }
 

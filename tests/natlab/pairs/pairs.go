@@ -52,6 +52,9 @@ type Case struct {
 	Chain int
 	// Relay has the public peers carry links: the case is for what has no other way.
 	Relay bool
+	// Cuts: the NATs cut links to relays, too, and a relay may not know it yet. Then a
+	// message given with the call is there when a direct link is.
+	Cuts bool
 	// Mapped is "a" or "b": whose NAT gives ports to who asks for them. In namespaces
 	// the kind says so.
 	Mapped string
@@ -83,7 +86,7 @@ var Rows = []Row{
 	row("home-answering", "home × home, routers that send resets, accept and answer, or punish strangers", "T or U", 0.6, 3, 0.99,
 		Case{Name: "both send resets", A: "home,strangers=refuse", B: "home,strangers=refuse", KindA: "kernel-home-reset", KindB: "kernel-home-reset", Ways: "TU"},
 		Case{Name: "both accept and answer", A: "home,strangers=accept", B: "home,strangers=accept", KindA: "kernel-home-accept", KindB: "kernel-home-accept", Ways: "TU"},
-		Case{Name: "both punish", A: "home,strangers=punish", B: "home,strangers=punish", KindA: "home-punish", KindB: "home-punish", Ways: "TU"},
+		Case{Name: "both punish", A: "home,strangers=punish", B: "home,strangers=punish", KindA: "home-punish", KindB: "home-punish", Cuts: true, Ways: "TU"},
 		Case{Name: "one punishes, one sends resets", A: "home,strangers=punish", B: "home,strangers=refuse", KindA: "home-punish", KindB: "kernel-home-reset", Ways: "TU"},
 	),
 	row("sequential", "home × sequential symmetric", "T or U by prediction", 0.5, 3, 0.98,

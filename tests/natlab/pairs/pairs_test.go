@@ -77,12 +77,16 @@ func TestSummarise(t *testing.T) {
 	runs = append(runs, of("block", 9)...)
 	runs = append(runs, Run{Row: "random", Case: row.Cases[0].Name, How: "relayed", Transport: "tcp", Took: 100}) // not what it must be
 	runs = append(runs, Run{Row: "random", Case: row.Cases[0].Name, Relay: true, First: 70, Connected: 50}, Run{Row: "random", Case: row.Cases[0].Name, Relay: true})
+	runs = append(runs, Run{Row: "random", Case: row.Cases[1].Name, Relay: true, Given: true, First: 40, Connected: 40})
 	s := Summarise(row, "", runs)
 	if s.Runs != 5 || s.Succeeded != 3 || s.P50 != 2*time.Second || s.P99 != 3*time.Second || s.Ways["U"] != 3 || s.Ways["R"] != 1 {
 		t.Errorf("%+v", s)
 	}
 	if s.First.Runs != 2 || s.First.Came != 1 || s.First.P99 != 70*time.Millisecond || s.First.Known != 1 || s.First.ConnectedP99 != 50*time.Millisecond {
 		t.Errorf("%+v", s)
+	}
+	if s.Given != (First{Runs: 1, Came: 1, Known: 1, P50: 40 * time.Millisecond, P99: 40 * time.Millisecond, Connected: 40 * time.Millisecond, ConnectedP99: 40 * time.Millisecond}) {
+		t.Errorf("%+v", s.Given)
 	}
 	if Summarise(row, row.Cases[1].Name, runs).Runs != 0 {
 		t.Error("runs of another case count")
@@ -152,6 +156,13 @@ func TestFiles(t *testing.T) {
 	if len(all) != 3 || all[0].Row != "home" || all[1].Took != 1000 {
 		t.Errorf("%+v", all)
 	}
+	given := of("home", 0.1, 0.2, 0.3)
+	for i := range given {
+		given[i].Relay, given[i].Given = true, true
+	}
+	if both := Merge(all, given); len(both) != 6 || both[0].Given || !both[1].Given || both[4].Row != "random" || len(Merge(both, given[:1])) != 4 {
+		t.Errorf("%+v", both)
+	}
 	packed := filepath.Join(dir, "runs.jsonl.gz")
 	if err := Write(packed, all); err != nil {
 		t.Fatal(err)
@@ -170,9 +181,16 @@ func TestFiles(t *testing.T) {
 }
 
 func TestTable(t *testing.T) {
-	table := Table(append(of("random", 1, -1), of("home", 9)...), nil)
+	runs := append(of("random", 1, -1), of("home", 9)...)
+	for _, r := range []Run{{First: 120, Connected: 80}, {First: 80, Connected: 80, Given: true}, {First: 100, Connected: 80, Given: true}} {
+		r.Date, r.Row, r.Case, r.Relay = "2026-01-02", "random", "home, random", true
+		runs = append(runs, r)
+	}
+	table := Table(runs, nil)
 	for _, want := range []string{
-		"Runs in virtual time: 3, of 2026-01-02. Runs between kernels: none.",
+		"| home × random symmetric | virtual | 1 | 0.08 s | 0.08 s | 0.09 s | 1 | 0.12 s | 0.12 s | 0.13 s | yes |\n\nWhen public peers relay, and the first message is given",
+		"| home × random symmetric | virtual | 2 | 0.08 s | 0.08 s | 0.09 s | 2 | 0.08 s | 0.10 s | 0.09 s | **no** |",
+		"Runs in virtual time: 6, of 2026-01-02. Runs between kernels: none.",
 		"| home × random symmetric | U by birthday | virtual | 2 |  | 50 % |  | 1.00 s | 1.00 s | 50 % | 2 / 12 s, ≥ 98 % | **no: success** |",
 		"| home × home, dropping routers | T and U both possible | virtual | 1 |  | 100 % |  | 9.00 s | 9.00 s | 100 % | 0.3 / 1.5 s, 100 % | **no: p50, p99** |",
 		"|  |  | kernels | 0 |  |  |  |  |  |  | 0.3 / 1.5 s, 100 % | not run |",

@@ -35,7 +35,10 @@ type Run struct {
 	Connected float64 `json:"connected_ms,omitempty"`
 	// Relay: the public peers relay, and the message may have come over them. How and
 	// Transport are then of the link that was there in the end, and Took until that.
-	Relay bool   `json:"relay,omitempty"`
+	Relay bool `json:"relay,omitempty"`
+	// Given: the first message went with the call; otherwise it was sent when the caller was
+	// connected.
+	Given bool   `json:"given,omitempty"`
 	Error string `json:"error,omitempty"`
 }
 
@@ -151,16 +154,32 @@ func Write(name string, runs []Run) (err error) {
 	return nil
 }
 
-// Merge returns the runs of newer, and those of older whose rows newer does not have,
-// in the order of the table.
+// kind is what tells runs of a row apart that are summed up by themselves: those where
+// nobody relays come first, and those whose message went with the call over relays last.
+func (r Run) kind() int {
+	switch {
+	case !r.Relay:
+		return 0
+	case r.Given:
+		return 2
+	}
+	return 1
+}
+
+// Merge returns the runs of newer, and those of older of whose row and kind newer has
+// none, in the order of the table.
 func Merge(older, newer []Run) []Run {
-	has := map[string]bool{}
+	type group struct {
+		row  string
+		kind int
+	}
+	has := map[group]bool{}
 	for _, r := range newer {
-		has[r.Row] = true
+		has[group{r.Row, r.kind()}] = true
 	}
 	all := slices.Clone(newer)
 	for _, r := range older {
-		if !has[r.Row] {
+		if !has[group{r.Row, r.kind()}] {
 			all = append(all, r)
 		}
 	}
@@ -169,13 +188,7 @@ func Merge(older, newer []Run) []Run {
 		order[row.Name] = i
 	}
 	slices.SortFunc(all, func(a, b Run) int {
-		relay := func(r Run) int {
-			if r.Relay {
-				return 1
-			}
-			return 0
-		}
-		return cmp.Or(order[a.Row]-order[b.Row], relay(a)-relay(b), cmp.Compare(a.Seed, b.Seed))
+		return cmp.Or(order[a.Row]-order[b.Row], a.kind()-b.kind(), cmp.Compare(a.Seed, b.Seed))
 	})
 	return all
 }
