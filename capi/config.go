@@ -503,6 +503,6 @@ func goCrustConfigAddSTUN(p C.uintptr_t, text *C.char, why *C.char) (rc C.int32_
 func goCrustConfigLoadJSON(p C.uintptr_t, text *C.char, n C.size_t, why *C.char) (rc C.int32_t) {
 	defer guard(0, why, &rc)
 	return result(why, edit("crust_config_load_json", p, func(c *config) error {
-		return c.loadJSON(slices.Clone(borrow(unsafe.Pointer(text), n)))
+		return c.loadJSON(own(unsafe.Pointer(text), n))
 	}))
 }

@@ -6,7 +6,6 @@ import "C"
 import (
 	"fmt"
 	"math"
-	"slices"
 	"strings"
 	"unsafe"
 
@@ -51,7 +50,7 @@ func goCrustPrepareConnectionInfo(h C.uint64_t, token C.uint64_t, why *C.char) (
 func goCrustConnect(h C.uint64_t, info unsafe.Pointer, n C.size_t, token C.uint64_t, why *C.char) (rc C.int32_t) {
 	defer guard(h, why, &rc)
 	return withService("crust_connect", h, why, func(s *crust.Service) error {
-		return s.Connect(slices.Clone(borrow(info, n)), uint64(token))
+		return s.Connect(own(info, n), uint64(token))
 	})
 }
 
@@ -81,7 +80,7 @@ func goCrustConnectPeerWith(h C.uint64_t, peer *C.crust_peer_id, first *unsafe.P
 	return withService("crust_service_connect_peer_with", h, why, func(s *crust.Service) error {
 		list, at, lens := make([][]byte, n), unsafe.Slice(first, n), unsafe.Slice(sizes, n)
 		for i := range list {
-			list[i] = unsafe.Slice((*byte)(at[i]), lens[i])
+			list[i] = borrow(at[i], lens[i])
 		}
 		return s.ConnectPeer(*peerID(peer), uint64(token), list...)
 	})
@@ -90,7 +89,7 @@ func goCrustConnectPeerWith(h C.uint64_t, peer *C.crust_peer_id, first *unsafe.P
 //export goCrustConnectionInfoPeer
 func goCrustConnectionInfoPeer(info unsafe.Pointer, n C.size_t, out *C.crust_peer_id, why *C.char) (rc C.int32_t) {
 	defer guard(0, why, &rc)
-	id, _, err := crust.ParseConnectionInfo(slices.Clone(borrow(info, n)))
+	id, _, err := crust.ParseConnectionInfo(own(info, n))
 	if err == nil {
 		*peerID(out) = id
 	}

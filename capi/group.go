@@ -44,7 +44,7 @@ func readGroup(g *group) (crust.Group, error) {
 	}
 	lens := unsafe.Slice(g.info_lens, int(g.n_infos))
 	for i, info := range unsafe.Slice(g.infos, int(g.n_infos)) {
-		k.Infos = append(k.Infos, slices.Clone(borrow(info, lens[i])))
+		k.Infos = append(k.Infos, own(info, lens[i]))
 	}
 	return k, nil
 }

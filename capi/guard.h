@@ -28,7 +28,7 @@ crust_result crust__fail_forked(const char *function);
     do {                                                                                                        \
         if (!(pointer) && (len) > 0)                                                                            \
             return crust__fail(CRUST_ERR_INVALID, __func__, #pointer " is NULL but " #len " is not 0");         \
-        if ((uint64_t)(len) > (uint64_t)PTRDIFF_MAX)                                                            \
+        if ((uint64_t)(len) > (uint64_t)PTRDIFF_MAX || (uintptr_t)(len) > UINTPTR_MAX - (uintptr_t)(pointer))   \
             return crust__fail(CRUST_ERR_INVALID, __func__, #len " is larger than any memory block");           \
     } while (0)
 

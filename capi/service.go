@@ -5,6 +5,7 @@ import "C"
 
 import (
 	"errors"
+	"slices"
 	"sync/atomic"
 	"time"
 	"unsafe"
@@ -232,5 +233,21 @@ func goCrustServiceID(h C.uint64_t, out *C.crust_peer_id, why *C.char) (rc C.int
 // peerID looks at a peer id of C as one of Go; both are 32 bytes without padding.
 func peerID(p *C.crust_peer_id) *crust.PeerID { return (*crust.PeerID)(unsafe.Pointer(p)) }
 
-// borrow looks at memory of C as a slice, which must not outlive the call.
-func borrow(p unsafe.Pointer, n C.size_t) []byte { return unsafe.Slice((*byte)(p), int(n)) }
+// borrow looks at memory of C as a slice, which must not outlive the call. Of no bytes it is
+// nil: their pointer may be any number, as Rust's is 1, which Go's runtime takes for a fault
+// where it finds it on a stack.
+func borrow(p unsafe.Pointer, n C.size_t) []byte {
+	if n == 0 {
+		return nil
+	}
+	return unsafe.Slice((*byte)(p), int(n))
+}
+
+// own copies memory of C, which the program may change meanwhile. What is longer than all
+// that core reads is borrowed: core refuses it for its length, and does not look into it.
+func own(p unsafe.Pointer, n C.size_t) []byte {
+	if n > crust.MaxConfigJSON {
+		return borrow(p, n)
+	}
+	return slices.Clone(borrow(p, n))
+}

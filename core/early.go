@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -36,9 +37,9 @@ func checkFirst(first [][]byte) ([][]byte, error) {
 	if len(first) > MaxFirst {
 		return nil, fmt.Errorf("%d first messages, and no more than %d may go with the call", len(first), MaxFirst)
 	}
-	total := 0
+	total := uint64(0) // lengths that a caller in C invents must not make it wrap
 	for _, m := range first {
-		total += len(m)
+		total += min(uint64(len(m)), math.MaxUint64/MaxFirst)
 	}
 	if total > MaxFirstBytes {
 		return nil, fmt.Errorf("the first messages have %d bytes together, and no more than %d may go with the call", total, MaxFirstBytes)

@@ -117,6 +117,19 @@ static void null_pointers(void) {
     }
     CHECK_CODE(CRUST_ERR_INVALID, crust_service_connect_peer_with(s, &peer, first, sizes, 65, 0));
     CHECK_TEXT("64");
+    for (i = 0; i < 4; i++) {
+        first[i] = large;
+        sizes[i] = PTRDIFF_MAX;
+    }
+    CHECK_CODE(CRUST_ERR_INVALID, crust_service_connect_peer_with(s, &peer, first, sizes, 2, 0));
+    CHECK_TEXT("16384");
+    for (i = 0; i < 4; i++) sizes[i] = (size_t)PTRDIFF_MAX / 2 + 1; /* together 0 in a size_t */
+    CHECK_CODE(CRUST_ERR_INVALID, crust_service_connect_peer_with(s, &peer, first, sizes, 4, 0));
+    CHECK_TEXT("16384");
+    CHECK_CODE(CRUST_ERR_INVALID, crust_send(s, &peer, (void *)(UINTPTR_MAX - 1), 3, 0));
+    CHECK_TEXT("memory");
+    CHECK_CODE(CRUST_ERR_BAD_INFO, crust_connect(s, large, (size_t)1 << 29, 0));
+    CHECK_CODE(CRUST_ERR_BAD_INFO, crust_connection_info_peer(large, (size_t)1 << 29, &peer));
     CHECK_CODE(CRUST_ERR_INVALID, crust_disconnect(s, NULL));
     CHECK_CODE(CRUST_ERR_INVALID, crust_listen(s, NULL));
     CHECK_CODE(CRUST_ERR_INVALID, crust_listen(s, "tcp://"));

@@ -1,5 +1,6 @@
 //! The program's own policy about peers.
 
+use std::any::Any;
 use std::ffi::{CStr, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::slice;
@@ -9,6 +10,7 @@ use crust_sys as sys;
 
 use crate::config::Role;
 use crate::event::How;
+use crate::handler::text_of;
 use crate::peer_id::PeerId;
 
 /// A peer that has proved its key, and with which there is no session: what
@@ -77,12 +79,62 @@ unsafe extern "C" fn ask(user: *mut c_void, request: *const sys::crust_gate_requ
             outbound: raw.outbound == 1,
         })
     }));
-    c_int::from(outcome.unwrap_or(false))
+    c_int::from(outcome.unwrap_or_else(refuse))
 }
 
 unsafe extern "C" fn release(user: *mut c_void) {
     // SAFETY: from Arc::into_raw, and this is its last use.
     let gate = unsafe { Arc::from_raw(user.cast::<Box<Policy>>().cast_const()) };
     // A panic must not cross the C frames above.
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(gate)));
+    catch_unwind(AssertUnwindSafe(|| drop(gate))).unwrap_or_else(|panic| drop(text_of(panic)));
+}
+
+/// Who cannot be judged is not let in. What the closure has thrown may itself panic when dropped.
+fn refuse(panic: Box<dyn Any + Send>) -> bool {
+    drop(text_of(panic));
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::panic::panic_any;
+    use std::ptr;
+
+    /// Panics when dropped, once nobody unwinds any more.
+    struct Bomb;
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            if !std::thread::panicking() {
+                panic!("tick");
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_gate_throws_goes_no_further() {
+        let bomb = Bomb;
+        let gate = Gate::new(move |_| {
+            let _kept = &bomb;
+            panic_any(Bomb)
+        });
+        let user = Arc::into_raw(gate.0).cast_mut().cast();
+        let request = sys::crust_gate_request {
+            struct_size: size_of::<sys::crust_gate_request>() as u32,
+            how: 0,
+            role: 0,
+            outbound: 0,
+            reserved: 0,
+            peer: sys::crust_peer_id::default(),
+            app_id: ptr::null(),
+            app_id_len: 0,
+            endpoint: c"tcp://127.0.0.1:1".as_ptr(),
+        };
+        // SAFETY: a closure of Gate::new and a request, whose pointers hold; release is last.
+        unsafe {
+            assert_eq!(ask(user, &request), 0);
+            release(user);
+        }
+    }
 }

@@ -179,7 +179,7 @@ unsafe extern "C" fn on_release(user: *mut c_void) {
 
 /// What a panic says. Its payload may be anything, even something that panics
 /// when dropped; what that throws is forgotten.
-fn text_of(panic: Box<dyn Any + Send>) -> String {
+pub(crate) fn text_of(panic: Box<dyn Any + Send>) -> String {
     if let Some(text) = panic.downcast_ref::<&str>() {
         return (*text).to_owned();
     }
