@@ -33,11 +33,13 @@ const (
 	// the key, and then have the peer take it.
 	keyLife = 10 * time.Minute
 	// keysAgain is after how long others take the place of keys that were given away while
-	// the relay opened more circuits than it may.
+	// the relay opened more circuits than it may, and a relay that got none, since we would take no
+	// session just then, is thought of again.
 	keysAgain = time.Minute
 )
 
-// leftKeys are the secret halves of the keys that were left with a relay.
+// leftKeys are the secret halves of the keys that were left with a relay, none while we
+// would take no session.
 type leftKeys struct {
 	keys  []*secure.OneTime // at most wire.MaxRelayKeys, the newest last
 	renew time.Time
@@ -51,18 +53,22 @@ func (l *leftKeys) zero() {
 	l.keys = nil
 }
 
-// leavesKeys reports whether a peer is one to leave keys with: a relay that we are
-// connected to directly, while we would take the session of a caller.
-func (s *Service) leavesKeys(p *peer) bool {
+// mayLeaveKeys reports whether a peer is one to leave keys with: a relay that we are
+// connected to directly.
+func (s *Service) mayLeaveKeys(p *peer) bool {
 	_, how := s.whereabouts(p)
-	return p.sess.Remote().Flags&wire.FlagRelay != 0 && how != Relayed && s.cfg.ResumeWindow > 0 && s.ready()
+	return p.sess.Remote().Flags&wire.FlagRelay != 0 && how != Relayed && s.cfg.ResumeWindow > 0 && s.cfg.Gate == nil && len(s.cfg.Only) == 0
 }
 
-// leaveKeys leaves n keys with a relay, or none with another peer. With anew those that
-// were left before count no more; n may be 0 then.
+// leavesKeys is mayLeaveKeys while we would take the session of a caller.
+func (s *Service) leavesKeys(p *peer) bool { return s.mayLeaveKeys(p) && s.ready() }
+
+// leaveKeys leaves n keys with a relay, none while we would take no session, and none with another
+// peer. With anew those that were left before count no more.
 func (s *Service) leaveKeys(p *peer, n int, anew bool) {
-	if n > 0 && !s.leavesKeys(p) {
-		return
+	may := s.mayLeaveKeys(p)
+	if !may || !s.ready() {
+		n = 0
 	}
 	now := time.Now()
 	public, secret, err := s.secure.NewOneTime(n, now.Add(keyLife))
@@ -75,7 +81,7 @@ func (s *Service) leaveKeys(p *peer, n int, anew bool) {
 	defer c.mu.Unlock()
 	l := c.left[p]
 	switch {
-	case l == nil && n == 0:
+	case l == nil && !may:
 		return
 	case p.sess.Over(): // or nobody would forget them
 		(&leftKeys{keys: secret}).zero()
@@ -87,22 +93,28 @@ func (s *Service) leaveKeys(p *peer, n int, anew bool) {
 		}
 		c.left[p] = l
 	}
+	tells := n > 0 || anew && len(l.keys) > 0
 	if anew {
 		l.zero()
 		l.renew = now.Add(keyLife/2 + rand.N(keyLife/8))
+	}
+	if soon := now.Add(keysAgain); n == 0 && (anew || soon.Before(l.renew)) {
+		l.renew = soon
 	}
 	l.keys = append(l.keys, secret...)
 	for len(l.keys) > wire.MaxRelayKeys {
 		l.keys[0].Zero()
 		l.keys = l.keys[1:]
 	}
-	if n == 0 {
+	if !may {
 		delete(c.left, p)
 	} else if !c.renewing {
 		c.renewing = true
 		s.spawn(s.renewKeys)
 	}
-	p.sess.SendControl(wire.RelayKeys{Anew: anew, Keys: public}.Append(nil))
+	if tells {
+		p.sess.SendControl(wire.RelayKeys{Anew: anew, Keys: public}.Append(nil))
+	}
 }
 
 // useKey returns the key that a relay has given to who opens a circuit to us, and forgets
@@ -183,21 +195,12 @@ func (s *Service) rekey() {
 	c := &s.circuits
 	for _, p := range relays {
 		c.mu.Lock()
-		has := c.left[p] != nil
+		has := c.left[p] != nil && len(c.left[p].keys) > 0
 		c.mu.Unlock()
 		if has != s.leavesKeys(p) {
-			s.renew(p)
+			s.leaveKeys(p, keysEach, true)
 		}
 	}
-}
-
-// renew leaves other keys with a relay than those that it has, or takes them back.
-func (s *Service) renew(p *peer) {
-	n := 0
-	if s.leavesKeys(p) {
-		n = keysEach
-	}
-	s.leaveKeys(p, n, true)
 }
 
 // renewKeys is a goroutine that renews the keys left with relays, while there are any.
@@ -223,7 +226,7 @@ func (s *Service) renewKeys() {
 		}
 		c.mu.Unlock()
 		for _, p := range due {
-			s.renew(p)
+			s.leaveKeys(p, keysEach, true)
 		}
 		timer.Reset(next)
 		select {

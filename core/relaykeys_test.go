@@ -7,6 +7,7 @@ import (
 	"time"
 
 	crust "github.com/libcrust/libcrust/core"
+	"github.com/libcrust/libcrust/core/internal/simnet"
 )
 
 // TestEarlyKeysAreFew: a peer leaves four keys with a relay, and none with who relays no
@@ -80,6 +81,43 @@ func TestEarlyKeysAreFew(t *testing.T) {
 	relayWorld(t, 0, 1, "tcp", crust.Config{}, crust.Config{Relay: crust.RelayOff}, func(t *testing.T, w *relayed) {
 		if left, _ := crust.OneTimeKeys(w.b.Service); left != 0 {
 			t.Errorf("%d keys for who relays nothing", left)
+		}
+	})
+}
+
+// TestEarlyKeysLater: who has as many sessions as it may when a relay comes, or when keys
+// would be renewed, leaves none; when there is room again it does, within two minutes, as nobody
+// needs to tell it.
+func TestEarlyKeysLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		internet := simnet.New(1)
+		internet.SetDefaultLink(simnet.Link{Latency: earlyHop})
+		b := newNode(t, crust.On(internet.Host("10.0.0.1"), over(crust.Config{MaxPeers: 2}, "0.0.0.0", "tcp")))
+		other := newNode(t, crust.On(internet.Host("10.0.0.2"), over(crust.Config{}, "0.0.0.0", "tcp")))
+		relay := newNode(t, crust.On(internet.Host("10.0.0.3"), over(crust.Config{Relay: crust.RelayData}, "0.0.0.0", "tcp")))
+		for _, n := range []*node{b, other, relay} {
+			defer n.Close()
+		}
+		keys := func(after time.Duration, want int) {
+			t.Helper()
+			time.Sleep(after)
+			synctest.Wait()
+			left, _ := crust.OneTimeKeys(b.Service)
+			if _, stock := crust.OneTimeKeys(relay.Service); left != want || stock != want {
+				t.Errorf("%d secrets at the peer and %d keys at the relay, want %d", left, stock, want)
+			}
+		}
+		link(t, b, other)
+		link(t, b, relay)
+		for range 2 {
+			keys(10*time.Minute, 0)
+			if err := b.Disconnect(other.ID()); err != nil {
+				t.Fatal(err)
+			}
+			b.next(crust.EventLost)
+			other.next(crust.EventLost)
+			keys(2*time.Minute, 4)
+			link(t, b, other)
 		}
 	})
 }
