@@ -77,9 +77,10 @@ func TestLosses(t *testing.T) {
 	const up, lost = "connected 1 x x", "lost 1 0 peer_silent"
 	// pause is a journal's time that passes.
 	pause := func(n int) []string { return strings.Split(strings.Repeat("- ", n-1)+"-", " ") }
-	lines := func(first string, n int, last string) []string {
-		return append(append([]string{first}, pause(n)...), last)
+	lines := func(first string, n int, last string, others ...string) []string {
+		return append(append(append(others, first), pause(n)...), last)
 	}
+	const toThree, lostThree, both = "connected 3 x x", "lost 3 0 peer_silent", "connected 4 x x"
 	late := int((promise + grace).Seconds()) + 5
 	dead := func() *life { l := journal(1, 0, "connected 0 x x"); l.killed, l.ended = true, at(2); return l }
 	for _, test := range []struct {
@@ -95,8 +96,13 @@ func TestLosses(t *testing.T) {
 		{"a long cut", []*life{journal(0, 0, lines(up, 30, lost)...), journal(1, 0)}, map[int][]span{1: {{at(1), at(35)}}}, ""},
 		{"no calm between", []*life{journal(0, 0, lines(up, 30, lost)...), journal(1, 0)}, map[int][]span{0: {{at(5), at(12)}}, 1: {{at(14), at(22)}, {at(25), at(28)}}}, ""},
 		{"a short one after a long one", []*life{journal(0, 0, lines(up, 50, lost)...), journal(1, 0)}, map[int][]span{0: {{at(1), at(35)}}, 1: {{at(43), at(47)}}}, ""},
-		{"the relay has left", []*life{journal(0, 0, lines("connected 1 relayed tcp://11.77.3.1:5483", 30, lost)...), journal(1, 0)}, map[int][]span{2: {{at(5), at(13)}}, 0: {{at(14), at(26)}}}, ""},
-		{"somebody else has left", []*life{journal(0, 0, lines("connected 1 relayed tcp://11.77.4.1:5483", 30, lost)...), journal(1, 0)}, map[int][]span{2: {{at(5), at(13)}}, 0: {{at(14), at(26)}}}, "false loss of node 1"},
+		{"nobody joins the two", []*life{journal(2, 0, lines(toThree, 30, lostThree)...), journal(3, 0)}, nil, ""},
+		{"somebody does", []*life{journal(2, 0, lines(toThree, 30, lostThree, both)...), journal(3, 0, both), journal(4, 0)}, nil, "false loss of node 3"},
+		{"somebody did, and is cut", []*life{journal(2, 0, lines(toThree, 30, lostThree, both)...), journal(3, 0, both), journal(4, 0)}, map[int][]span{4: {{at(5), at(30)}}}, ""},
+		{"somebody did, and was lost", []*life{journal(2, 0, lines(toThree, 30, lostThree, both)...), journal(3, 0, both, "-", "-", "suspended 4 x"), journal(4, 0)}, nil, ""},
+		{"only a relay would help", []*life{journal(9, 0, lines(toThree, 30, lostThree, both)...), journal(3, 0, both), journal(4, 0)}, nil, ""},
+		{"a relay does", []*life{journal(9, 0, lines(toThree, 30, lostThree, "connected 5 x x")...), journal(3, 0, "connected 5 x x"), journal(5, 0)}, nil, "false loss of node 3"},
+		{"not for long enough", []*life{journal(9, 0, lines(toThree, 30, lostThree, "connected 5 x x", "suspended 5 x")...), journal(3, 0, "connected 5 x x"), journal(5, 0)}, nil, ""},
 		{"it has died", []*life{journal(0, 0, lines(up, 20, lost)...), dead()}, nil, ""},
 		{"told too late", []*life{journal(0, 0, lines(up, late, lost)...), dead()}, map[int][]span{1: {{at(1), at(late)}}}, "was told only at"},
 		{"never told", []*life{journal(0, 0, up), dead()}, nil, "was not told"},

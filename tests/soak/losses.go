@@ -3,8 +3,6 @@
 package soak
 
 import (
-	"cmp"
-	"fmt"
 	"slices"
 	"time"
 )
@@ -27,7 +25,7 @@ const (
 // reached: the longest such time of which a loss may still be told.
 func disturbed(a, b []span, at time.Time) (most time.Duration) {
 	all := slices.Concat(a, b)
-	slices.SortFunc(all, func(x, y span) int { return cmp.Compare(x.from.UnixNano(), y.from.UnixNano()) })
+	slices.SortFunc(all, func(x, y span) int { return x.from.Compare(y.from) })
 	var now span
 	end := func() {
 		if now.to.IsZero() || at.Sub(now.to) > promise+grace {
@@ -52,17 +50,103 @@ func disturbed(a, b []span, at time.Time) (most time.Duration) {
 	return most
 }
 
-// relay returns which node carries a link, -1 if none does. Fields are the peer, how the
-// link came about, and an endpoint.
-func relay(fields []string) int {
-	if len(fields) < 3 || fields[1] != "relayed" {
-		return -1
+// intersect returns when both were. Both are in order and do not overlap.
+func intersect(a, b []span) (both []span) {
+	for len(a) > 0 && len(b) > 0 {
+		from, to := later(a[0].from, b[0].from), earlier(a[0].to, b[0].to)
+		if from.Before(to) {
+			both = append(both, span{from, to})
+		}
+		if a[0].to.Before(b[0].to) {
+			a = a[1:]
+		} else {
+			b = b[1:]
+		}
 	}
-	var node, rest int
-	if _, err := fmt.Sscanf(fields[2][len("tcp://"):], "11.77.%d.%d", &node, &rest); err != nil {
-		return -1
+	return both
+}
+
+// gaps returns when none of them was, within another.
+func gaps(all []span, within span) (none []span) {
+	slices.SortFunc(all, func(x, y span) int { return x.from.Compare(y.from) })
+	at := within.from
+	for _, s := range all {
+		if to := earlier(s.from, within.to); at.Before(to) {
+			none = append(none, span{at, to})
+		}
+		at = later(at, s.to)
 	}
-	return node - 1 // as linklab numbers addresses
+	if at.Before(within.to) {
+		none = append(none, span{at, within.to})
+	}
+	return none
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+// linked returns when a node had a link to a peer, as it was told, before a time.
+func (a *accounts) linked(node, peer int, end time.Time) (spans []span) {
+	for _, l := range a.lives {
+		if l.node != node {
+			continue
+		}
+		var from time.Time
+		down := func(at time.Time) {
+			if from.Before(at) && !from.IsZero() {
+				spans = append(spans, span{from, at})
+			}
+			from = time.Time{}
+		}
+		for _, e := range l.entries {
+			switch {
+			case e.at.After(end) || e.number(0) != peer:
+			case e.word == "connected" || e.word == "resumed":
+				from = e.at
+			case e.word == "suspended" || e.word == "lost":
+				down(e.at)
+			}
+		}
+		if l.ended.IsZero() {
+			down(end)
+		}
+		down(earlier(l.ended, end))
+	}
+	return spans
+}
+
+// apart returns when two nodes had nobody through whom they could find each other: nobody
+// to whom both had a link, and to whom nothing was done. Nobody is needed when one of the
+// two is public. Others are introduced by anybody, and where holes cannot be punched
+// only a public node helps, as a relay.
+func (a *accounts) apart(x, y int, spans map[int][]span, within span) []span {
+	if public(x) || public(y) {
+		return nil
+	}
+	var joined []span
+	nodes := map[int]bool{}
+	for _, l := range a.lives {
+		nodes[l.node] = true
+	}
+	for c := range nodes {
+		if c == x || c == y || !public(c) && (nat(x) == "symmetric" || nat(y) == "symmetric") {
+			continue
+		}
+		both := intersect(a.linked(x, c, within.to), a.linked(y, c, within.to))
+		joined = append(joined, intersect(both, gaps(slices.Clone(spans[c]), within))...)
+	}
+	return gaps(joined, within)
 }
 
 // losses checks what the lives were told of losses before the end.
@@ -72,17 +156,23 @@ func (a *accounts) losses(spans map[int][]span, end time.Time) {
 		if !l.ended.IsZero() && l.ended.Before(end) {
 			until = l.ended
 		}
-		via := map[int]int{} // by peer: who carried its last link
+		up, down := map[int]time.Time{}, map[int]span{} // by peer: when its last link came about, and when it broke
 		for _, e := range l.entries {
-			if e.word == "connected" || e.word == "resumed" {
-				via[e.number(0)] = relay(e.fields)
+			peer := e.number(0)
+			switch e.word {
+			case "connected", "resumed":
+				up[peer] = e.at
+			case "suspended": // which may have been told a moment later
+				down[peer] = span{e.at.Add(-time.Second), e.at}
 			}
 			if e.word != "lost" || !e.at.Before(until) {
 				continue
 			}
-			peer := e.number(0)
-			others := slices.Concat(spans[peer], spans[via[peer]])
-			if !a.ended(peer, e.at) && disturbed(spans[l.node], others, e.at) < window {
+			if a.ended(peer, e.at) || disturbed(spans[l.node], spans[peer], e.at) >= window {
+				continue
+			}
+			others := append(slices.Concat(spans[peer], a.apart(l.node, peer, spans, span{up[peer], e.at})), down[peer])
+			if disturbed(spans[l.node], others, e.at) < window {
 				a.wrong("%v: false loss of node %d at %s: %v", l, peer, e.at.Format("15:04:05.000"), e.fields)
 			}
 		}
