@@ -43,6 +43,7 @@ func (s *Service) newPeer(link *secure.Link, a adoption, o origin) *peer {
 		id: link.Remote.Peer, instance: link.Remote.Instance, claim: o.claim, order: o.order, unsure: o.begun,
 		how: a.way(nil), endpoint: a.endpoint, since: time.Now(), inbound: a.uninvited(),
 	}
+	s.recall(p)
 	begin := session.New
 	if o.begun {
 		begin = session.Begin

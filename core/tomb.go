@@ -24,6 +24,8 @@ type tombstone struct {
 	instance, claim, order uint64
 	unsure                 bool
 	at                     time.Time
+	endpoints, told        []Endpoint // where the peer could be dialled, as in peer
+	mapped                 []Endpoint
 }
 
 // maxTombstones bounds their table; a link is at most HandshakeTimeout old
@@ -42,7 +44,21 @@ func (s *Service) bury(p *peer) {
 	if t.instance != p.instance {
 		t.claim, t.order = 0, 0
 	}
-	s.tombs[p.id] = tombstone{p.sess.ID(), p.theirs, p.instance, max(p.claim, t.claim), max(p.order, t.order), p.unsure, time.Now()}
+	n := tombstone{
+		session: p.sess.ID(), theirs: p.theirs, instance: p.instance, claim: max(p.claim, t.claim), order: max(p.order, t.order), unsure: p.unsure, at: time.Now(),
+		endpoints: p.endpoints, told: p.told, mapped: p.mapped,
+	}
+	if len(n.endpoints) == 0 {
+		n.endpoints, n.told, n.mapped = t.endpoints, t.told, t.mapped
+	}
+	s.tombs[p.id] = n
+}
+
+// recall tells a session what the one before it knew of where the peer can be dialled: a
+// peer that has restarted, or was lost for a while, is most often where it was. mu is held.
+func (s *Service) recall(p *peer) {
+	t := s.tombs[p.id]
+	p.endpoints, p.told, p.mapped = slices.Clone(t.endpoints), slices.Clone(t.told), slices.Clone(t.mapped)
 }
 
 // stale reports whether a claim was made while a session lived that has ended

@@ -2,14 +2,19 @@ package crust
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"time"
 )
 
-// A session that runs over uTP goes over to TCP when it can. Who knows endpoints
+// A session that runs over uTP goes over to TCP when it can, and one over a relay to any
+// direct link. Who knows endpoints
 // of the peer that promise a better link tries them again, at growing pauses, and
 // lets the session move over the link that comes: adopt chooses it by its rank.
+// Where a relay carries the session, the side with the greater id has other peers
+// introduce the two anew as well, so that they punch once more: the first time a packet
+// may have been lost, or a NAT was rebooting.
 // Nothing is tried while the session has no link (redial does that), and nothing
 // more when it has the best one.
 //
@@ -31,6 +36,9 @@ const (
 	upgradeEndpoints = 8
 	// upgradeTogether bounds the tries of a service at any moment.
 	upgradeTogether = 16
+	// upgradeMeet is from which try on the two are introduced anew: after 12 to 24 s. By then
+	// the punch that began together with the relayed link is over, or soon will be.
+	upgradeMeet = 2
 	// upgradeSettled is how long a link must have lived for its successor's search
 	// to begin anew: one that breaks each time it comes up is tried ever less often.
 	upgradeSettled = time.Minute
@@ -47,7 +55,7 @@ type upgrade struct {
 // wanted returns the endpoints that promise a better link than there is, the
 // newest first. mu is held.
 func (s *Service) wanted(p *peer) (eps []Endpoint) {
-	if s.stopping || p.inClear() || s.peers[p.id] != p || !p.sess.Live() || !p.sess.Resumable() {
+	if !s.movable(p) {
 		return nil
 	}
 	for _, ep := range slices.Backward(p.endpoints) {
@@ -58,11 +66,25 @@ func (s *Service) wanted(p *peer) (eps []Endpoint) {
 	return eps
 }
 
+// movable reports whether a session can go over to a better link. mu is held.
+func (s *Service) movable(p *peer) bool {
+	return !s.stopping && !p.inClear() && s.peers[p.id] == p && p.sess.Live() && p.sess.Resumable()
+}
+
+// meetsAnew reports whether a better link may come of being introduced to the peer anew, and
+// that is for us to ask for. mu is held.
+func (s *Service) meetsAnew(p *peer) bool {
+	return p.how == Relayed && s.ID().Compare(p.id) > 0 && s.movable(p)
+}
+
+// hopes reports whether a better link can be thought of. mu is held.
+func (s *Service) hopes(p *peer) bool { return s.meetsAnew(p) || len(s.wanted(p)) > 0 }
+
 // seek begins to look for a better link, if one can be thought of: soon, or at
 // once. mu is held.
 func (s *Service) seek(p *peer, atOnce bool) {
 	u := &p.upgrade
-	hope := len(s.wanted(p)) > 0
+	hope := s.hopes(p)
 	if atOnce && hope {
 		u.tries = -1
 	}
@@ -106,7 +128,7 @@ func (s *Service) search(p *peer) {
 	for {
 		s.mu.Lock()
 		u := &p.upgrade
-		if u.tries >= upgradeTries || len(s.wanted(p)) == 0 {
+		if u.tries >= upgradeTries || !s.hopes(p) {
 			u.woken = nil
 			s.mu.Unlock()
 			return
@@ -135,16 +157,17 @@ func upgradePause(tries int) time.Duration {
 }
 
 // improve dials a peer once at what promises a better link, and lets the session
-// go over to it.
+// go over to it; or has the two introduced anew.
 func (s *Service) improve(p *peer) {
 	s.mu.Lock()
 	u := &p.upgrade
 	u.tries = max(u.tries, 0)
-	eps := s.payable(p, s.wanted(p))
-	if _, suspended := p.sess.Suspended(); suspended || len(eps) == 0 || s.upgrading >= upgradeTogether {
+	eps, meets := s.payable(p, s.wanted(p)), s.meetsAnew(p)
+	if _, suspended := p.sess.Suspended(); suspended || !meets && len(eps) == 0 || s.upgrading >= upgradeTogether {
 		s.mu.Unlock()
 		return
 	}
+	meets = meets && u.tries >= upgradeMeet
 	u.tries++
 	s.upgrading++
 	ctx, cancel := context.WithTimeout(s.ctx, s.cfg.HandshakeTimeout)
@@ -157,12 +180,24 @@ func (s *Service) improve(p *peer) {
 		u.stop = nil
 		s.mu.Unlock()
 	}()
+	err := errors.New("nobody knows where to dial the peer")
+	if len(eps) > 0 {
+		err = s.improveAt(ctx, p, eps)
+	}
+	if err != nil {
+		s.log.Debug("a session got no better link", "peer", p.id, "error", err)
+	}
+	if err != nil && meets {
+		s.meetAgain(p)
+	}
+}
+
+// improveAt dials a peer at endpoints.
+func (s *Service) improveAt(ctx context.Context, p *peer, eps []Endpoint) error {
 	began := time.Now()
 	link, ep, err := s.race(&attempt{peer: p.id, ctx: ctx, bare: len(eps) == 1}, eps)
 	if err == nil {
 		_, err = s.adopt(link, adoption{how: Dialed, began: began, linked: began, endpoint: ep, within: ctx, resume: p})
 	}
-	if err != nil {
-		s.log.Debug("a session got no better link", "peer", p.id, "error", err)
-	}
+	return err
 }
