@@ -229,6 +229,22 @@ func TestKeyForTwo(t *testing.T) {
 	}
 }
 
+// saidEarly is a call that goes on by a one-time key, and all that goes out on it: its
+// flights, and "first message".
+func saidEarly(t *testing.T, a, b *Config, public *wire.OneTimeKey) (*Call, []byte) {
+	t.Helper()
+	call, err := NewCall(replay(nil), a, b.Key.ID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	early, err := call.Early(public, madeAt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := append(bytes.Clone(call.flight), early.First...)
+	return call, early.Seal.Seal(all, wire.Header{Type: wire.TypeFrames}, []byte("first message"))
+}
+
 // TestEarlyCallReplayed: who has recorded all that a caller has sent for a key, flights
 // and messages, gets nothing for it: the peer has seen the first flight, and once it runs
 // anew it has the key no more.
@@ -237,18 +253,7 @@ func TestEarlyCallReplayed(t *testing.T) {
 	public, secret := oneTime(t, b)
 	kept := *secret
 	kept.pair.Private = bytes.Clone(secret.pair.Private)
-	conn := replay(nil)
-	call, err := NewCall(conn, a, b.Key.ID())
-	if err != nil {
-		t.Fatal(err)
-	}
-	early, err := call.Early(&public, madeAt)
-	if err != nil {
-		t.Fatal(err)
-	}
-	all := bytes.Clone(call.flight)
-	all = append(all, early.First...)
-	all = early.Seal.Seal(all, wire.Header{Type: wire.TypeFrames}, []byte("first message"))
+	call, all := saidEarly(t, a, b, &public)
 
 	link, err := RespondOnce(replay(all), b, secret)
 	if err != nil || opened(t, link) != "first message" {
@@ -283,15 +288,7 @@ func TestEarlyFlightIsRemembered(t *testing.T) {
 	a, b := seeded(t, 1, "n"), seeded(t, 2, "n")
 	b.Early = new(Seen)
 	public, secret := oneTime(t, b)
-	call, err := NewCall(replay(nil), a, b.Key.ID())
-	if err != nil {
-		t.Fatal(err)
-	}
-	early, err := call.Early(&public, madeAt)
-	if err != nil {
-		t.Fatal(err)
-	}
-	all := append(bytes.Clone(call.flight), early.First...)
+	call, all := saidEarly(t, a, b, &public)
 	if _, err := RespondOnce(replay(all), b, secret); err != nil {
 		t.Fatal(err)
 	}
@@ -312,16 +309,7 @@ func TestEarlyFlightIsRemembered(t *testing.T) {
 func TestEarlyCallIsForwardSecret(t *testing.T) {
 	a, b := seeded(t, 1, "n"), seeded(t, 2, "n")
 	public, _ := oneTime(t, b)
-	call, err := NewCall(replay(nil), a, b.Key.ID())
-	if err != nil {
-		t.Fatal(err)
-	}
-	early, err := call.Early(&public, madeAt)
-	if err != nil {
-		t.Fatal(err)
-	}
-	all := append(bytes.Clone(call.flight), early.First...)
-	all = early.Seal.Seal(all, wire.Header{Type: wire.TypeFrames}, []byte("first message"))
+	_, all := saidEarly(t, a, b, &public)
 	thief := seeded(t, 2, "n") // it has b's key, and makes a key pair of its own
 	_, own := oneTime(t, thief)
 	for name, with := range map[string]*OneTime{"its own": own, "with the public half": {Name: public.Name(), pair: own.pair, hello: own.hello}} {
