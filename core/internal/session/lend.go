@@ -108,7 +108,7 @@ func (t *Turn) nudge() {
 
 // calm reports whether what was read is at most one small message.
 func (in *inbox) calm() bool {
-	return len(in.messages) <= 1 && in.want == smallRead && in.start == in.end && !in.headed && len(in.partials) == 0
+	return len(in.messages) <= 1 && in.want == smallRead && in.start == in.end && !in.headed && !in.more && len(in.partials) == 0
 }
 
 // lend offers the turn to the owner. If it is accepted, lend waits until it is

@@ -24,6 +24,11 @@ const (
 	bulkRead = 256 << 10
 )
 
+// mostListed is how many messages are listed before they are handed over, 32 bytes for
+// each. So many of 4 bytes fill so much of a buffer of largeRead bytes that they need not be
+// copied out of it.
+const mostListed = 8 << 10
+
 // firstPartial is how much memory the first piece of a message gets: a peer that
 // announces much and sends little gets little.
 const firstPartial = 128 << 10
@@ -68,7 +73,10 @@ type inbox struct {
 	buffers  []*Buffer
 	bytes    int    // of messages that lie in buf
 	total    uint64 // bytes of all messages, when packed
-	used     bool   // some message lies in buf
+	used     bool   // some message that is listed lies in buf
+	lent     bool   // and some that was handed over
+	more     bool   // what is buffered has more than is listed
+	rest     []byte // frames of the last record that are not listed yet
 	pulse    int64  // session clock at what was read last when Session.pulse was called
 	packed   bool   // messages and buffers are ready to be delivered
 	closed   error
@@ -82,8 +90,9 @@ func (in *inbox) begin(l *line) {
 	}
 	in.unclaim()
 	link := l.link
-	in.line, in.open, in.buf, in.start, in.end, in.used = l, link.Open, nil, 0, 0, false
+	in.line, in.open, in.buf, in.start, in.end, in.lent = l, link.Open, nil, 0, 0, false
 	in.want, in.headed, in.failed, in.number, in.size = smallRead, false, nil, l.position.Load(), 0
+	in.more, in.rest = false, nil
 	in.lazy, in.soon, in.hope, in.skip, in.despair = nil, nil, 0, 0, 0
 	in.lazy, _ = link.Conn.(lazyReader)
 	if runtime.GOMAXPROCS(0) > 1 { // on a single processor the peer may need it
@@ -128,7 +137,7 @@ func (in *inbox) need() int {
 // room makes room to read at least what the next step needs.
 func (in *inbox) room() {
 	size := max(in.want, in.need())
-	if in.buf != nil && !in.used {
+	if in.buf != nil && !in.lent {
 		if in.start == in.end {
 			in.start, in.end = 0, 0
 		}
@@ -146,7 +155,7 @@ func (in *inbox) room() {
 		n = copy(fresh.B, in.buf.B[in.start:in.end])
 		in.buf.Release()
 	}
-	in.buf, in.start, in.end, in.used = fresh, 0, n, false
+	in.buf, in.start, in.end, in.lent = fresh, 0, n, false
 }
 
 // loop reads until the link ends, and returns why.
@@ -156,7 +165,7 @@ func (in *inbox) loop() error {
 			in.failed = in.take()
 		}
 		in.reply()
-		calm := len(in.messages) == 1 && in.calm()
+		calm, more := len(in.messages) == 1 && in.calm(), in.more
 		ok := in.deliver(true)
 		switch {
 		case in.failed != nil:
@@ -166,6 +175,9 @@ func (in *inbox) loop() error {
 		case in.closed != nil:
 			in.s.sayFirst(in.line)
 			return in.closed
+		}
+		if more {
+			continue
 		}
 		if in.short {
 			in.failed = in.awaitRoom()
@@ -199,9 +211,9 @@ func (in *inbox) receive(soon bool) error {
 // read reads once. While the link is quiet no large buffer is held.
 func (in *inbox) read() (n int, err error) {
 	lazy := in.lazy != nil && in.want > smallRead
-	if in.buf != nil && in.start == in.end && (lazy || in.used || len(in.buf.B) > in.want) {
+	if in.buf != nil && in.start == in.end && (lazy || in.lent || len(in.buf.B) > in.want) {
 		in.buf.Release()
-		in.buf, in.start, in.end, in.used = nil, 0, 0, false
+		in.buf, in.start, in.end, in.lent = nil, 0, 0, false
 	}
 	if lazy {
 		n, err = in.lazy.ReadLazy(in.get)
@@ -273,10 +285,23 @@ func (in *inbox) note() {
 	}
 }
 
-// parse opens every complete record that is buffered.
+// parse opens every complete record that is buffered, until mostListed messages are to be
+// handed over: then there may be more.
 func (in *inbox) parse() error {
-	in.short = false
-	for in.closed == nil && in.end-in.start >= in.need() {
+	in.short, in.more = false, false
+	for in.closed == nil {
+		if in.more = in.packed || len(in.messages) >= mostListed; in.more {
+			return nil
+		}
+		if len(in.rest) > 0 {
+			if err := in.frames(in.rest); err != nil {
+				return err
+			}
+			continue
+		}
+		if in.end-in.start < in.need() {
+			return nil
+		}
 		if in.headed && in.header.Type == wire.TypePiece && in.number >= in.has && !in.claim() {
 			return nil
 		}
@@ -351,7 +376,17 @@ func (in *inbox) record(sealed []byte) error {
 	if err != nil {
 		return protocol(err)
 	}
-	for len(frames) > 0 && in.closed == nil {
+	return in.frames(frames)
+}
+
+// frames takes the frames of a record, until mostListed messages are listed; then rest
+// has the others.
+func (in *inbox) frames(frames []byte) (err error) {
+	for in.rest = nil; len(frames) > 0 && in.closed == nil; {
+		if len(in.messages) >= mostListed {
+			in.rest = frames
+			return nil
+		}
 		var t wire.FrameType
 		var body []byte
 		if t, body, frames, err = wire.NextFrame(frames); err != nil {
@@ -552,10 +587,12 @@ func (in *inbox) pack() {
 	if !in.used {
 		return
 	}
+	in.used = false
 	if in.bytes < len(in.buf.B)/4 {
 		in.compact()
 		return
 	}
+	in.lent = true
 	in.buf.Retain()
 	in.buffers = append(in.buffers, in.buf)
 }
@@ -574,7 +611,6 @@ func (in *inbox) compact() {
 		at += n
 	}
 	in.buffers = append(in.buffers, b)
-	in.used = false
 }
 
 // protocol marks an error as the peer's fault.
