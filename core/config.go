@@ -244,13 +244,14 @@ type Config struct {
 	// MaxMemory bounds the memory of all queues together, in bytes: EventQueue, which counts
 	// four times since buffers come in powers of four, 16 KiB for each of MaxHandshakes, and
 	// with the rest what waits to be sent and acknowledged to all peers, what is sealed and not
-	// yet taken by the peer, links that are carried, large messages from the first part that has come until the program gives
+	// yet taken by the peer, what is being read, links that are carried, large messages from the first part that has come until the program gives
 	// them back, and what is taken beyond EventQueue. Half of the rest is set apart, for each of
 	// MaxPeers an equal part; of the other half a peer gets more while what it holds is less
 	// than what is free. Then Send says CodeWouldBlock and EventWritable follows; a peer whose large message finds no memory is not read, and after 10 s its session
-	// ends with CodeLimit. Without room a session seals one record at a time, of up to 128 KiB of
-	// memory, which may go beyond the bound. Sockets are not counted, nor is what is just being
-	// read, nor buffers of up to 8 KiB for what is being written. At least the first two, and 16 MiB. Zero means 512 MiB, and more when the first
+	// ends with CodeLimit. Without room a session seals one record at a time, and reads one, of up to
+	// 128 KiB of memory each, and lists what it has read, up to 512 KiB while the program takes
+	// none: that counts, and may go beyond the bound. Sockets are not counted, nor are buffers of a session of
+	// up to 8 KiB. At least the first two, and 16 MiB. Zero means 512 MiB, and more when the first
 	// two, or four times SendQueue and ResendBuffer, ask for it.
 	MaxMemory int
 	// MaxPeers bounds sessions. Zero means 4096.

@@ -29,7 +29,7 @@ var errShort = errors.New("there is no memory for the message")
 var ErrMemory = errors.New("the budget of memory has no room for what the peer sends")
 
 // Budget bounds what many sessions hold together: messages that wait to be sent or
-// acknowledged, what is sealed to be written, frames that are carried for others, large
+// acknowledged, what is sealed to be written and what is being read, frames that are carried for others, large
 // messages until the program gives them back, and what was overdrawn. All methods may be called from any goroutine;
 // a nil Budget is without bound.
 type Budget struct {
@@ -42,7 +42,7 @@ type Budget struct {
 
 	mu      sync.Mutex // taken with a session's held, and no other within
 	waiting map[*Session]struct{}
-	wakeAt  int64 // what is held when they are told
+	wakeAt  int64 // what is held, and not forced, when they are told
 }
 
 // NewBudget returns a budget of so many bytes for so many sessions.
@@ -78,20 +78,20 @@ func (a *account) try(n int) bool {
 		return true
 	}
 	for {
-		all := b.held.Load()
+		held := b.held.Load()
+		all := held - b.forced.Load()
 		own := a.held.Load() + int64(n)
-		if own > b.part && own > b.limit/2-all || all-b.forced.Load()+int64(n) > b.limit {
+		if own > b.part && own > b.limit/2-all || all+int64(n) > b.limit {
 			return false
 		}
-		if b.held.CompareAndSwap(all, all+int64(n)) {
+		if b.held.CompareAndSwap(held, held+int64(n)) {
 			a.held.Add(int64(n))
 			return true
 		}
 	}
 }
 
-// force takes n bytes, whatever there is. They are no part of what is set apart for the
-// session, and take nothing from what is set apart for others.
+// force takes n bytes, whatever there is. Nobody gets less for that.
 func (a *account) force(n int) {
 	if b := a.of; b != nil {
 		b.held.Add(int64(n)) // first: what is not forced never seems less than it is
@@ -107,6 +107,20 @@ func (a *account) unforce(n int) {
 	}
 }
 
+// takeToRead takes n bytes that are no session's, when with them not more than most are
+// held.
+func (b *Budget) takeToRead(n int, most int64) bool {
+	for {
+		held := b.held.Load()
+		if held-b.forced.Load()+int64(n) > most {
+			return false
+		}
+		if b.held.CompareAndSwap(held, held+int64(n)) {
+			return true
+		}
+	}
+}
+
 // give gives n bytes back.
 func (a *account) give(n int) {
 	b := a.of
@@ -116,6 +130,9 @@ func (a *account) give(n int) {
 	a.held.Add(-int64(n))
 	b.freed(n)
 }
+
+// all returns what is held and not forced.
+func (b *Budget) all() int64 { return b.held.Load() - b.forced.Load() }
 
 // freed takes note that n bytes have been given back.
 func (b *Budget) freed(n int) {
@@ -129,7 +146,7 @@ func (b *Budget) freed(n int) {
 func (b *Budget) tell() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.held.Load() > b.wakeAt {
+	if b.all() > b.wakeAt {
 		return
 	}
 	b.crowded.Store(false)
@@ -145,7 +162,7 @@ func (b *Budget) isCrowded() bool { return b != nil && b.crowded.Load() }
 // await has a session told when there is more room. s.mu may be held.
 func (b *Budget) await(s *Session) {
 	b.mu.Lock()
-	at := max(0, b.held.Load()-b.limit/budgetStep)
+	at := max(0, b.all()-b.limit/budgetStep)
 	if len(b.waiting) == 0 || at > b.wakeAt {
 		b.wakeAt = at
 	}

@@ -8,6 +8,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/libcrust/libcrust/core/internal/secure"
+	"github.com/libcrust/libcrust/core/internal/wire"
 )
 
 // TestBudgetIsShared: however many take as much as they get, each gets the same, one more
@@ -136,33 +139,163 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 }
 
-// TestForcedTakesNoPart: what is taken although there is none leaves each its part, and
-// counts.
-func TestForcedTakesNoPart(t *testing.T) {
-	const limit, sessions = 1 << 20, 4
+// TestForcedTakesNothing: what is taken although there is none counts, and each gets what it
+// would get without.
+func TestForcedTakesNothing(t *testing.T) {
+	const limit, step, sessions = 1 << 20, 1 << 10, 4
+	var got [2][sessions]int64
+	for forced := range got {
+		b := NewBudget(limit, sessions)
+		var accounts [sessions]account
+		for i := range accounts {
+			a := &accounts[i]
+			a.of = b
+			a.force(forced * limit)
+			for a.take(step) {
+			}
+			got[forced][i] = a.held.Load()
+		}
+		if held, all := b.Held(), b.all(); held-all != int64(forced*limit*sessions) {
+			t.Errorf("%d bytes are held, %d of them were not forced", held, all)
+		}
+		for i := range accounts {
+			accounts[i].unforce(forced * limit)
+			accounts[i].give(int(got[forced][i]))
+		}
+		if b.Held() != 0 {
+			t.Errorf("%d bytes are held in the end", b.Held())
+		}
+	}
+	if got[0] != got[1] {
+		t.Errorf("they get %d bytes, and %d when much is forced", got[0], got[1])
+	}
+}
+
+// TestReadersLeaveRoom: whatever readers take, a session gets its part, and more.
+func TestReadersLeaveRoom(t *testing.T) {
+	const limit, sessions = 64 << 20, 1000
 	b := NewBudget(limit, sessions)
-	accounts := make([]account, sessions)
-	for i := range accounts {
-		accounts[i].of = b
-		accounts[i].force(limit)
+	readers := make([]Session, sessions)
+	for i := range readers {
+		s := &readers[i]
+		s.account.of, s.in.s = b, s
+		s.in.want = bulkRead
+		s.in.room()
 	}
-	for i := range accounts {
-		if !accounts[i].take(limit / 2 / sessions) {
-			t.Error("one gets less than its part")
-		}
-		if accounts[i].take(1) {
-			t.Error("one gets more than its part when there is nothing")
-		}
+	a := account{of: b}
+	for a.take(1 << 10) {
 	}
-	if got, want := b.Held(), int64(limit*sessions+limit/2); got != want {
-		t.Errorf("%d bytes are held, want %d", got, want)
+	if got := a.held.Load(); got < limit/16 {
+		t.Errorf("a session gets %d bytes of %d beside readers that hold %d", got, limit, b.Held()-got)
 	}
-	for i := range accounts {
-		accounts[i].unforce(limit)
-		accounts[i].give(limit / 2 / sessions)
+	a.give(int(a.held.Load()))
+	for i := range readers {
+		readers[i].in.free()
 	}
 	if b.Held() != 0 {
 		t.Errorf("%d bytes are held in the end", b.Held())
+	}
+}
+
+// full returns a budget of which there is nothing left, and what is held of it.
+func full(t *testing.T, sessions int) (b *Budget, held int64) {
+	t.Helper()
+	b = NewBudget(1<<20, sessions)
+	for i := 0; b.Held() < 1<<20; i++ {
+		for a := (&account{of: b}); a.take(1 << 10); {
+		}
+		if i == 2*sessions {
+			t.Fatalf("%d bytes of the budget are left", 1<<20-b.Held())
+		}
+	}
+	return b, b.Held()
+}
+
+// TestWhatIsReadCounts: a record that comes in part counts, and when there is no memory for
+// it, it gets what is in proportion to what has come.
+func TestWhatIsReadCounts(t *testing.T) {
+	for _, short := range []bool{false, true} {
+		for _, came := range []int{100, 5_000, 12_000, 60_000} {
+			synctest.Test(t, func(t *testing.T) {
+				b, held := NewBudget(64<<20, 1), int64(0)
+				if short {
+					b, held = full(t, 4)
+				}
+				cfg := usual
+				cfg.Budget = b
+				la, lb := links(t, 1<<20, nil)
+				o := new(owner)
+				start(t, lb, cfg, o)
+				m := numbered(wire.MaxBody-16, 1)
+				stream := sealFrames(la.Seal, nil, wire.AppendMessage(nil, 1, m))
+				write := func(p []byte) {
+					if _, err := la.Conn.Write(p); err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(time.Second)
+				}
+				write(stream[:came])
+				n := b.Held() - held
+				if least := int64(came - freeBuffer); n < least {
+					t.Errorf("short %v: %d bytes have come, %d are held", short, came, n)
+				}
+				if most := int64(16 * max(0, came-freeBuffer)); short && n > most {
+					t.Errorf("%d bytes have come, %d are held", came, n)
+				}
+				write(stream[came:])
+				same(t, o.all("message"), [][]byte{m})
+				if n := b.Held() - held; n != 0 {
+					t.Errorf("%d bytes are held in the end", n)
+				}
+			})
+		}
+	}
+}
+
+// TestWithoutMemory: two whose budgets have nothing send each other as much as they are
+// let; all arrives, although what each waits for comes behind what the other sends, and
+// neither takes the other one for lost.
+func TestWithoutMemory(t *testing.T) {
+	for _, size := range []int{100, 4_000, 15_000} {
+		synctest.Test(t, func(t *testing.T) {
+			la, lb := links(t, 10_000, nil)
+			var sessions [2]*Session
+			var owners [2]*owner
+			var budgets [2]*Budget
+			var held, sent [2]int64
+			for i, link := range []*secure.Link{la, lb} {
+				cfg := resuming
+				budgets[i], held[i] = full(t, 4)
+				cfg.Budget = budgets[i]
+				owners[i] = new(owner)
+				sessions[i] = start(t, link, cfg, owners[i])
+			}
+			// What there is for messages is room that one of the others gives back.
+			for i, b := range budgets {
+				b.freed(256 << 10)
+				held[i] -= 256 << 10
+			}
+			data := numbered(size, 1)
+			for end := time.Now().Add(10 * time.Minute); time.Now().Before(end); time.Sleep(time.Second) {
+				for i, s := range sessions {
+					for s.Send(data, 1) == nil {
+						sent[i]++
+					}
+				}
+			}
+			time.Sleep(5 * time.Minute)
+			for i, o := range owners {
+				if n := int64(len(o.all("message"))); n != sent[1-i] || n < 100 {
+					t.Errorf("%d of %d messages of %d bytes arrive", n, sent[1-i], size)
+				}
+				if lost := len(o.all("unlinked")) + len(o.all("ended")); lost != 0 {
+					t.Error("a link was given up")
+				}
+				if n := budgets[i].Held() - held[i]; n > 32<<10 { // which the side keeps for small messages that sends no heartbeats
+					t.Errorf("%d bytes are held in the end", n)
+				}
+			}
+		})
 	}
 }
 

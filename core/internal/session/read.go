@@ -75,6 +75,9 @@ type inbox struct {
 	total    uint64 // bytes of all messages, when packed
 	used     bool   // some message that is listed lies in buf
 	lent     bool   // and some that was handed over
+	counts   tally  // for buf
+	list     tally  // for messages
+	copied   tally  // for what is copied out of buf and not handed over
 	more     bool   // what is buffered has more than is listed
 	rest     []byte // frames of the last record that are not listed yet
 	pulse    int64  // session clock at what was read last when Session.pulse was called
@@ -85,9 +88,7 @@ type inbox struct {
 
 // begin turns to a line. What has come by the one before is delivered.
 func (in *inbox) begin(l *line) {
-	if in.buf != nil {
-		in.buf.Release()
-	}
+	in.drop()
 	in.unclaim()
 	link := l.link
 	in.line, in.open, in.buf, in.start, in.end, in.lent = l, link.Open, nil, 0, 0, false
@@ -106,6 +107,7 @@ func (in *inbox) begin(l *line) {
 	}
 	if len(link.Rest) > 0 {
 		in.buf = NewBuffer(max(smallRead, len(link.Rest)))
+		in.counts = in.s.count(len(in.buf.B))
 		in.end = copy(in.buf.B, link.Rest)
 		link.Rest = nil
 	}
@@ -113,9 +115,7 @@ func (in *inbox) begin(l *line) {
 
 // free gives all memory back.
 func (in *inbox) free() {
-	if in.buf != nil {
-		in.buf.Release()
-	}
+	in.drop()
 	for _, p := range in.partials {
 		p.buf.Release()
 	}
@@ -123,7 +123,9 @@ func (in *inbox) free() {
 	for _, b := range in.buffers {
 		b.Release()
 	}
-	in.buf, in.partials, in.buffers, in.messages = nil, nil, nil, nil
+	in.partials, in.buffers, in.messages = nil, nil, nil
+	in.s.uncount(&in.list)
+	in.s.uncount(&in.copied)
 }
 
 // need returns how many bytes must be buffered for the next step.
@@ -132,30 +134,6 @@ func (in *inbox) need() int {
 		return in.header.Len + wire.TagSize
 	}
 	return wire.SealedHeader
-}
-
-// room makes room to read at least what the next step needs.
-func (in *inbox) room() {
-	size := max(in.want, in.need())
-	if in.buf != nil && !in.lent {
-		if in.start == in.end {
-			in.start, in.end = 0, 0
-		}
-		if len(in.buf.B) >= size {
-			if len(in.buf.B)-in.start < in.need() || in.end == len(in.buf.B) {
-				in.end = copy(in.buf.B, in.buf.B[in.start:in.end])
-				in.start = 0
-			}
-			return
-		}
-	}
-	fresh := NewBuffer(size)
-	n := 0
-	if in.buf != nil {
-		n = copy(fresh.B, in.buf.B[in.start:in.end])
-		in.buf.Release()
-	}
-	in.buf, in.start, in.end, in.lent = fresh, 0, n, false
 }
 
 // loop reads until the link ends, and returns why.
@@ -212,8 +190,8 @@ func (in *inbox) receive(soon bool) error {
 func (in *inbox) read() (n int, err error) {
 	lazy := in.lazy != nil && in.want > smallRead
 	if in.buf != nil && in.start == in.end && (lazy || in.lent || len(in.buf.B) > in.want) {
-		in.buf.Release()
-		in.buf, in.start, in.end, in.lent = nil, 0, 0, false
+		in.drop()
+		in.start, in.end, in.lent = 0, 0, false
 	}
 	if lazy {
 		n, err = in.lazy.ReadLazy(in.get)
@@ -549,6 +527,7 @@ func (in *inbox) deliver(wait bool) bool {
 	s := in.s
 	if !in.packed {
 		in.pack()
+		in.countList()
 	}
 	if wait {
 		s.paused.Store(true)
@@ -569,11 +548,13 @@ func (in *inbox) deliver(wait bool) bool {
 		s.receivedB.Add(-in.total)
 		return false
 	}
+	s.uncount(&in.copied)
 	clear(in.messages)
 	clear(in.buffers)
 	in.messages, in.buffers, in.bytes, in.packed = in.messages[:0], in.buffers[:0], 0, false
 	if cap(in.messages) > 64 && in.want == smallRead { // the flood is over
 		in.messages = nil
+		in.countList()
 	}
 	return ok
 }
@@ -600,6 +581,7 @@ func (in *inbox) pack() {
 // compact copies the messages that lie in the read buffer into one of their size.
 func (in *inbox) compact() {
 	b := NewBuffer(in.bytes)
+	in.copied = in.s.count(len(b.B))
 	at := 0
 	for i := range in.messages {
 		m := &in.messages[i]

@@ -2,16 +2,28 @@ package session
 
 import "github.com/libcrust/libcrust/core/internal/wire"
 
-// What is sealed to be written counts for the session until the peer has taken it, as
-// queues do, beyond freeBuffer: that much a session with small messages has beside. To seal
-// more than one record at a time is for speed, and is done without when the budget is
-// short. One record is sealed in any case: a writer never waits for memory, since only what
-// is written, and acknowledged, is ever given back; heartbeats, acknowledgements and control
-// go in the same buffer. When there is no memory at all that one record is forced: it counts
-// beyond the limit, one for each session at most, and takes nothing from the parts of others.
+// A connection holds memory while it is at work: what is sealed to be written, until the
+// peer has taken it, and what is being read, until the rest of a record has come or the
+// program has taken the messages. Both count, as queues do, beyond freeBuffer: that much a
+// session with small messages has beside.
+//
+// Neither a writer nor a reader waits for memory. Only what is written, and acknowledged, is
+// ever given back, and acknowledgements come behind messages: who waited might wait for
+// itself. More than one record at a time is for speed, and is done without when the budget is
+// short. One record is sealed, and one read, in any case, with all control in its turn; when
+// there is no memory it is forced: it counts, beyond the limit, one each way for each session
+// at most, and nobody gets less for that. To read one that was announced and does not
+// come, no more than four times is forced what has come of it.
+//
+// What is sealed is its session's, like its queue. What is read is no session's: a program
+// that takes nothing stops all readers, and must still be able to send, and to overdraw. So
+// readers leave an eighth of the budget at least beside what is set apart.
+//
+// What waits for memory is a call of the program, and the piece of a large message, for
+// budgetPatience: see awaitRoom.
 
 const (
-	// freeBuffer is the largest buffer for sealed records that is not counted, in bytes.
+	// freeBuffer is the largest memory of a reader or a writer that is not counted, in bytes.
 	freeBuffer = 8 << 10
 	// wholeBatch is the memory for the largest write, in bytes: a batch, the record that
 	// goes beyond it, and one of the low class.
@@ -20,6 +32,12 @@ const (
 	// takes: a ping, Close.
 	sealCost = 64
 	tailRoom = 512
+	// readAhead is up to how many eighths of the budget readers take memory for speed, and
+	// readRecord for one record.
+	readAhead  = 2
+	readRecord = 3
+	// messageCost is the size of a Message, in bytes.
+	messageCost = 32
 )
 
 // sizeOf returns the size of the buffer for n bytes.
@@ -116,4 +134,96 @@ func (it *item) length() int {
 		return pieceLen(it.n - it.off)
 	}
 	return it.n
+}
+
+// tally is memory of the reader that counts.
+type tally struct {
+	n      int // bytes
+	forced bool
+}
+
+// toRead counts n bytes, which there may be of the budget up to parts eighths of it. It
+// reports false when that would be too much.
+func (s *Session) toRead(n int, parts int64) (t tally, ok bool) {
+	b := s.account.of
+	if b == nil || n <= freeBuffer {
+		return tally{}, true
+	}
+	return tally{n: n}, b.takeToRead(n, b.limit*parts/8)
+}
+
+// count counts n bytes, whatever there is.
+func (s *Session) count(n int) tally {
+	if t, ok := s.toRead(n, readRecord); ok {
+		return t
+	}
+	s.account.force(n)
+	return tally{n, true}
+}
+
+// uncount takes note that what was counted is given back.
+func (s *Session) uncount(t *tally) {
+	switch b := s.account.of; {
+	case t.forced:
+		s.account.unforce(t.n)
+	case t.n > 0:
+		b.freed(t.n)
+	}
+	*t = tally{}
+}
+
+// drop gives the read buffer back.
+func (in *inbox) drop() {
+	if in.buf != nil {
+		in.buf.Release()
+		in.buf = nil
+	}
+	in.s.uncount(&in.counts)
+}
+
+// room makes room to read: at least what the next step needs, or when there is no memory
+// for that, some of it.
+func (in *inbox) room() {
+	if in.buf != nil && !in.lent && in.start == in.end {
+		in.start, in.end = 0, 0
+	}
+	if size := max(in.want, in.need()); in.buf == nil || in.lent || len(in.buf.B) < size {
+		in.swap(size)
+	}
+	if in.start > 0 && (len(in.buf.B)-in.start < in.need() || in.end == len(in.buf.B)) {
+		in.end = copy(in.buf.B, in.buf.B[in.start:in.end])
+		in.start = 0
+	}
+}
+
+// swap gets another buffer, of size bytes if there is memory for it. When there is not,
+// what can still be read into stays.
+func (in *inbox) swap(size int) {
+	s, have := in.s, in.end-in.start
+	counts, ok := s.toRead(sizeOf(size), readAhead)
+	if !ok {
+		if in.buf != nil && !in.lent && have < len(in.buf.B) {
+			return
+		}
+		size = max(in.need(), freeBuffer)
+		if counts, ok = s.toRead(sizeOf(size), readRecord); !ok {
+			size = min(size, max(4*have, freeBuffer))
+			counts = s.count(sizeOf(size))
+		}
+	}
+	fresh := NewBuffer(size)
+	n := 0
+	if in.buf != nil {
+		n = copy(fresh.B, in.buf.B[in.start:in.end])
+		in.drop()
+	}
+	in.buf, in.start, in.end, in.lent, in.counts = fresh, 0, n, false, counts
+}
+
+// countList counts the list of messages.
+func (in *inbox) countList() {
+	if n := cap(in.messages) * messageCost; n != in.list.n && (n > freeBuffer || in.list.n > 0) {
+		in.s.uncount(&in.list)
+		in.list = in.s.count(n)
+	}
 }
