@@ -237,7 +237,7 @@ func FuzzPeer(f *testing.F) {
 			total := 0
 			for _, e := range o.take() {
 				switch e.what {
-				case "message", "relay":
+				case "message", "datagram", "relay":
 					total += len(e.data)
 				case "ended":
 					of := []error{ErrProtocol, ErrDisconnected, ErrStopped, ErrFull, ErrOver, ErrBanned, ErrAccused}
