@@ -19,19 +19,46 @@ func TestIdleWakesSeldom(t *testing.T) {
 			}
 		}
 		synctest.Wait()
-		begun := func(o *owner) int {
-			o.wg.mu.Lock()
-			defer o.wg.mu.Unlock()
-			return o.wg.ever
-		}
-		beforeA, beforeB, start := begun(ofA), begun(ofB), time.Now()
+		beforeA, beforeB, start := ofA.wg.begun(), ofB.wg.begun(), time.Now()
 		time.Sleep(20 * resuming.Heartbeat)
 		most := int(time.Since(start)/a.hb) + 1
-		if n := begun(ofA) - beforeA; n > most || n < most/2 {
+		if n := ofA.wg.begun() - beforeA; n > most || n < most/2 {
 			t.Errorf("the initiator began %d goroutines in %d heartbeats", n, most)
 		}
-		if n := begun(ofB) - beforeB; n > most {
+		if n := ofB.wg.begun() - beforeB; n > most {
 			t.Errorf("the other side began %d goroutines in %d heartbeats", n, most)
 		}
 	})
+}
+
+// TestLostAfterOfNothing: a peer that says to take us for lost after a millisecond has us say
+// something every now and then, and no more often: who has thousands of such sessions would
+// else do nothing but ping.
+func TestLostAfterOfNothing(t *testing.T) {
+	for _, initiator := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			la, lb := links(t, 40_000, nil)
+			la.Remote.LostAfter, lb.Remote.LostAfter = 1, 1
+			if initiator {
+				lb.Remote.LostAfter = uint32(usual.LostAfter / time.Millisecond)
+			} else {
+				la.Remote.LostAfter = uint32(usual.LostAfter / time.Millisecond)
+			}
+			oa, ob := new(owner), new(owner)
+			a, b := start(t, la, resuming, oa), start(t, lb, resuming, ob)
+			s, o := a, oa
+			if !initiator {
+				s, o = b, ob
+			}
+			time.Sleep(2 * time.Second)
+			synctest.Wait()
+			before := o.wg.begun()
+			time.Sleep(10 * time.Second)
+			synctest.Wait()
+			most := int(10*time.Second/(leastHeartbeat*5/8)) + 1 // see spread
+			if n := o.wg.begun() - before; n > most || n < 10 || !s.Live() {
+				t.Errorf("initiator %v: %d goroutines were begun in ten seconds, want at most %d", initiator, n, most)
+			}
+		})
+	}
 }

@@ -121,6 +121,13 @@ func (l *lives) Go(f func()) {
 	}()
 }
 
+// begun returns how many there have been.
+func (l *lives) begun() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.ever
+}
+
 func (l *lives) Wait() {
 	l.mu.Lock()
 	for l.running > 0 {

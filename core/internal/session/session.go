@@ -296,7 +296,7 @@ func New(link *secure.Link, id wire.SessionID, cfg Config, owner Owner, first []
 	s.link.Store(link)
 	s.hb = cfg.Heartbeat
 	if theirs := time.Duration(link.Remote.LostAfter) * time.Millisecond / 4; theirs > 0 {
-		s.hb = min(s.hb, max(theirs, 10*time.Millisecond))
+		s.hb = min(s.hb, max(theirs, leastHeartbeat))
 	}
 	s.phase = -1
 	if !cfg.Epoch.IsZero() && s.hb >= leastBeats*Beat {
@@ -311,6 +311,10 @@ const (
 	// heartbeats: what is sooner than it must be costs the less the longer they are
 	// together.
 	Beat = 250 * time.Millisecond
+	// leastHeartbeat is how often a peer's short LostAfter is obeyed at most. It costs the
+	// peer nothing to say so, and us a ping each time, in each of thousands of sessions; a
+	// peer that hears less than it wants pings itself, and is answered.
+	leastHeartbeat = 250 * time.Millisecond
 	// leastBeats is how many of them a heartbeat must be: both sides' come less than that
 	// sooner than spread has them an eighth apart.
 	leastBeats = 16

@@ -228,12 +228,7 @@ func TestDropsBesideOneUnderWay(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(6 * time.Second)
-		begun := func() int {
-			oa.wg.mu.Lock()
-			defer oa.wg.mu.Unlock()
-			return oa.wg.ever
-		}
-		before := begun()
+		before := oa.wg.begun()
 		if err := errors.Join(a.Send([]byte("behind"), 7), a.Send([]byte("beside"), 8)); err != nil {
 			t.Fatal(err)
 		}
@@ -245,7 +240,7 @@ func TestDropsBesideOneUnderWay(t *testing.T) {
 		if events := oa.all("dropped"); len(events) != 2 || events[0].priority != 7 || events[0].bytes != 6 || events[1].priority != 8 || events[1].bytes != 6 {
 			t.Errorf("after six: %v", events)
 		}
-		if n := begun() - before; n > 3 {
+		if n := oa.wg.begun() - before; n > 3 {
 			t.Errorf("%d goroutines were begun in six seconds", n)
 		}
 	})
