@@ -56,9 +56,7 @@ func TestBeats(t *testing.T) {
 		a, b, _, ofB := pair(t, cfg, 40_000, nil)
 		time.Sleep(2 * cfg.Heartbeat)
 		synctest.Wait()
-		ofB.wg.mu.Lock()
-		begun := ofB.wg.ever
-		ofB.wg.mu.Unlock()
+		begun := ofB.wg.begun()
 		pings, last := 0, time.Now()
 		for range 100 * cfg.Heartbeat / Beat {
 			time.Sleep(Beat - time.Since(cfg.Epoch)%Beat - 1)
@@ -77,9 +75,7 @@ func TestBeats(t *testing.T) {
 				t.Fatalf("%d bytes between two beats", n-after)
 			}
 		}
-		ofB.wg.mu.Lock()
-		defer ofB.wg.mu.Unlock()
-		if n := ofB.wg.ever - begun; pings < 100 || n > pings*5/4 || b.Counters().WireSent == 0 {
+		if n := ofB.wg.begun() - begun; pings < 100 || n > pings*5/4 || b.Counters().WireSent == 0 {
 			t.Errorf("%d pings, and %d goroutines of who answers: want one each, for the look at the time", pings, n)
 		}
 	})
