@@ -85,6 +85,9 @@ class Connecting(TestCase):
                 one.connect_peer(b"\1" * 32, first=[b""] * 65)
             with self.assertRaises(TypeError):
                 one.connect_peer(b"\1" * 32, first=["text"])  # type: ignore[list-item]
+            for whole in (b"one", b"", "text", bytearray(3), memoryview(b"one")):
+                with self.assertRaisesRegex(TypeError, "first"):
+                    one.connect_peer(b"\1" * 32, first=whole)  # type: ignore[arg-type]
         with self.fails(crust.Closed):
             one.connect_peer(b"\1" * 32)
 

@@ -91,6 +91,8 @@ class Connecting(Base):
             Limit, Closed: as `connect`.
         """
         check_peer(peer)
+        if isinstance(first, (str, bytes, bytearray, memoryview)):
+            raise TypeError(f"first is a sequence of messages, not {type(first).__name__}")
         if not first:
             return self._call("connect", _ffi.crust_service_connect_peer, peer)
         messages = [bytes(memoryview(message)) for message in first]
