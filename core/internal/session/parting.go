@@ -76,12 +76,14 @@ func (s *Session) Dismiss(reason wire.Reason, why error) {
 	}
 	s.writing, s.using = true, l
 	s.mu.Unlock()
+	defer func() { // after a panic, too, nobody waits for it
+		s.end(why)
+		s.mu.Lock()
+		s.stopWriting()
+		s.mu.Unlock()
+	}()
 	l.link.Conn.SetWriteDeadline(time.Now().Add(dismissGrace))                                          //nolint:errcheck // a closed connection shows in the write
 	l.link.Conn.Write(sealControl(l.link.Seal, nil, wire.AppendReason(nil, wire.FrameRefused, reason))) //nolint:errcheck // it is on its way out
-	s.end(why)
-	s.mu.Lock()
-	s.stopWriting()
-	s.mu.Unlock()
 }
 
 // Expel is Dismiss for a peer that is to hear why, also when much is under way to it and

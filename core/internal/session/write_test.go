@@ -370,6 +370,29 @@ func TestFaults(t *testing.T) {
 	}
 }
 
+// TestFaultInDismiss: a connection that panics while a session tells why it is dismissed, or
+// expelled, holds nobody up.
+func TestFaultInDismiss(t *testing.T) {
+	for name, leave := range map[string]func(*Session, wire.Reason, error){"dismiss": (*Session).Dismiss, "expel": (*Session).Expel} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				conn := &faultyConn{}
+				a, _, oa, _ := pair(t, parts(), 0, func(c *simnet.Conn) net.Conn { conn.Conn = c; return conn })
+				time.Sleep(2 * time.Second)
+				synctest.Wait()
+				conn.in = "write"
+				oa.Go(func() { leave(a, wire.ReasonBanned, ErrBanned) })
+				select {
+				case <-a.Done():
+				case <-time.After(time.Minute):
+					t.Fatal("the session does not end")
+				}
+				oa.wg.Wait()
+			})
+		})
+	}
+}
+
 // TestDisconnectDelivers: what was accepted arrives before the end, whatever was
 // under way, and the other side knows why.
 func TestDisconnectDelivers(t *testing.T) {
