@@ -548,14 +548,12 @@ func (p *peer) named(seq uint64) {
 		p.naming = slices.Delete(p.naming, 0, 1)
 	}
 	p.naming = append(p.naming, seq)
-	p.sess.Doubt(true)
 }
 
 // unnamed forgets claims of named that do not matter any more: they were refused,
 // or a later one was granted. mu is held.
 func (p *peer) unnamed(which func(seq uint64) bool) {
 	p.naming = slices.DeleteFunc(p.naming, which)
-	p.sess.Doubt(p.unsure || len(p.naming) > 0)
 }
 
 // sure is unnamed when the peer has the session, or is about to. mu is held.

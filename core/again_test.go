@@ -110,3 +110,56 @@ func TestSuccessorIsWhereItWas(t *testing.T) {
 		})
 	}
 }
+
+// TestSuspendedWithoutRelay: a session whose relay is gone goes on within five seconds over a
+// link that the two punch when a peer introduces them that does not relay, though one of them
+// is dialling where nobody answers.
+func TestSuspendedWithoutRelay(t *testing.T) {
+	for seed := range uint64(6) {
+		synctest.Test(t, func(t *testing.T) {
+			internet := simnet.New(seed)
+			internet.SetDefaultLink(simnet.Link{Latency: 20 * time.Millisecond, Hops: 8})
+			cfg := crust.Config{Heartbeat: time.Second, LostAfter: 4 * time.Second, ResumeWindow: 20 * time.Second}
+			silent := internet.Host("198.51.100.9")
+			var hubs []*node
+			for i, relay := range []crust.RelayMode{crust.RelayData, crust.RelaySignal} {
+				hubs = append(hubs, newNode(t, crust.On(internet.Host([]string{"198.51.100.1", "198.51.100.2"}[i]), over(crust.Config{Relay: relay}, "0.0.0.0", "tcp"))))
+				defer hubs[i].Close()
+			}
+			var nodes []*node
+			var routers []*simnet.Router
+			for i, external := range []string{"203.0.113.1", "203.0.113.2"} {
+				r := internet.NAT(natsim.MustParse("restricted"), external)
+				cfg.Identity = keyOf(t, byte(1+i))
+				n := newNode(t, crust.On(r.Host("192.168.1.2"), over(cfg, "0.0.0.0", "tcp", "utp")))
+				defer n.Close()
+				link(t, n, hubs[0])
+				link(t, n, hubs[1])
+				nodes, routers = append(nodes, n), append(routers, r)
+			}
+			time.Sleep(2 * time.Second)
+			internet.Silence(routers[0].Node(), routers[1].Node())
+			a, b := nodes[seed%2], nodes[1-seed%2]
+			for _, r := range routers { // nobody is there, and it takes long to find that out
+				internet.Silence(r.Node(), silent)
+			}
+			if err := a.Keep(crust.Group{Name: "b", Contacts: []crust.Contact{{Endpoint: endpointAt("tcp://198.51.100.9:5483"), Peer: b.ID()}}}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Duration(45+seed) * time.Second)
+			synctest.Wait()
+			if p, ok := a.Peer(b.ID()); !ok || p.How != crust.Relayed {
+				t.Fatalf("%v, %v", ok, p.How)
+			}
+			a.waiting()
+			internet.Heal(routers[0].Node(), routers[1].Node())
+			hubs[0].Close()
+			untilDirect(t, a, b, 5*time.Second)
+			for _, e := range a.waiting() {
+				if e.Type == crust.EventLost && e.Peer == b.ID() {
+					t.Errorf("seed %d: lost: %v", seed, e.Err())
+				}
+			}
+		})
+	}
+}

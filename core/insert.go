@@ -49,7 +49,6 @@ func (s *Service) newPeer(link *secure.Link, a adoption, o origin) *peer {
 		begin = session.Begin
 	}
 	p.sess = begin(link, o.session, s.session, (*owner)(s), o.first)
-	p.sess.Doubt(o.begun)
 	p.sess.Tag = p
 	return p
 }

@@ -134,9 +134,7 @@ func (s *Service) redial(p *peer) {
 		p.resting, p.elsewhere = false, false
 		s.mu.Unlock()
 		if rested {
-			if tries > 0 {
-				s.seekSuspended(p, window)
-			}
+			s.seekSuspended(p, window)
 			err := s.redialOnce(ctx, p, eps)
 			s.mu.Lock()
 			p.loss.refused = isRefused(err)
@@ -149,8 +147,10 @@ func (s *Service) redial(p *peer) {
 const (
 	// seekTogether bounds the suspended sessions whose peers a service seeks at any moment.
 	seekTogether = 16
-	// seekLater is how much later the one with the lesser id seeks the other: two punches
+	// seekAfter is what the endpoints that are known and the relays have before that, and
+	// seekLater how much later the one with the lesser id seeks the other: two punches
 	// at once between the same two are in each other's way.
+	seekAfter = time.Second
 	seekLater = 8 * time.Second
 )
 
@@ -160,11 +160,8 @@ const (
 // ends with the window, or the session.
 func (s *Service) seekSuspended(p *peer, window time.Duration) {
 	s.mu.Lock()
-	may := !p.seeking && (p.how == Punched || p.how == Relayed) && !s.isClear(p) && s.seeking < seekTogether
-	if may {
-		p.seeking = true
-		s.seeking++
-	}
+	may := !p.seeking && (p.how == Punched || p.how == Relayed) && !s.isClear(p)
+	p.seeking = p.seeking || may
 	s.mu.Unlock()
 	if !may {
 		return
@@ -179,14 +176,27 @@ func (s *Service) seekSuspended(p *peer, window time.Duration) {
 			case <-ctx.Done():
 			}
 		})
-		err := error(errNobody)
-		if s.ID().Compare(p.id) > 0 || s.rest(ctx, seekLater) {
-			err = s.seekBeside(&attempt{peer: p.id, ctx: ctx})
+		wait := seekAfter
+		if s.ID().Compare(p.id) < 0 {
+			wait += seekLater
 		}
-		s.log.Debug("a suspended peer is not sought any more", "peer", p.id, "error", err)
+		s.rest(ctx, wait)
+		_, suspended := p.sess.Suspended()
+		s.mu.Lock()
+		seeks := suspended && ctx.Err() == nil && s.seeking < seekTogether
+		if seeks {
+			s.seeking++
+		}
+		s.mu.Unlock()
+		if seeks {
+			err := s.seekBeside(&attempt{peer: p.id, ctx: ctx})
+			s.log.Debug("a suspended peer is not sought any more", "peer", p.id, "error", err)
+		}
 		s.mu.Lock()
 		p.seeking = false
-		s.seeking--
+		if seeks {
+			s.seeking--
+		}
 		s.mu.Unlock()
 	})
 }

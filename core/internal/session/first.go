@@ -48,24 +48,56 @@ func (s *Session) SendFirst(messages [][]byte, priority uint8) error {
 	return nil
 }
 
-// sayFirst waits a moment until what goes first on a line is out, which the reader may
-// overtake: a peer that has begun the session and closes it at once takes the end of the line for the word that
-// all was read only when it knows that we have the session.
-func (s *Session) sayFirst(l *line) {
-	timer := time.NewTimer(dismissGrace)
+// readGrace bounds how long the word that the peer's Close was read may take to go out.
+const readGrace = time.Second
+
+// sayRead acknowledges all that has come by a line, the peer's Close last, and waits until
+// that is out. The peer takes nothing else for the word that all was read: that a stream
+// ends proves nothing, since a relay or whoever is on the path can end it, and so does who
+// gives a silent link up. When our stream has ended already there is no such word. mu
+// is not held.
+func (s *Session) sayRead(l *line) {
+	timer := time.NewTimer(readGrace)
 	defer timer.Stop()
-	for {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.line != l || l.shut {
+		return
+	}
+	read := l.position.Load()
+	s.withheld, l.waits = false, true
+	switch {
+	case l.acked.Load() == read: // it is out, or about to be
+	case !s.writing && l.try != nil && l.first == nil:
+		frames := s.takeControls(l)
+		s.mu.Unlock()
+		s.writeNow(l, sealControl(l.link.Seal, s.scrap[:0], frames), 0)
 		s.mu.Lock()
-		if l.said || s.line != l {
-			s.mu.Unlock()
-			return
-		}
+		s.answering = false
+	default:
+		s.ackDue = true
+		s.wake()
+	}
+	for s.line == l && l.told < read {
 		room := s.waitRoom()
 		s.mu.Unlock()
 		select {
 		case <-room:
 		case <-timer.C:
+			s.mu.Lock()
 			return
+		}
+		s.mu.Lock()
+	}
+}
+
+// tells takes note that what was acknowledged before a write has gone out with it. mu is
+// held.
+func (s *Session) tells(l *line, acks uint64) {
+	if acks > l.told {
+		l.told = acks
+		if l.waits {
+			s.signalRoom()
 		}
 	}
 }

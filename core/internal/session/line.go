@@ -21,7 +21,8 @@ type line struct {
 	gone  chan struct{} // closed when the line is given up
 	owed  []byte        // bytes that go out even before: of the handshake; guarded by Session.mu
 	first []byte        // frames that go out before all else; guarded by Session.mu
-	said  bool          // they are out; guarded by Session.mu
+	told  uint64        // up to where what has come was acknowledged by what is out; guarded by Session.mu
+	waits bool          // the reader waits for that; guarded by Session.mu
 	begun bool          // by us, before the peer was asked: constant
 	asks  bool          // it has not answered yet; the reader's
 	cut   bool          // given up; guarded by Session.mu
@@ -31,7 +32,7 @@ type line struct {
 }
 
 func newLine(link *secure.Link, first []byte, told uint64) *line {
-	l := &line{link: link, owed: link.First, first: first, said: first == nil, gone: make(chan struct{})}
+	l := &line{link: link, owed: link.First, first: first, told: told, gone: make(chan struct{})}
 	link.First = nil
 	l.position.Store(told)
 	l.acked.Store(told)
@@ -76,12 +77,8 @@ func (s *Session) unlink(l *line, why error) {
 		s.mu.Unlock()
 		return
 	}
-	if s.state == finishing {
-		s.parted = errors.Is(why, errHungUp) // the peer closes when it has read all, and Close last
-		s.clean = s.parted && !s.doubt
-	}
 	idle := s.state == draining && s.drained() && s.kept.empty() // as in Disconnect
-	over := (idle || s.state == finishing && (s.clean || s.kept.messages() == 0)) && !errors.Is(why, ErrElsewhere)
+	over := (idle || s.state == finishing && s.kept.messages() == 0) && !errors.Is(why, ErrElsewhere)
 	if over || s.window == 0 || !errors.Is(why, ErrBroken) && !errors.Is(why, ErrSilent) {
 		s.mu.Unlock()
 		s.end(why)
@@ -158,21 +155,6 @@ func (s *Session) Suspended() (time.Duration, bool) {
 	return max(0, s.window-time.Duration(s.clock()-s.since-s.alive.grace)), true
 }
 
-// Doubt tells whether the peer may have chosen another link for the session
-// without us knowing it yet: then it leaves the one that we know, and that it
-// closes it does not mean that it has read what we sent. It means that after all
-// when the doubt goes and no other link has come.
-func (s *Session) Doubt(doubt bool) {
-	s.mu.Lock()
-	s.doubt = doubt
-	over := !doubt && s.parted && s.line == nil && s.state == finishing
-	s.clean = s.clean || over
-	s.mu.Unlock()
-	if over {
-		s.end(nil)
-	}
-}
-
 // Rename gives the session the name that the peer has for it.
 func (s *Session) Rename(id wire.SessionID) {
 	s.mu.Lock()
@@ -204,7 +186,7 @@ func (s *Session) Resume(link *secure.Link, first []byte, told, theirs uint64) (
 	s.kept.next = theirs
 	l := newLine(link, first, told)
 	l.ready()
-	s.line, s.parted = l, false
+	s.line = l
 	s.link.Store(link)
 	s.resumed++
 	now := s.clock()

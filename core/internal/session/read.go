@@ -151,7 +151,7 @@ func (in *inbox) loop() error {
 		case !ok:
 			return ErrEnded
 		case in.closed != nil:
-			in.s.sayFirst(in.line)
+			in.s.sayRead(in.line)
 			return in.closed
 		}
 		if more {

@@ -73,10 +73,11 @@ func (s *Session) counted(n int, ok, forced bool) *Buffer {
 type batch struct {
 	line  *line
 	out   []byte
-	freed int  // bytes of the queue that the write makes free
-	keep  int  // bytes of out for a record of the low class
-	some  bool // it has a record of content
-	full  bool // and no room for the next
+	freed int    // bytes of the queue that the write makes free
+	acks  uint64 // up to where it, or what went before it, acknowledges
+	keep  int    // bytes of out for a record of the low class
+	some  bool   // it has a record of content
+	full  bool   // and no room for the next
 	last  bool
 }
 

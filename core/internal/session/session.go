@@ -243,9 +243,6 @@ type Session struct {
 	ticking   int  // ticks that report drops
 	refused   bool // a Writable is owed when half of the queue is free
 	tell      bool // and it is: the next writer tells
-	clean     bool // the peer has read our Close
-	parted    bool // it has closed the line, after our Close
-	doubt     bool // the peer may have left the line for another one
 	atWire    bool // who has the write side is in a write, after which it only takes note of it
 	finished  bool // nobody takes note any more
 	parting   *parting
@@ -444,13 +441,6 @@ func (s *Session) finishRun() {
 	}
 	if s.reading != nil {
 		s.reading.link.Open.Zero()
-	}
-	if s.clean {
-		tokens := s.kept.ack(s.kept.sealed)
-		s.tokens -= len(tokens)
-		s.mu.Unlock()
-		s.receipts(tokens, nil)
-		s.mu.Lock()
 	}
 	tokens := s.kept.tokensLeft()
 	s.undelivered += s.kept.messages()

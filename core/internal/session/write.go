@@ -370,6 +370,7 @@ func (s *Session) writeNow(l *line, b []byte, queued int) {
 		s.wrote(now)
 	}
 	if err == nil && n == len(b) {
+		s.tells(l, l.acked.Load())
 		s.queued -= queued
 		s.tell = s.owed()
 		s.stopWriting()
@@ -422,7 +423,7 @@ func (s *Session) writeAll() {
 	rest := s.out
 	s.out, counts, s.outCounts = nil, s.outCounts, 0
 	if len(rest) > 0 {
-		b.line, b.freed = s.using, s.queued-s.waiting()
+		b.line, b.freed, b.acks = s.using, s.queued-s.waiting(), s.using.acked.Load()
 		s.leaves()
 	}
 	tell := s.tell
@@ -450,9 +451,8 @@ func (s *Session) writeAll() {
 			s.queued -= b.freed
 		}
 		b.freed = 0
-		if l := b.line; !l.said && l.first == nil {
-			l.said = true
-			s.signalRoom()
+		if err == nil {
+			s.tells(b.line, b.acks)
 		}
 		s.account.unforce(counts)
 		counts = 0
@@ -573,6 +573,7 @@ func (s *Session) take(b *batch, mem **Buffer) bool {
 	if asks || s.kept.next != next {
 		s.wrote(s.clock())
 	}
+	b.acks = l.acked.Load()
 	s.leaves()
 	return true
 }

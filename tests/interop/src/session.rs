@@ -276,6 +276,9 @@ impl Session {
                     self.events.push_back(Event::Message(*priority, text.to_vec()));
                 }
                 frame::CLOSE if body.len() >= 2 => {
+                    if self.acknowledges {
+                        self.acknowledge()?;
+                    }
                     self.events.push_back(Event::Close(u16::from_be_bytes([body[0], body[1]])));
                     return Ok(());
                 }
@@ -372,10 +375,13 @@ impl Session {
     pub fn close(mut self) -> Result<()> {
         self.send_frames(&frame::reason(frame::CLOSE, 1))?;
         self.link.wire.conn.shutdown(std::net::Shutdown::Write).map_err(|e| e.to_string())?;
-        if self.link.wire.closed(Duration::from_secs(5)) {
-            Ok(())
-        } else {
-            Err("the other side did not close".into())
+        while self.read().is_ok() {}
+        if !self.link.wire.closed(Duration::from_secs(5)) {
+            return Err("the other side did not close".into());
         }
+        if self.acked < self.sent {
+            return Err(format!("the other side closed, and acknowledged {} of {} records", self.acked, self.sent));
+        }
+        Ok(())
     }
 }
