@@ -506,7 +506,7 @@ type Stats struct {
 	SuppressedAlerts   uint64 // that came too fast, to be raised with the next offence
 	Resumptions        uint64 // times that a session went over to another link
 	RefusedBanned      uint64 // TCP connections and sessions refused for the blacklist or the whitelists; what the system drops before is not counted
-	MemoryBytes        int    // that queues hold of MaxMemory, now, in the sizes that buffers come in
+	MemoryBytes        int    // that queues and buffers hold of MaxMemory, and beyond it, now, in the sizes that buffers come in
 	RefusedMemory      uint64 // times that MaxMemory had no room
 	DroppedLogs        uint64 // records for which Config.Logger, or the event queue, had no room
 }

@@ -753,7 +753,7 @@ typedef struct crust_stats {
     uint64_t suppressed_alerts;                              /* that came too fast */
     uint64_t resumptions;                                    /* sessions that went to another link */
     uint64_t refused_banned;                                 /* by the lists; not what the system drops before */
-    uint64_t memory_bytes;                                   /* that queues hold, now */
+    uint64_t memory_bytes;                                   /* that queues and buffers hold, now */
     uint64_t refused_memory;                                 /* times that queues had no room */
     uint64_t dropped_logs;                                   /* records of the log without room */
 } crust_stats;

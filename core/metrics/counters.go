@@ -57,7 +57,7 @@ var counters = []counter{
 	{"suppressed_alerts_total", ever, "Alerts that came too fast to be raised.", func(s *crust.Stats) float64 { return float64(s.SuppressedAlerts) }},
 	{"resumptions_total", ever, "Times that a session went over to another link.", func(s *crust.Stats) float64 { return float64(s.Resumptions) }},
 	{"refused_banned_total", ever, "Connections and sessions refused for the blacklist or the whitelists; what the system drops before, of banned addresses, is not counted.", func(s *crust.Stats) float64 { return float64(s.RefusedBanned) }},
-	{"memory_bytes", now, "Bytes that queues hold of MaxMemory.", func(s *crust.Stats) float64 { return float64(s.MemoryBytes) }},
+	{"memory_bytes", now, "Bytes that queues and buffers hold of MaxMemory, and beyond it.", func(s *crust.Stats) float64 { return float64(s.MemoryBytes) }},
 	{"refused_memory_total", ever, "Times that MaxMemory had no room.", func(s *crust.Stats) float64 { return float64(s.RefusedMemory) }},
 	{"dropped_logs_total", ever, "Records of the log for which there was no room.", func(s *crust.Stats) float64 { return float64(s.DroppedLogs) }},
 }

@@ -174,7 +174,7 @@ class Stats(Shown):
         resumptions: Times that a session went over to another link.
         refused_banned: Connections and sessions refused for the blacklist or the whitelists; what the
             system drops before, of banned addresses that come again and again, is not counted.
-        memory_bytes: that queues hold of `max_memory_bytes`, now.
+        memory_bytes: that queues and buffers hold of `max_memory_bytes`, and beyond it, now.
         refused_memory: Times that `max_memory_bytes` had no room.
         dropped_logs: Records of the log for which there was no room.
     """

@@ -666,7 +666,7 @@ pub struct crust_stats {
     /// Connections and sessions refused for the blacklist or the whitelists; what the system
     /// drops before, of banned addresses that come again and again, is not counted.
     pub refused_banned: u64,
-    /// Bytes that queues hold of `max_memory_bytes`, now.
+    /// Bytes that queues and buffers hold of `max_memory_bytes`, and beyond it, now.
     pub memory_bytes: u64,
     /// Times that `max_memory_bytes` had no room.
     pub refused_memory: u64,

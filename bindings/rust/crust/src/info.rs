@@ -306,7 +306,7 @@ stats! {
     /// Connections and sessions refused for the blacklist or the whitelists; what the system
     /// drops before, of banned addresses that come again and again, is not counted.
     refused_banned,
-    /// Bytes that queues hold of `max_memory_bytes`, now.
+    /// Bytes that queues and buffers hold of `max_memory_bytes`, and beyond it, now.
     memory_bytes,
     /// Times that `max_memory_bytes` had no room.
     refused_memory,
