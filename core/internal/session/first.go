@@ -54,14 +54,18 @@ const readGrace = time.Second
 // sayRead acknowledges all that has come by a line, the peer's Close last, and waits until
 // that is out. The peer takes nothing else for the word that all was read: that a stream
 // ends proves nothing, since a relay or whoever is on the path can end it, and so does who
-// gives a silent link up. When our stream has ended already there is no such word. mu
-// is not held.
-func (s *Session) sayRead(l *line) {
+// gives a silent link up. When our stream has ended already there is no such word. If the
+// line breaks meanwhile, it has ended for why, as the peer has told. Without bye, when the peer has
+// given the session up, it wants no such word.
+func (s *Session) sayRead(l *line, why error, bye bool) {
 	timer := time.NewTimer(readGrace)
 	defer timer.Stop()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.line != l || l.shut {
+	if s.line != l {
+		return
+	}
+	if l.over = why; l.shut || !bye {
 		return
 	}
 	read := l.position.Load()

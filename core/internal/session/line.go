@@ -23,6 +23,7 @@ type line struct {
 	first []byte        // frames that go out before all else; guarded by Session.mu
 	told  uint64        // up to where what has come was acknowledged by what is out; guarded by Session.mu
 	waits bool          // the reader waits for that; guarded by Session.mu
+	over  error         // the peer has ended the session, and why; guarded by Session.mu
 	begun bool          // by us, before the peer was asked: constant
 	asks  bool          // it has not answered yet; the reader's
 	cut   bool          // given up; guarded by Session.mu
@@ -76,6 +77,9 @@ func (s *Session) unlink(l *line, why error) {
 	if s.line != l { // replaced, or given up
 		s.mu.Unlock()
 		return
+	}
+	if l.over != nil {
+		why = l.over
 	}
 	idle := s.state == draining && s.drained() && s.kept.empty() // as in Disconnect
 	over := (idle || s.state == finishing && s.kept.messages() == 0) && !errors.Is(why, ErrElsewhere)

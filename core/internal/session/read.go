@@ -82,8 +82,9 @@ type inbox struct {
 	rest     []byte // frames of the last record that are not listed yet
 	pulse    int64  // session clock at what was read last when Session.pulse was called
 	packed   bool   // messages and buffers are ready to be delivered
-	closed   error
-	failed   error // the link is useless
+	closed   error  // the peer has ended the session
+	bye      bool   // by Close, which wants to be acknowledged
+	failed   error  // the link is useless
 }
 
 // begin turns to a line. What has come by the one before is delivered.
@@ -151,7 +152,7 @@ func (in *inbox) loop() error {
 		case !ok:
 			return ErrEnded
 		case in.closed != nil:
-			in.s.sayRead(in.line)
+			in.s.sayRead(in.line, in.closed, in.bye)
 			return in.closed
 		}
 		if more {
@@ -494,7 +495,7 @@ func (in *inbox) control(t wire.FrameType, body []byte) error {
 		if err != nil {
 			return protocol(err)
 		}
-		in.closed = ErrDisconnected
+		in.closed, in.bye = ErrDisconnected, t == wire.FrameClose
 		if r == wire.ReasonStopping {
 			in.closed = ErrStopped
 		}

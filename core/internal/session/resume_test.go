@@ -575,6 +575,35 @@ func TestEndOfStreamIsNoWord(t *testing.T) {
 	}
 }
 
+// TestStoppedWhileWriting: whose peer has said goodbye, and breaks the line before all that is
+// being written has gone, is told of the goodbye, and does not wait for another line.
+func TestStoppedWhileWriting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		la, lb := links(t, 10_000, nil)
+		oa, gate := new(owner), make(chan struct{})
+		a, b := start(t, la, resuming, oa), start(t, lb, resuming, &owner{gate: gate})
+		for i := range 100 {
+			if err := a.Send(numbered(30_000, i), 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Second)
+		b.DisconnectWithin(200*time.Millisecond, wire.ReasonStopping, ErrDisconnected)
+		time.Sleep(500 * time.Millisecond)
+		close(gate)
+		select {
+		case <-a.Done():
+		default:
+			_, suspended := a.Suspended()
+			t.Fatalf("a has not ended; suspended: %v", suspended)
+		}
+		if told := oa.take(); len(told) != 1 || !errors.Is(told[0].why, ErrStopped) {
+			t.Errorf("a was told %v", told)
+		}
+		<-b.Done()
+	})
+}
+
 // TestWindow: a session without a link is lost when the lesser window of both
 // sides is over, and takes messages until then.
 func TestWindow(t *testing.T) {
