@@ -26,6 +26,24 @@ func untilDirect(t *testing.T, a, b *node, patience time.Duration) {
 	}
 }
 
+// behindNATs makes two nodes, each behind a NAT of its own that words describe, and links both
+// to hubs.
+func behindNATs(t *testing.T, internet *simnet.Net, words string, cfg crust.Config, transports []string, hubs ...*node) (nodes []*node, routers []*simnet.Router) {
+	t.Helper()
+	for i, external := range []string{"203.0.113.1", "203.0.113.2"} {
+		r := internet.NAT(natsim.MustParse(words), external)
+		cfg.Identity = keyOf(t, byte(1+i))
+		n := newNode(t, crust.On(r.Host("192.168.1.2"), over(cfg, "0.0.0.0", transports...)))
+		t.Cleanup(func() { n.Close() })
+		for _, hub := range hubs {
+			link(t, n, hub)
+		}
+		nodes, routers = append(nodes, n), append(routers, r)
+	}
+	time.Sleep(2 * time.Second)
+	return nodes, routers
+}
+
 // TestRelayedAreIntroducedAgain: two who could not punch when they met over a relay do so
 // within a minute of when they can.
 func TestRelayedAreIntroducedAgain(t *testing.T) {
@@ -35,16 +53,7 @@ func TestRelayedAreIntroducedAgain(t *testing.T) {
 			internet.SetDefaultLink(simnet.Link{Latency: 20 * time.Millisecond, Hops: 8})
 			hub := newNode(t, crust.On(internet.Host("198.51.100.1"), over(crust.Config{Relay: crust.RelayData}, "0.0.0.0", "tcp")))
 			defer hub.Close()
-			var nodes []*node
-			var routers []*simnet.Router
-			for i, external := range []string{"203.0.113.1", "203.0.113.2"} {
-				r := internet.NAT(natsim.MustParse("home"), external)
-				n := newNode(t, crust.On(r.Host("192.168.1.2"), over(crust.Config{Identity: keyOf(t, byte(1+i))}, "0.0.0.0", "tcp", "utp")))
-				defer n.Close()
-				link(t, n, hub)
-				nodes, routers = append(nodes, n), append(routers, r)
-			}
-			time.Sleep(2 * time.Second)
+			nodes, routers := behindNATs(t, internet, "home", crust.Config{}, []string{"tcp", "utp"}, hub)
 			internet.Silence(routers[0].Node(), routers[1].Node())
 			a, b := nodes[seed%2], nodes[1-seed%2]
 			if err := a.ConnectPeer(b.ID(), 1); err != nil {
@@ -126,18 +135,7 @@ func TestSuspendedWithoutRelay(t *testing.T) {
 				hubs = append(hubs, newNode(t, crust.On(internet.Host([]string{"198.51.100.1", "198.51.100.2"}[i]), over(crust.Config{Relay: relay}, "0.0.0.0", "tcp"))))
 				defer hubs[i].Close()
 			}
-			var nodes []*node
-			var routers []*simnet.Router
-			for i, external := range []string{"203.0.113.1", "203.0.113.2"} {
-				r := internet.NAT(natsim.MustParse("restricted"), external)
-				cfg.Identity = keyOf(t, byte(1+i))
-				n := newNode(t, crust.On(r.Host("192.168.1.2"), over(cfg, "0.0.0.0", "tcp", "utp")))
-				defer n.Close()
-				link(t, n, hubs[0])
-				link(t, n, hubs[1])
-				nodes, routers = append(nodes, n), append(routers, r)
-			}
-			time.Sleep(2 * time.Second)
+			nodes, routers := behindNATs(t, internet, "restricted", cfg, []string{"tcp", "utp"}, hubs...)
 			internet.Silence(routers[0].Node(), routers[1].Node())
 			a, b := nodes[seed%2], nodes[1-seed%2]
 			for _, r := range routers { // nobody is there, and it takes long to find that out

@@ -8,7 +8,6 @@ import (
 
 	crust "github.com/libcrust/libcrust/core"
 	"github.com/libcrust/libcrust/core/internal/simnet"
-	"github.com/libcrust/libcrust/tests/natsim"
 )
 
 // TestSuspendedAreIntroducedAgain: a session over a punched link, which dies while both NATs forget it,
@@ -22,17 +21,7 @@ func TestSuspendedAreIntroducedAgain(t *testing.T) {
 				cfg := crust.Config{Heartbeat: time.Second, LostAfter: 4 * time.Second, ResumeWindow: 20 * time.Second}
 				hub := newNode(t, crust.On(internet.Host("198.51.100.1"), over(cfg, "0.0.0.0", transport)))
 				defer hub.Close()
-				var nodes []*node
-				var routers []*simnet.Router
-				for i, external := range []string{"203.0.113.1", "203.0.113.2"} {
-					r := internet.NAT(natsim.MustParse("home"), external)
-					cfg.Identity = keyOf(t, byte(1+i))
-					n := newNode(t, crust.On(r.Host("192.168.1.2"), over(cfg, "0.0.0.0", transport)))
-					defer n.Close()
-					link(t, n, hub)
-					nodes, routers = append(nodes, n), append(routers, r)
-				}
-				time.Sleep(2 * time.Second)
+				nodes, routers := behindNATs(t, internet, "home", cfg, []string{transport}, hub)
 				a, b := nodes[seed%2], nodes[1-seed%2]
 				if err := a.ConnectPeer(b.ID(), 1); err != nil {
 					t.Fatal(err)
