@@ -81,19 +81,28 @@ fuzzed_packages() {
 
 # Each fuzz target for a moment, which also proves that it still is one. The bound
 # is a number of inputs: with a time, go test now and then calls its end a failure.
+# A package is linked once for all of its targets.
 run_fuzz() {
-    local package target count=0 runs=${CRUST_FUZZ_RUNS:-3000}
+    local package target program=$BUILD/fuzz.test cache count=0 runs=${CRUST_FUZZ_RUNS:-3000}
+    cache=$(go env GOCACHE)/fuzz
     for package in $(fuzzed_packages); do
-        for target in $(go test -list '^Fuzz' "$package" | grep '^Fuzz' || true); do
-            if ! go test -run '^$' -fuzz "^$target\$" -fuzztime "${runs}x" -parallel 2 "$package" >"$BUILD/log/fuzz.out" 2>&1; then
+        go test -c -fuzz=. -o "$program" "$package"
+        for target in $("$program" -test.list '^Fuzz'); do
+            if ! (cd "$package" && "$program" -test.run '^$' -test.fuzz "^$target\$" -test.fuzztime "${runs}x" -test.parallel 2 \
+                -test.fuzzcachedir "$cache/$(go list .)") >"$BUILD/log/fuzz.out" 2>&1; then
                 cat "$BUILD/log/fuzz.out"
                 printf '%s in %s failed\n' "$target" "$package"
                 return 1
+            fi
+            if ! grep -q '^fuzz: ' "$BUILD/log/fuzz.out"; then
+                printf '%-34s cannot be fuzzed on this machine\n' "$target"
+                continue
             fi
             printf '%-34s %s\n' "$target" "$(grep -o 'execs: [0-9]*' "$BUILD/log/fuzz.out" | tail -n 1)"
             count=$((count + 1))
         done
     done
+    rm -f "$program"
     printf '%d fuzz targets, %s inputs each, no failure\n' "$count" "$runs"
     [ "$count" -gt 0 ]
 }
