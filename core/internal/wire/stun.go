@@ -98,11 +98,10 @@ func (m STUN) Append(b []byte) []byte {
 		b = append(stunAttribute(b, stunChange, 4), 0, 0, 0, flags)
 	}
 	if m.Mapped.IsValid() {
-		addr := m.xor(m.Mapped)
-		b = appendSTUNAddr(b, stunXORMapped, addr)
+		b = appendSTUNAddr(b, stunXORMapped, m.xor(unmapped(m.Mapped)))
 	}
 	if m.Other.IsValid() {
-		b = appendSTUNAddr(b, stunOther, m.Other)
+		b = appendSTUNAddr(b, stunOther, unmapped(m.Other))
 	}
 	if m.Type == STUNError {
 		reason := m.Reason[:min(len(m.Reason), maxSTUNReason)]
@@ -119,7 +118,7 @@ func stunAttribute(b []byte, kind uint16, size int) []byte {
 }
 
 func appendSTUNAddr(b []byte, kind uint16, at netip.AddrPort) []byte {
-	addr, family := at.Addr().Unmap().AsSlice(), byte(stunIPv4)
+	addr, family := at.Addr().AsSlice(), byte(stunIPv4)
 	if len(addr) == 16 {
 		family = stunIPv6
 	}
@@ -127,10 +126,15 @@ func appendSTUNAddr(b []byte, kind uint16, at netip.AddrPort) []byte {
 	return append(binary.BigEndian.AppendUint16(b, at.Port()), addr...)
 }
 
+// unmapped returns an address in IPv6's form for IPv4 as one of IPv4.
+func unmapped(at netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
+}
+
 // xor changes an address as XOR-MAPPED-ADDRESS has it, and back.
 func (m *STUN) xor(at netip.AddrPort) netip.AddrPort {
 	key := append(binary.BigEndian.AppendUint32(nil, stunCookie), m.ID[:]...)
-	addr := at.Addr().Unmap().AsSlice()
+	addr := at.Addr().AsSlice()
 	for i := range addr {
 		addr[i] ^= key[i]
 	}
@@ -194,9 +198,9 @@ func (m *STUN) attribute(kind uint16, v, before []byte, seen *[6]bool) error {
 			return err
 		}
 		if kind == stunXORMapped && !again(0) {
-			m.Mapped = m.xor(at)
+			m.Mapped = unmapped(m.xor(at))
 		} else if kind == stunMapped && !again(1) && !seen[0] {
-			m.Mapped = at // of a server that is older than RFC 5389
+			m.Mapped = unmapped(at) // of a server that is older than RFC 5389
 		}
 	case stunOther, stunChanged:
 		at, err := parseSTUNAddr(v)
@@ -204,7 +208,7 @@ func (m *STUN) attribute(kind uint16, v, before []byte, seen *[6]bool) error {
 			return err
 		}
 		if !again(2) {
-			m.Other = at
+			m.Other = unmapped(at)
 		}
 	case stunChange:
 		if len(v) != 4 {

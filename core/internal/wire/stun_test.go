@@ -177,3 +177,20 @@ func FuzzSTUN(f *testing.F) {
 		}
 	})
 }
+
+// TestSTUNAddressForms: an address of IPv4 in IPv6's form is one of IPv4, and one of IPv6 that
+// looks so only while it is masked is not.
+func TestSTUNAddressForms(t *testing.T) {
+	m := STUN{Type: STUNSuccess, ID: [STUNID]byte{1, 2, 3}}
+	masked := netip.MustParseAddrPort("[2112:a442:102:300:0:ffff:c000:201]:7") // ::ffff:192.0.2.1 under the mask
+	for _, c := range []struct{ at, want netip.AddrPort }{
+		{netip.MustParseAddrPort("[::ffff:192.0.2.1]:7"), netip.MustParseAddrPort("192.0.2.1:7")},
+		{masked, masked},
+	} {
+		m.Mapped, m.Other = c.at, c.at
+		got, err := ParseSTUN(m.Append(nil))
+		if err != nil || got.Mapped != c.want || got.Other != c.want {
+			t.Errorf("%v: mapped %v, other %v, %v", c.at, got.Mapped, got.Other, err)
+		}
+	}
+}
