@@ -62,7 +62,7 @@ func TestContractFields(t *testing.T) {
 		"connects_failed", "sent_messages", "sent_bytes", "received_messages", "received_bytes", "dropped_messages",
 		"wire_sent_bytes", "wire_received_bytes", "events_queued", "event_bytes_queued", "events_total", "backpressure_pauses",
 		"sent_datagrams", "received_datagrams", "lost_datagrams", "circuits", "carried_bytes", "known",
-		"refused_connections", "refused_handshakes", "refused_files", "refused_sessions", "shed_sessions", "rate_pauses", "alerts", "suppressed_alerts", "resumptions", "refused_banned", "memory_bytes", "refused_memory", "dropped_logs")
+		"refused_connections", "refused_handshakes", "refused_files", "refused_sessions", "shed_sessions", "rate_pauses", "alerts", "suppressed_alerts", "resumptions", "refused_banned", "memory_bytes", "refused_memory", "dropped_logs", "refused_help")
 	if stats.number("peers") != 1 || stats.number("sent_bytes") != 13 {
 		t.Errorf("got %s, want one peer and 13 bytes sent", stats.raw)
 	}

@@ -19,7 +19,7 @@ arm_cannot=(TestWithoutKernels TestHazard01IdentifiersAreRandom TestWithoutPermi
     TestOpen TestOpenRefused TestOpenEnds TestOverflowsAreCounted TestSieveAtListeners TestSieveOfDatagrams)
 # What takes a second or more there, and is left to CRUST_PLATFORMS=all.
 arm_slow=(TestAMillionMutations TestAllArrives TestFair TestAPowerCutCostsNothingThatWasFlushed TestATornWriteIsNoWriteAtAll TestAllocations
-    TestAmplification TestBoundOfBytes TestBytesArriveBothWays TestChangesCostLittle TestClockJumps TestCut TestCutAtEveryByte
+    TestAmplification TestBothSendLarge TestBoundOfBytes 'TestBudget(AcrossBreaks|OfEvilPeers)' TestBytesArriveBothWays TestChangesCostLittle TestClockJumps TestCut TestCutAtEveryByte
     TestDatagramsLookRandom TestEclipse TestEveryNodeGetsToKnowEveryOther TestFlightLengthsOfDatagramsSpread TestFlood
     TestGoodput TestHow TestInsidersAgainstAService TestKinds TestLaterFlightsFlipped TestLetter 'TestLiars.*' TestLinks
     TestLoopback TestLostFrames TestMTU TestMTUComesBack TestMany TestMemoryComesBack TestMemoryIsBounded TestNetlink
@@ -28,7 +28,7 @@ arm_slow=(TestAMillionMutations TestAllArrives TestFair TestAPowerCutCostsNothin
     TestQueueDrainsWhenTheRateFalls TestRandomCuts TestRateChanges TestRebind TestRekeyAtTheBoundary TestReordering TestRing
     TestScale TestSealAndOpenAllocateNothing TestSeenForgetsTheOldestOnly TestSendWait TestSilent 'TestStatesOf.*' TestStorm
     TestStrangers TestTCP TestTablesAreBounded TestTheRulesHold TestTooManyVersions TestTruncationAtEveryLength
-    TestTurnInterruptAnyTime TestUDP TestVanished TestWhoWastesGetsLittle)
+    TestTurnInterruptAnyTime TestUDP TestUrgentLargeWithoutMemory TestVanished TestWhoWastesGetsLittle)
 
 # arm_settings TARGET says how a target's compiler and emulator are called.
 arm_settings() {

@@ -55,10 +55,10 @@ func length(t *testing.T, name string, otherwise time.Duration) time.Duration {
 }
 
 // TestSoak is the soak: of CRUST_SOAK_NODES processes, 10 unless set, who are maltreated
-// for CRUST_SOAK_TIME, 75 s unless set, as CRUST_SOAK_SEED has it, 1 unless set.
+// for CRUST_SOAK_TIME, 2 min unless set, as CRUST_SOAK_SEED has it, 1 unless set.
 // CRUST_SOAK_DIR is where to leave the journals.
 func TestSoak(t *testing.T) {
-	p := plan{seed: number(t, "CRUST_SOAK_SEED", 1), nodes: int(number(t, "CRUST_SOAK_NODES", 10)), chaos: length(t, "CRUST_SOAK_TIME", 75*time.Second)}
+	p := plan{seed: number(t, "CRUST_SOAK_SEED", 1), nodes: int(number(t, "CRUST_SOAK_NODES", 10)), chaos: length(t, "CRUST_SOAK_TIME", 2*time.Minute)}
 	p.every = 20 * time.Second / time.Duration(p.nodes)
 	directory := t.TempDir()
 	if own := os.Getenv("CRUST_SOAK_DIR"); own != "" {

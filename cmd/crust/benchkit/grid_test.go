@@ -173,7 +173,7 @@ func TestDocumentsOfSeveralRuns(t *testing.T) {
 
 // What strangers may ask for has bounds.
 func TestServeRefuses(t *testing.T) {
-	for _, asked := range []task{{taskReceive, MaxGridSize + 1, 1}, {taskEchoSized, MaxGridSize + 1, 1}, {taskSend, MaxGridSize + 1, 1}, {0, 1, 1}, {taskEchoSized + 1, 1, 1}, {taskDatagrams, 64, 1}} {
+	for _, asked := range []task{{taskReceive, MaxGridSize + 1, 1}, {taskEchoSized, MaxGridSize + 1, 1}, {taskEchoSized, -1, 1}, {taskSend, MaxGridSize + 1, 1}, {0, 1, 1}, {taskEchoSized + 1, 1, 1}, {taskDatagrams, 64, 1}} {
 		here, there := net.Pipe()
 		served := make(chan error, 1)
 		go func() { served <- Serve(NewStreamConn(there, there.Close)) }()

@@ -45,7 +45,7 @@ func parseTask(message []byte) (task, error) {
 	if t.kind < taskReceive || t.kind > taskEchoSized {
 		return t, fmt.Errorf("there is no task of kind %d", t.kind)
 	}
-	if t.size > MaxGridSize || t.count < 0 {
+	if t.size < 0 || t.size > MaxGridSize || t.count < 0 { // an int may have 32 bits
 		return t, fmt.Errorf("a task of %d messages of %d bytes is out of bounds", t.count, t.size)
 	}
 	return t, nil
