@@ -44,7 +44,13 @@ var (
 
 // TestDatesStayOutside: only the files of dated make times of dates or dates of times.
 func TestDatesStayOutside(t *testing.T) {
-	found, err := datesIn(os.DirFS(root))
+	onlyIn(t, dated, isDated, "a jump of the machine's date would matter there", "nothing has to do with dates any more")
+}
+
+// onlyIn wants calls of a kind in the files that are listed, in each of them, and in no others.
+func onlyIn(t *testing.T, listed map[string]string, is func(*ast.CallExpr) bool, more, less string) {
+	t.Helper()
+	found, err := callsIn(os.DirFS(root), is)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,13 +58,13 @@ func TestDatesStayOutside(t *testing.T) {
 	for _, f := range found {
 		file, _, _ := strings.Cut(f, ":")
 		files = append(files, file)
-		if dated[file] == "" {
-			t.Errorf("%s: a jump of the machine's date would matter there", f)
+		if listed[file] == "" {
+			t.Errorf("%s: %s", f, more)
 		}
 	}
-	for file := range dated {
+	for file := range listed {
 		if !slices.Contains(files, file) {
-			t.Errorf("%s has nothing to do with dates any more", file)
+			t.Errorf("%s: %s", file, less)
 		}
 	}
 }
@@ -79,7 +85,10 @@ func TestDatesAreFound(t *testing.T) {
 
 // datesIn returns the places below core, tests excepted, in which times are made of dates
 // or turned into them.
-func datesIn(tree fs.FS) (found []string, err error) {
+func datesIn(tree fs.FS) (found []string, err error) { return callsIn(tree, isDated) }
+
+// callsIn returns the places below core, tests excepted, in which there are calls of a kind.
+func callsIn(tree fs.FS, is func(*ast.CallExpr) bool) (found []string, err error) {
 	set := token.NewFileSet()
 	err = fs.WalkDir(tree, "core", func(name string, d fs.DirEntry, err error) error {
 		switch {
@@ -99,7 +108,7 @@ func datesIn(tree fs.FS) (found []string, err error) {
 			return err
 		}
 		ast.Inspect(file, func(n ast.Node) bool {
-			if call, ok := n.(*ast.CallExpr); ok && isDated(call) {
+			if call, ok := n.(*ast.CallExpr); ok && is(call) {
 				at := set.Position(call.Pos())
 				found = append(found, fmt.Sprintf("%s:%d", at.Filename, at.Line))
 			}

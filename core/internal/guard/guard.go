@@ -34,9 +34,9 @@ const (
 	Sessions    Kind = 4 // sessions that came and went within Brief, or were refused
 	Forgery     Kind = 5 // records that do not authenticate
 	Protocol    Kind = 6 // rules that were broken by an authenticated peer
-	Flood       Kind = 7 // seconds for which a peer was not read, since it sends more than it may
+	Flood       Kind = 7 // seconds for which a peer was not read, or its datagrams were not taken, since it sends more than it may
 	Gossip      Kind = 8 // records of gossip that were refused
-	Relay       Kind = 9 // circuits that were refused
+	Relay       Kind = 9 // circuits, letters and tests of reachability that were refused
 	kinds            = 10
 )
 

@@ -308,6 +308,7 @@ func (s *Session) reassured() bool {
 		return false
 	}
 	s.believe(s.line, heard)
+	s.rest()
 	s.owe(now)
 	if s.dueTick(now) <= now { // it is the tick that goes on then, whenever it comes to run
 		return false

@@ -73,3 +73,23 @@ func allocations(t *testing.T, cfg Config) {
 		t.Logf("%.4f allocations a message", per)
 	}
 }
+
+// TestMemoryOfSession: a session takes at most 2,176 bytes, beside its link, its goroutine and
+// what it reads.
+func TestMemoryOfSession(t *testing.T) {
+	const count = 1000
+	link, _ := links(t, 4<<10, nil)
+	sessions, o := make([]*Session, count), new(owner)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for i := range sessions {
+		sessions[i] = New(link, wire.SessionID{1}, resuming, o, nil)
+	}
+	runtime.ReadMemStats(&after)
+	each := (after.TotalAlloc - before.TotalAlloc) / count
+	if each > 2176 {
+		t.Fatalf("%d bytes", each)
+	}
+	t.Logf("%d bytes", each)
+	link.Conn.Close()
+}

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/libcrust/libcrust/core/internal/wire"
 )
 
 // Half of a budget is set apart: of it each of as many sessions as there may be has an equal
@@ -20,6 +22,10 @@ const (
 	// budgetPatience is how long the parts of a large message wait for memory. Several that
 	// hold theirs could wait for each other for ever.
 	budgetPatience = 10 * time.Second
+	// lentPart is the part of a budget that is lent beyond it at most, or leastLent bytes: a
+	// large message is there twice while it grows, and a more urgent one may come meanwhile.
+	lentPart  = 16
+	leastLent = wire.MaxOpenPieces * wire.MaxMessage
 )
 
 // errShort is ErrWouldBlock since there is no memory.
@@ -37,17 +43,20 @@ type Budget struct {
 	part    int64 // that each session has for itself
 	held    atomic.Int64
 	forced  atomic.Int64 // of held: what was taken although there was none
+	lent    atomic.Int64 // of forced: see borrow
 	refused atomic.Uint64
 	crowded atomic.Bool // somebody waits
 
 	mu      sync.Mutex // taken with a session's held, and no other within
+	members map[*Session]struct{}
 	waiting map[*Session]struct{}
-	wakeAt  int64 // what is held, and not forced, when they are told
+	wakeAt  int64     // what is held, and not forced, when they are told
+	pleaded time.Time // when all members were last to plead
 }
 
 // NewBudget returns a budget of so many bytes for so many sessions.
 func NewBudget(limit int64, sessions int) *Budget {
-	return &Budget{limit: limit, part: limit / 2 / int64(sessions), waiting: make(map[*Session]struct{})}
+	return &Budget{limit: limit, part: limit / 2 / int64(sessions), members: make(map[*Session]struct{}), waiting: make(map[*Session]struct{})}
 }
 
 // Held returns the bytes that are held, in the sizes that buffers come in.
@@ -107,6 +116,34 @@ func (a *account) unforce(n int) {
 	}
 }
 
+// borrow forces n bytes for what has come, up to a bound for all sessions. It is for who must
+// read on, since the acknowledgements which make memory free come behind that.
+func (a *account) borrow(n int) bool {
+	most := max(leastLent, a.of.limit/lentPart)
+	for lent := a.of.lent.Load(); lent+int64(n) <= most; lent = a.of.lent.Load() {
+		if a.of.lent.CompareAndSwap(lent, lent+int64(n)) {
+			a.force(n)
+			return true
+		}
+	}
+	return false
+}
+
+// repay gives n bytes back that were borrowed, and has readers that wait try again.
+func (a *account) repay(n int) {
+	b := a.of
+	if b == nil || n == 0 {
+		return
+	}
+	a.unforce(n)
+	b.lent.Add(-int64(n))
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for s := range b.waiting {
+		s.starve()
+	}
+}
+
 // takeToRead takes n bytes that are no session's, when with them not more than most are
 // held.
 func (b *Budget) takeToRead(n int, most int64) bool {
@@ -159,9 +196,15 @@ func (b *Budget) tell() {
 // isCrowded reports whether somebody waits.
 func (b *Budget) isCrowded() bool { return b != nil && b.crowded.Load() }
 
-// await has a session told when there is more room. s.mu may be held.
+// await has a session told when there is more room, and all sessions plead for some. s.mu
+// may be held.
 func (b *Budget) await(s *Session) {
+	now := time.Now()
 	b.mu.Lock()
+	plead := now.Sub(b.pleaded) >= pleadEvery
+	if plead {
+		b.pleaded = now
+	}
 	at := max(0, b.all()-b.limit/budgetStep)
 	if len(b.waiting) == 0 || at > b.wakeAt {
 		b.wakeAt = at
@@ -169,34 +212,23 @@ func (b *Budget) await(s *Session) {
 	b.waiting[s] = struct{}{}
 	b.crowded.Store(true)
 	b.mu.Unlock()
-	b.tell() // it may be so meanwhile
-}
-
-// leave is for a session that ends.
-func (b *Budget) leave(s *Session) {
-	if b == nil {
-		return
+	if plead {
+		s.spawn(b.plead)
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	delete(b.waiting, s)
+	b.tell() // it may be so meanwhile
 }
 
 // relieved is called when a session that was refused memory may get some.
 func (s *Session) relieved() {
 	s.mu.Lock()
-	s.signalRoom()
+	writable := s.eased()
 	if s.state != live {
 		s.mu.Unlock()
 		return
 	}
-	writable := s.owed()
 	s.ticking++ // the last word is not said before
 	s.mu.Unlock()
-	select {
-	case s.starved <- struct{}{}:
-	default:
-	}
+	s.starve()
 	if writable {
 		s.owner.Writable(s)
 	}
@@ -207,13 +239,17 @@ func (s *Session) relieved() {
 }
 
 // buffer returns a buffer of at least n bytes that counts for the session until it is
-// released, nil when there is no memory for it: then relieved is called when there is
-// more. mu may be held.
+// released, nil when there is no memory for it: then the call that it was for is refused, and
+// relieved is called when there is more. mu is held.
 func (s *Session) buffer(n int) *Buffer {
-	return s.counted(n, s.takes(sizeOf(n)), false)
+	b := s.counted(n, s.takes(sizeOf(n)), byTake)
+	if b == nil {
+		s.poorer()
+	}
+	return b
 }
 
-// takes takes n bytes; false is as with buffer.
+// takes takes n bytes; when it may not, relieved is called when there is more. mu may be held.
 func (s *Session) takes(n int) bool {
 	if s.account.take(n) {
 		return true
@@ -237,14 +273,30 @@ func (in *inbox) lacks() int {
 	return max(h.Len, min(h.Left, firstPartial))
 }
 
+// pieceBuffer returns a buffer for the piece that has come, nil when there is no memory for
+// it. It is lent to a session that holds what becomes free behind the piece only.
+func (in *inbox) pieceBuffer(n int) *Buffer {
+	s, size := in.s, sizeOf(n)
+	if s.takes(size) {
+		return s.counted(n, true, byTake)
+	}
+	s.mu.Lock()
+	holds := s.queued > 0 || !s.kept.empty()
+	s.mu.Unlock()
+	for i := range in.partials { // less urgent messages wait for this one
+		holds = holds || in.partials[i].priority != in.header.Priority
+	}
+	return s.counted(n, holds && s.account.borrow(size), byLoan)
+}
+
 // awaitRoom waits until there may be memory for the piece that has come.
 func (in *inbox) awaitRoom() error {
 	s := in.s
-	now := time.Now()
-	if in.shortAt.IsZero() {
+	now := s.clock()
+	if in.shortAt == 0 {
 		in.shortAt = now
 	}
-	left := budgetPatience - now.Sub(in.shortAt)
+	left := budgetPatience - time.Duration(now-in.shortAt)
 	s.mu.Lock()
 	room, gone := s.waitRoom(), in.line.gone
 	s.mu.Unlock()
@@ -255,18 +307,21 @@ func (in *inbox) awaitRoom() error {
 		return ErrMemory
 	}
 	s.paused.Store(true)
-	s.pulse(s.clock())
+	s.pulse(now)
 	defer func() {
 		s.paused.Store(false)
 		s.heard(s.clock())
 	}()
-	timer := time.NewTimer(left)
+	timer := time.NewTimer(min(left, pleadEvery)) // others may have sent more meanwhile
 	defer timer.Stop()
 	select {
 	case <-room:
+	case <-s.starved:
 	case <-timer.C:
-	case <-gone:
+	case <-gone: // what waits comes again by another line
+		return ErrBroken
 	case <-s.quit:
+		return ErrEnded
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -389,6 +390,46 @@ func TestLargeMessagesWithoutMemory(t *testing.T) {
 			}
 			if b.Held() != 0 {
 				t.Errorf("%d bytes are held in the end", b.Held())
+			}
+		})
+	}
+}
+
+// TestEndsWithoutMemory: a session that waits for memory for a large message ends at once,
+// and so does its line when it is given up: another one carries the message then.
+func TestEndsWithoutMemory(t *testing.T) {
+	for _, resumes := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			b, _ := full(t, 4)
+			cfg := resuming
+			cfg.Budget = b
+			la, lb := links(t, 40_000, nil)
+			oa, ob := new(owner), new(owner)
+			sender, s := start(t, la, resuming, oa), start(t, lb, cfg, ob)
+			data := make([]byte, 100_000)
+			if err := sender.Send(data, 1); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+			refused := b.Refused()
+			if refused == 0 {
+				t.Fatal("there is memory")
+			}
+			if resumes {
+				s.Forsake(lb.Conn, ErrBroken)
+			} else {
+				s.Kill(ErrReplaced)
+			}
+			over := func() bool { return len(ob.all("suspended"))+len(ob.all("ended")) > 0 }
+			for range 100_000 { // no time passes while somebody is busy
+				if over() {
+					break
+				}
+				runtime.Gosched()
+			}
+			if n := b.Refused() - refused; n > 10 {
+				t.Errorf("it was refused memory %d times since", n)
+				b.freed(1 << 20)
 			}
 		})
 	}

@@ -13,8 +13,17 @@ type Buffer struct {
 	refs atomic.Int32
 
 	account *account // for whom it counts; nil: nobody
-	forced  bool     // it was taken by account.force
+	by      holding
 }
+
+// holding is how the memory of a buffer was taken.
+type holding uint8
+
+const (
+	byTake holding = iota
+	byForce
+	byLoan
+)
 
 // Buffers come in powers of four from 512 B to 8 MiB.
 const (
@@ -47,12 +56,15 @@ func (b *Buffer) Retain() { b.refs.Add(1) }
 func (b *Buffer) Release() {
 	if b.refs.Add(-1) == 0 {
 		if a := b.account; a != nil {
-			forced := b.forced
-			b.account, b.forced = nil, false
-			if forced {
-				a.unforce(len(b.B))
-			} else {
+			by := b.by
+			b.account, b.by = nil, byTake
+			switch by {
+			case byTake:
 				a.give(len(b.B))
+			case byForce:
+				a.unforce(len(b.B))
+			case byLoan:
+				a.repay(len(b.B))
 			}
 		}
 		pools[classOf(len(b.B))].Put(b)

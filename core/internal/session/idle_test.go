@@ -4,6 +4,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/libcrust/libcrust/core/internal/secure"
 )
 
 // TestIdleWakesSeldom: one exchange of pings tells both sides how long the way is, and
@@ -61,4 +63,51 @@ func TestLostAfterOfNothing(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestIdleHoldsNothing: whoever has begun the session, and whoever has sent, after floods of
+// large, small and tiny messages and lone ones, both sides soon hold nothing for a session in
+// which no more is sent.
+func TestIdleHoldsNothing(t *testing.T) {
+	for name, cfg := range map[string]Config{"nothing kept": usual, "resuming": resuming} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { idleHoldsNothing(t, cfg) })
+		})
+	}
+}
+
+func idleHoldsNothing(t *testing.T, cfg Config) {
+	la, lb := links(t, 1<<20, nil)
+	budgets := [2]*Budget{NewBudget(64<<20, 1), NewBudget(64<<20, 1)}
+	var sessions [2]*Session
+	for i, l := range []*secure.Link{la, lb} {
+		cfg.Budget = budgets[i]
+		sessions[i] = start(t, l, cfg, new(owner))
+	}
+	for i, s := range sessions {
+		for _, k := range []struct{ size, count int }{{100_000, 20}, {100, 10_000}, {4, 50_000}, {100, 1}} {
+			for n := range k.count {
+				if err := s.SendWait(t.Context(), numbered(k.size, n), uint8(n%3)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			time.Sleep(4 * cfg.Heartbeat)
+			synctest.Wait()
+			for j, b := range budgets {
+				if held := b.Held(); held != 0 {
+					t.Errorf("side %d sent %d messages of %d bytes: side %d holds %d bytes", i, k.count, k.size, j, held)
+				}
+				if records, queues := listed(sessions[j]); records > 0 || queues > 0 {
+					t.Errorf("side %d sent %d messages of %d bytes: side %d has room to list %d records, and %d queues", i, k.count, k.size, j, records, queues)
+				}
+			}
+		}
+	}
+}
+
+// listed returns for how many records a session has a list, and for how many priorities a queue.
+func listed(s *Session) (records, queues int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return cap(s.kept.records), len(s.queues)
 }

@@ -93,7 +93,11 @@ func (t *Turn) Step(until <-chan struct{}) (free bool) {
 	if in.failed = in.take(); in.failed != nil {
 		return false
 	}
-	in.reply()
+	if frames := in.reply(); frames != nil {
+		s := in.s
+		s.writeNow(in.line, sealControl(in.line.link.Seal, s.scrap[:0], frames), 0)
+		s.answering = false
+	}
 	calm := in.calm()
 	return in.deliver(false) && in.closed == nil && calm
 }

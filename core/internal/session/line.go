@@ -22,8 +22,8 @@ type line struct {
 	owed  []byte        // bytes that go out even before: of the handshake; guarded by Session.mu
 	first []byte        // frames that go out before all else; guarded by Session.mu
 	told  uint64        // up to where what has come was acknowledged by what is out; guarded by Session.mu
-	waits bool          // the reader waits for that; guarded by Session.mu
 	over  error         // the peer has ended the session, and why; guarded by Session.mu
+	waits bool          // the reader waits for told; guarded by Session.mu
 	begun bool          // by us, before the peer was asked: constant
 	asks  bool          // it has not answered yet; the reader's
 	cut   bool          // given up; guarded by Session.mu
@@ -186,8 +186,8 @@ func (s *Session) Resume(link *secure.Link, first []byte, told, theirs uint64) (
 	}
 	old := s.drop()
 	tokens := s.kept.ack(theirs)
-	s.tokens -= len(tokens)
-	s.kept.next = theirs
+	s.tokens -= int32(len(tokens))
+	s.kept.next, s.kept.asked = theirs, theirs
 	l := newLine(link, first, told)
 	l.ready()
 	s.line = l

@@ -32,6 +32,12 @@ var resuming = func() Config {
 // with the given buffer. dress, if not nil, wraps the first end's connection.
 func links(t testing.TB, buffer int, dress func(*simnet.Conn) net.Conn) (a, b *secure.Link) {
 	t.Helper()
+	return linksBy(t, wire.CipherChaCha20Poly1305, buffer, dress)
+}
+
+// linksBy is links with ciphers that both ends offer.
+func linksBy(t testing.TB, ciphers uint8, buffer int, dress func(*simnet.Conn) net.Conn) (a, b *secure.Link) {
+	t.Helper()
 	internet := simnet.New(1)
 	internet.SetDefaultLink(simnet.Link{Buffer: buffer})
 	ha, hb := internet.Host("10.0.0.1"), internet.Host("10.0.0.2")
@@ -61,7 +67,7 @@ func links(t testing.TB, buffer int, dress func(*simnet.Conn) net.Conn) (a, b *s
 		}
 		config[i] = &secure.Config{
 			Key: key, Network: secure.NewNetwork("test"), Seen: new(secure.Seen),
-			Hello: wire.Hello{Ciphers: wire.CipherChaCha20Poly1305, LostAfter: uint32(usual.LostAfter / time.Millisecond), Resume: 60_000},
+			Hello: wire.Hello{Ciphers: ciphers, LostAfter: uint32(usual.LostAfter / time.Millisecond), Resume: 60_000},
 		}
 	}
 	var wg sync.WaitGroup

@@ -205,7 +205,7 @@ func (s *Session) expire(now int64) (drops []drop) {
 		q.items = append(q.items, kept...)
 		if d.count > 0 {
 			s.dropped += d.count
-			s.tokens -= len(d.tokens)
+			s.tokens -= int32(len(d.tokens))
 			drops = append(drops, d)
 		}
 	}

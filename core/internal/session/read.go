@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"runtime"
-	"time"
 
 	"github.com/libcrust/libcrust/core/internal/secure"
 	"github.com/libcrust/libcrust/core/internal/wire"
@@ -48,43 +47,44 @@ type inbox struct {
 	open     secure.Opener
 	lazy     lazyReader
 	soon     soonReader
-	hope     int // how often a soon read may still fail before it is not tried for a while
-	skip     int // how many reads it is not tried
-	despair  int // how long that while is
-	spell    int // how often it was tried since one try was left out
+	hope     int16 // how often a soon read may still fail before it is not tried for a while
+	skip     int16 // how many reads it is not tried
+	despair  int16 // how long that while is
+	spell    int16 // how often it was tried since one try was left out
 	get      func() []byte
 	buf      *Buffer // nil while nothing is buffered and the link is quiet
 	start    int     // buf.B[start:end] is read and not yet opened
 	end      int
 	want     int // size of the next read buffer
 	header   wire.Header
-	headed   bool      // header is opened, its body is not complete
-	whole    bool      // a record was complete since note
-	asked    bool      // a ping has come since the last reply
-	came     bool      // and content
-	claimed  *Buffer   // for the piece whose header has come
-	short    bool      // there is no memory for it yet
-	shortAt  time.Time // since when; zero when there is
-	number   uint64    // of the next record of content on the line
-	has      uint64    // records that have come to the session; those before come again
-	size     uint64    // bytes of the bodies of records on the line
+	claimed  *Buffer // for the piece whose header has come
+	shortAt  int64   // session clock when there was no memory for it first; zero when there is
+	number   uint64  // of the next record of content on the line
+	has      uint64  // records that have come to the session; those before come again
+	size     uint64  // bytes of the bodies of records on the line
 	partials []partial
 	messages []Message
 	buffers  []*Buffer
 	bytes    int    // of messages that lie in buf
 	total    uint64 // bytes of all messages, when packed
-	used     bool   // some message that is listed lies in buf
-	lent     bool   // and some that was handed over
 	counts   tally  // for buf
 	list     tally  // for messages
 	copied   tally  // for what is copied out of buf and not handed over
-	more     bool   // what is buffered has more than is listed
 	rest     []byte // frames of the last record that are not listed yet
 	pulse    int64  // session clock at what was read last when Session.pulse was called
-	packed   bool   // messages and buffers are ready to be delivered
 	closed   error  // the peer has ended the session
-	bye      bool   // by Close, which wants to be acknowledged
 	failed   error  // the link is useless
+
+	headed bool // header is opened, its body is not complete
+	whole  bool // a record was complete since note
+	asked  bool // a ping has come since the last reply
+	came   bool // and content
+	short  bool // there is no memory for the piece whose header has come
+	used   bool // some message that is listed lies in buf
+	lent   bool // and some that was handed over
+	more   bool // what is buffered has more than is listed
+	packed bool // messages and buffers are ready to be delivered
+	bye    bool // closed by Close, which wants to be acknowledged
 }
 
 // begin turns to a line. What has come by the one before is delivered.
@@ -143,7 +143,11 @@ func (in *inbox) loop() error {
 		if in.failed == nil {
 			in.failed = in.take()
 		}
-		in.reply()
+		if frames := in.reply(); frames != nil {
+			s := in.s
+			s.writeNow(in.line, sealControl(in.line.link.Seal, s.scrap[:0], frames), 0)
+			s.answering = false
+		}
 		calm, more := len(in.messages) == 1 && in.calm(), in.more
 		ok := in.deliver(true)
 		switch {
@@ -236,10 +240,10 @@ func (in *inbox) take() error {
 }
 
 // reply answers a ping that take has found, or lets the peer know what has come if it is
-// time. It is called where the stack is not deep: see Session.scrap.
-func (in *inbox) reply() {
+// time: it returns the frames for that, and the write side with them, or nil. Whoever calls it
+// seals them itself, with nothing between: see Session.scrap.
+func (in *inbox) reply() (frames []byte) {
 	s, l := in.s, in.line
-	var frames []byte
 	switch {
 	case in.asked:
 		frames = s.answer(l) // which acknowledges, too
@@ -247,10 +251,7 @@ func (in *inbox) reply() {
 		frames = s.acknowledge(l)
 	}
 	in.asked, in.came = false, false
-	if frames != nil {
-		s.writeNow(l, sealControl(l.link.Seal, s.scrap[:0], frames), 0)
-		s.answering = false
-	}
+	return frames
 }
 
 // note tells the writer how far the reader is.
@@ -307,10 +308,10 @@ func (in *inbox) parse() error {
 func (in *inbox) claim() bool {
 	n := in.lacks()
 	if in.claimed == nil && n > 0 {
-		in.claimed = in.s.buffer(n)
+		in.claimed = in.pieceBuffer(n)
 	}
 	if in.short = in.claimed == nil && n > 0; !in.short {
-		in.shortAt = time.Time{}
+		in.shortAt = 0
 	}
 	return !in.short
 }
@@ -523,6 +524,7 @@ func (in *inbox) control(t wire.FrameType, body []byte) error {
 // also reports false, and keeps the messages, when there is no room.
 func (in *inbox) deliver(wait bool) bool {
 	if len(in.messages) == 0 {
+		in.shorten()
 		return true
 	}
 	s := in.s
@@ -553,11 +555,17 @@ func (in *inbox) deliver(wait bool) bool {
 	clear(in.messages)
 	clear(in.buffers)
 	in.messages, in.buffers, in.bytes, in.packed = in.messages[:0], in.buffers[:0], 0, false
-	if cap(in.messages) > 64 && in.want == smallRead { // the flood is over
-		in.messages = nil
+	in.shorten()
+	return ok
+}
+
+// shorten gives the empty list of messages back when a flood is over: what shows it may be
+// the first read after its end, which need not bring a message.
+func (in *inbox) shorten() {
+	if cap(in.messages) > 64 && in.want == smallRead {
+		in.messages, in.buffers = nil, nil
 		in.countList()
 	}
-	return ok
 }
 
 // pack makes the messages independent of the read buffer, or keeps it for them.

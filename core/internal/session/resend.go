@@ -48,18 +48,20 @@ type receipt struct{ number, token uint64 }
 //
 //	acked ≤ next ≤ sealed: records[0] has the number acked
 type backlog struct {
-	retain   bool
 	acked    uint64 // the peer has those before
 	next     uint64 // to go out on the line; those after it have gone out on an earlier one
 	sealed   uint64 // of the next new record
+	asked    uint64 // the peer is asked for those before; see plead
 	records  []record
 	head     int // records before it are gone
 	bytes    int // of records, with keptCost each
 	receipts []receipt
 
-	chunk *Buffer // takes small messages
-	used  int     // bytes of it
-	size  int     // of the next chunk
+	chunk  *Buffer // takes small messages
+	used   int32   // bytes of it
+	size   int16   // of the chunk, unless a message is larger
+	retain bool
+	fresh  bool // a record was sealed since the last tick
 }
 
 func (k *backlog) empty() bool { return k.acked == k.sealed }
@@ -76,6 +78,7 @@ func (k *backlog) add(r record, onLine bool) {
 		k.next++
 	}
 	k.sealed++
+	k.fresh = true
 	if !k.retain {
 		return
 	}
@@ -109,14 +112,22 @@ func (s *Session) mayKeep() int {
 // more than one because small messages are charged with more than their bytes.
 const overdraft = 2
 
-// starving reports whether there are messages which cannot go out before
-// something is acknowledged. mu is held.
+// starving reports whether there are messages which cannot go out, or for which there is no
+// memory, before something is acknowledged. mu is held.
 func (s *Session) starving() bool {
-	return s.kept.full(wire.MaxBody, s.mayKeep()) && !s.drained()
+	return s.poor && !s.kept.empty() || s.kept.full(wire.MaxBody, s.mayKeep()) && !s.drained()
+}
+
+// starve fills Starved.
+func (s *Session) starve() {
+	select {
+	case s.starved <- struct{}{}:
+	default:
+	}
 }
 
 // Starved has an element when the session may have begun to wait for
-// acknowledgements. It is for a Deliver that waits.
+// acknowledgements, or may get memory. It is for a Deliver that waits.
 func (s *Session) Starved() <-chan struct{} { return s.starved }
 
 // Overdraw asks, in Deliver, whether messages must be taken for which there is no
@@ -124,8 +135,14 @@ func (s *Session) Starved() <-chan struct{} { return s.starved }
 func (s *Session) Overdraw(bytes int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.starving() || s.overdrawn+bytes > overdraft*s.cfg.ResendBuffer || !s.takes(bytes) {
+	if !s.starving() || s.overdrawn+bytes > overdraft*s.cfg.ResendBuffer {
 		return false
+	}
+	if !s.takes(bytes) {
+		if !s.account.borrow(bytes) {
+			return false
+		}
+		s.borrowed += bytes
 	}
 	s.overdrawn += bytes
 	s.withheld = true
@@ -137,10 +154,17 @@ func (s *Session) Settle() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.withheld {
-		s.account.give(s.overdrawn)
-		s.withheld, s.overdrawn, s.ackDue = false, 0, true
+		s.clearOverdraft()
+		s.withheld, s.ackDue = false, true
 		s.wake()
 	}
+}
+
+// clearOverdraft gives back what was overdrawn. mu is held.
+func (s *Session) clearOverdraft() {
+	s.account.give(s.overdrawn - s.borrowed)
+	s.account.repay(s.borrowed)
+	s.overdrawn, s.borrowed = 0, 0
 }
 
 // behind reports whether records must go out again.
@@ -201,8 +225,8 @@ func (k *backlog) messages() (n uint64) {
 func (s *Session) place(data []byte, priority uint8) (record, bool) {
 	k := &s.kept
 	size := wire.MessageFrameSize(len(data))
-	if k.chunk == nil || k.used+size > len(k.chunk.B) {
-		more := min(max(4*k.size, firstKeep), nextKeep)
+	if k.chunk == nil || int(k.used)+size > len(k.chunk.B) {
+		more := min(max(4*int(k.size), firstKeep), nextKeep)
 		fresh := s.buffer(max(more, size))
 		if fresh == nil {
 			return record{}, false
@@ -210,23 +234,36 @@ func (s *Session) place(data []byte, priority uint8) (record, bool) {
 		if k.chunk != nil {
 			k.chunk.Release()
 		}
-		k.size, k.chunk, k.used = more, fresh, 0
+		k.size, k.chunk, k.used = int16(more), fresh, 0
 	}
-	r := record{buf: k.chunk, off: int32(k.used), n: int32(size), messages: 1}
+	r := record{buf: k.chunk, off: k.used, n: int32(size), messages: 1}
 	wire.AppendMessage(k.chunk.B[:k.used], priority, data)
-	k.used += size
+	k.used += int32(size)
 	return r, true
 }
 
 // body returns the plaintext of a record.
 func (r *record) body() []byte { return r.buf.B[r.off : r.off+r.n] }
 
-// trim gives memory back that a quiet session has no use for. The chunk is the
-// write side's while somebody writes.
-func (k *backlog) trim(writing bool) {
-	if !k.empty() || writing {
+// rest gives memory back that a quiet session has no use for: when no record of content was
+// sealed since the last tick. Every tick does so, not only one that has a heartbeat to send:
+// one side only answers those of the other. mu is held.
+func (s *Session) rest() {
+	k := &s.kept
+	if k.fresh || s.writing { // the chunk, and a queue, is the write side's then
+		k.fresh = false
 		return
 	}
+	if s.queued == 0 {
+		s.queues = nil
+	}
+	if k.empty() {
+		k.trim()
+	}
+}
+
+// trim gives the memory of a backlog back that is empty.
+func (k *backlog) trim() {
 	k.records, k.head = nil, 0
 	if k.chunk != nil {
 		k.chunk.Release()
@@ -342,10 +379,19 @@ func (s *Session) acked(l *line, n uint64) error {
 		s.mu.Unlock()
 		return protocol(fmt.Errorf("%d records acknowledged, of %d that were sent and %d that had been acknowledged", n, s.kept.next, s.kept.acked))
 	}
+	before := s.kept.acked
 	tokens := s.kept.ack(n)
-	s.tokens -= len(tokens)
+	s.tokens -= int32(len(tokens))
 	s.wake()
-	writable := len(tokens) > 0 && s.owed()
+	writable := false
+	switch {
+	case s.poor && n > before: // else who acknowledges nothing again and again has the program try each time
+		if writable = s.eased(); s.poor && s.plead() {
+			s.wake()
+		}
+	case len(tokens) > 0:
+		writable = s.owed()
+	}
 	s.mu.Unlock()
 	s.receipts(tokens, nil)
 	if writable {

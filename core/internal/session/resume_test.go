@@ -31,6 +31,8 @@ type cutter struct {
 
 	dress func(side int, conn *cutConn) net.Conn // nil: links have bare connections
 	ready func()                                 // nil, or waits until another link may be made
+
+	budgets [2]*Budget // of the sessions of a conversation
 }
 
 func newCutter(t testing.TB, buffer int, next func(made int) [2]int) *cutter {
@@ -174,7 +176,10 @@ func conversation(t testing.TB, cfg Config, seed uint64, count, largest int, c *
 	t.Helper()
 	oa, ob := &owner{unlinked: make(chan struct{}, 1)}, &owner{unlinked: make(chan struct{}, 1)}
 	la, lb := c.link()
-	sa, sb = start(t, la, cfg, oa), start(t, lb, cfg, ob)
+	cfg.Budget = c.budgets[0]
+	sa = start(t, la, cfg, oa)
+	cfg.Budget = c.budgets[1]
+	sb = start(t, lb, cfg, ob)
 	joined := make(chan struct{})
 	go func() { c.join(sa, sb, oa, ob); close(joined) }()
 	var wg sync.WaitGroup

@@ -20,7 +20,14 @@ import "github.com/libcrust/libcrust/core/internal/wire"
 // readers leave an eighth of the budget at least beside what is set apart.
 //
 // What waits for memory is a call of the program, and the piece of a large message, for
-// budgetPatience: see awaitRoom.
+// budgetPatience: see awaitRoom. A program that waits so may take no messages meanwhile, and
+// what makes memory free comes behind them, and behind the piece: two whose memory is all
+// taken by what they send each other would wait for ever, and so would a session that holds
+// what has come of a large message for a more urgent one. So to a session whose peer has yet
+// to acknowledge something, or to end another large message, memory is lent, beyond the limit:
+// for pieces, and for what is overdrawn. One loan for all sessions is enough for one after the other, not for all that an
+// honest peer may have under way on a long way, and who lets large messages begin and never
+// end can have it all: then patience ends, as without it.
 
 const (
 	// freeBuffer is the largest memory of a reader or a writer that is not counted, in bytes.
@@ -48,23 +55,23 @@ func (s *Session) spareBuffer(n int) *Buffer {
 	if sizeOf(n) <= freeBuffer {
 		return NewBuffer(n)
 	}
-	return s.counted(n, s.account.try(sizeOf(n)), false)
+	return s.counted(n, s.account.try(sizeOf(n)), byTake)
 }
 
 // forcedBuffer is a buffer that counts, whatever there is.
 func (s *Session) forcedBuffer(n int) *Buffer {
 	s.account.force(sizeOf(n))
-	return s.counted(n, true, true)
+	return s.counted(n, true, byForce)
 }
 
 // counted returns a buffer that is counted already, nil when it could not be.
-func (s *Session) counted(n int, ok, forced bool) *Buffer {
+func (s *Session) counted(n int, ok bool, by holding) *Buffer {
 	if !ok {
 		return nil
 	}
 	b := NewBuffer(n)
 	if s.account.of != nil {
-		b.account, b.forced = &s.account, forced
+		b.account, b.by = &s.account, by
 	}
 	return b
 }
@@ -139,7 +146,7 @@ func (it *item) length() int {
 
 // tally is memory of the reader that counts.
 type tally struct {
-	n      int // bytes
+	n      int32 // bytes
 	forced bool
 }
 
@@ -150,7 +157,7 @@ func (s *Session) toRead(n int, parts int64) (t tally, ok bool) {
 	if b == nil || n <= freeBuffer {
 		return tally{}, true
 	}
-	return tally{n: n}, b.takeToRead(n, b.limit*parts/8)
+	return tally{n: int32(n)}, b.takeToRead(n, b.limit*parts/8)
 }
 
 // count counts n bytes, whatever there is.
@@ -159,16 +166,16 @@ func (s *Session) count(n int) tally {
 		return t
 	}
 	s.account.force(n)
-	return tally{n, true}
+	return tally{int32(n), true}
 }
 
 // uncount takes note that what was counted is given back.
 func (s *Session) uncount(t *tally) {
 	switch b := s.account.of; {
 	case t.forced:
-		s.account.unforce(t.n)
+		s.account.unforce(int(t.n))
 	case t.n > 0:
-		b.freed(t.n)
+		b.freed(int(t.n))
 	}
 	*t = tally{}
 }
@@ -223,7 +230,7 @@ func (in *inbox) swap(size int) {
 
 // countList counts the list of messages.
 func (in *inbox) countList() {
-	if n := cap(in.messages) * messageCost; n != in.list.n && (n > freeBuffer || in.list.n > 0) {
+	if n := cap(in.messages) * messageCost; n != int(in.list.n) && (n > freeBuffer || in.list.n > 0) {
 		in.s.uncount(&in.list)
 		in.list = in.s.count(n)
 	}

@@ -181,7 +181,8 @@ type Counters struct {
 	RTT                             time.Duration
 }
 
-// Session is made by New and begins with Start.
+// Session is made by New and begins with Start. Memory comes in steps, and there may be
+// thousands: what is small lies together here and in inbox, so that none of it is filled up.
 type Session struct {
 	// constant after New
 	cfg    Config
@@ -215,9 +216,7 @@ type Session struct {
 	// guarded by mu
 	mu        sync.Mutex
 	id        wire.SessionID
-	state     state
 	why       error
-	reason    wire.Reason
 	line      *line    // nil while suspended
 	using     *line    // what the owner of the write side writes to
 	reading   *line    // what the reader reads from
@@ -227,24 +226,30 @@ type Session struct {
 	kept      backlog
 	control   []byte // frames to go out before all messages
 	low       lowQueue
-	pongDue   bool
 	pong      uint64
-	ackDue    bool
 	owing     int64  // session clock when all was acknowledged last, as far as ticks see
-	withheld  bool   // nothing is acknowledged until Settle
-	overdrawn int    // bytes delivered since then
+	overdrawn int    // bytes delivered since nothing is acknowledged
+	borrowed  int    // of overdrawn: see account.borrow
 	pingSent  uint64 // value of the outstanding ping, 0 when there is none
 	alive     alive
 	trip      int64 // the shortest round trip on the line in nanoseconds, 0 when none was measured
 	queued    int   // bytes in queues and in out
-	open      int   // messages of which some pieces are out
+	open      int32 // messages of which some pieces are out
+	ticking   int32 // ticks that report drops
+	tokens    int32 // receipts that are owed
+	reason    wire.Reason
+	state     state
+	pongDue   bool
+	ackDue    bool
+	withheld  bool // nothing is acknowledged until Settle
 	writing   bool
 	started   bool
-	ticking   int  // ticks that report drops
 	refused   bool // a Writable is owed when half of the queue is free
+	poor      bool // a call was refused memory, and is not told that there may be some
 	tell      bool // and it is: the next writer tells
 	atWire    bool // who has the write side is in a write, after which it only takes note of it
 	finished  bool // nobody takes note any more
+	answering bool // the reader's: it has the write side
 	parting   *parting
 	room      chan struct{}
 	changed   chan struct{} // has room for one: another line has come
@@ -254,7 +259,6 @@ type Session struct {
 	sentBytes uint64
 	dropped   uint64
 	resumed   uint64
-	tokens    int // receipts that are owed
 
 	undelivered uint64 // messages of which nobody knows, when the session has ended
 
@@ -264,10 +268,9 @@ type Session struct {
 	done     chan struct{}
 
 	// scrap is where the reader puts a pong, an acknowledgement and a ping. To allocate, or
-	// to seal from much deeper than inbox.loop, needs more than the smallest stack, 2 KiB,
+	// to seal from deeper than inbox.loop, needs more than the smallest stack, 2 KiB,
 	// which is all that the reader's goroutine of an idle session has.
-	scrap     [80]byte
-	answering bool // the reader's: it has the write side
+	scrap [80]byte
 }
 
 // Begin is New for a session that the peer does not know of: frames in first tell
@@ -387,6 +390,7 @@ func (s *Session) Start() {
 		return
 	}
 	s.started = true
+	s.account.of.join(s)
 	initiator := true
 	if l := s.line; l != nil {
 		l.ready()
@@ -452,9 +456,9 @@ func (s *Session) finishRun() {
 	s.kept.clear()
 	s.queues, s.control, s.out, s.queued, s.tokens, s.finished = nil, nil, nil, 0, 0, true
 	s.clearLow()
-	s.account.give(s.overdrawn)
+	s.clearOverdraft()
 	s.account.unforce(s.outCounts)
-	s.overdrawn, s.outCounts = 0, 0
+	s.outCounts = 0
 	s.account.of.leave(s)
 	why := s.why
 	s.mu.Unlock()
@@ -600,8 +604,8 @@ func (s *Session) tick() {
 			s.control = s.ping(s.control, now)
 		}
 		s.lastSent.Store(now) // a stalled link gets one heartbeat each interval, not one each tick
-		s.kept.trim(s.writing)
 	}
+	s.rest()
 	s.owe(now)
 	l, frames := s.claimBeat(now)
 	s.schedule(now)

@@ -563,7 +563,7 @@ func (s *Session) take(b *batch, mem **Buffer) bool {
 		s.takePiece(b, q, it)
 	}
 	s.takeLow(b, len(b.out)-before)
-	if len(s.kept.receipts) > asked { // the peer answers a ping with what it has
+	if s.pleads(l, len(s.kept.receipts) > asked) { // the peer answers a ping with what it has
 		b.out = sealControl(l.link.Seal, b.out, wire.AppendPing(nil, wire.FramePing, 0))
 	}
 	if s.trip == 0 && s.pingSent == 0 && s.kept.full(wire.MaxBody, s.mayKeep()) { // a longer way bears more
@@ -674,10 +674,7 @@ func (s *Session) takePiece(b *batch, q *queue, it item) {
 // everything while too much is not acknowledged. mu is held.
 func (s *Session) next() *queue {
 	if s.kept.full(wire.MaxBody, s.mayKeep()) {
-		select {
-		case s.starved <- struct{}{}:
-		default:
-		}
+		s.starve()
 		return nil
 	}
 	for _, q := range s.queues {
