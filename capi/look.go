@@ -114,4 +114,5 @@ func fillStats(out *C.crust_stats, st crust.Stats) {
 	out.memory_bytes = C.uint64_t(st.MemoryBytes)
 	out.refused_memory = C.uint64_t(st.RefusedMemory)
 	out.dropped_logs = C.uint64_t(st.DroppedLogs)
+	out.refused_help = C.uint64_t(st.RefusedHelp)
 }

@@ -159,13 +159,16 @@ func (s *Service) respond(g *guest, t endpoint.Transport) {
 			s.halls.part(g)
 			return
 		}
+		b := &begun{Conn: g.conn, first: first}
 		if err == nil {
-			link, err = secure.Respond(&begun{Conn: g.conn, first: first}, s.accepting)
+			link, err = secure.Respond(b, s.accepting)
+		} else {
+			b.came = uint64(len(first))
 		}
 		if err == nil {
 			link.Conn = g.conn
 		}
-		s.shaken(g, err)
+		s.shaken(g, err, b.came)
 	}
 	if err == nil {
 		admit := func() bool { return s.halls.admit(g) }

@@ -250,7 +250,8 @@ type Config struct {
 	// than what is free. Then Send says CodeWouldBlock and EventWritable follows; a peer whose large message finds no memory is not read, and after 10 s its session
 	// ends with CodeLimit. Without room a session seals one record at a time, and reads one, of up to
 	// 128 KiB of memory each, and lists what it has read, up to 512 KiB while the program takes
-	// none: that counts, and may go beyond the bound. Sockets are not counted, nor are buffers of a session of
+	// none: that counts, and may go beyond the bound. So do large messages, and what is taken beyond EventQueue, of peers
+	// that have yet to acknowledge what they were sent, or to end another large message: up to 16 MiB together, or a sixteenth of the rest if that is more. Sockets are not counted, nor are buffers of a session of
 	// up to 8 KiB. At least the first two, and 16 MiB. Zero means 512 MiB, and more when the first
 	// two, or four times SendQueue and ResendBuffer, ask for it.
 	MaxMemory int
@@ -279,7 +280,8 @@ type Config struct {
 	MaxPeersPerPrefix int
 	// PeerBytesPerSecond bounds what one peer may send, in bytes of messages; at least
 	// 16 KiB. A second's worth may come at once. Beyond it the peer is not read, so that its
-	// link fills up and it has to wait: nothing is lost. Zero means no bound.
+	// link fills up and it has to wait: nothing is lost. Datagrams have as much for themselves;
+	// those beyond it are lost. Zero means no bound.
 	PeerBytesPerSecond int
 	// PeerMessagesPerSecond is the same in messages, at least 100. Zero means no bound.
 	PeerMessagesPerSecond int

@@ -82,7 +82,7 @@ func (s *Service) register(a *attempt, timeout time.Duration, run func(*attempt)
 	case s.stopping:
 		return &Error{Op: "connect", Peer: a.peer, Code: CodeClosed}
 	case len(s.attempts) >= s.cfg.MaxConnects:
-		return &Error{Op: "connect", Peer: a.peer, Code: CodeLimit, Err: errors.New("too many connects are in flight")}
+		return &Error{Op: "connect", Peer: a.peer, Code: CodeLimit, Err: fmt.Errorf("%d connects are in flight, MaxConnects allows no more", len(s.attempts))}
 	}
 	a.began, a.within = time.Now(), timeout
 	s.attemptSeq++

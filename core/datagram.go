@@ -83,7 +83,7 @@ func (o *owner) Datagram(sess *session.Session, data []byte) {
 
 func (s *Service) datagram(id PeerID, data []byte) {
 	s.datagramsReceived.Add(1) // before: who has it finds it counted
-	if s.find(id) == nil || !s.events.datagram(id, data) {
+	if p := s.find(id); p == nil || !s.mayCome(p, len(data)) || !s.events.datagram(id, data) {
 		s.datagramsReceived.Add(^uint64(0))
 		s.datagramsLost.Add(1)
 	}

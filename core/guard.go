@@ -44,11 +44,13 @@ const (
 	// AlertProtocol is for an authenticated peer that broke the protocol.
 	AlertProtocol AlertKind = 6
 	// AlertFlood is for a peer that sends more than Config.PeerBytesPerSecond and
-	// PeerMessagesPerSecond let it, for seconds on end: it is read no faster.
+	// PeerMessagesPerSecond let it, for seconds on end: it is read no faster, and its
+	// datagrams are lost.
 	AlertFlood AlertKind = 7
 	// AlertGossip is for records of gossip that were refused.
 	AlertGossip AlertKind = 8
-	// AlertRelay is for circuits over this service that were refused.
+	// AlertRelay is for what a peer has asked for too often for itself and others: circuits over
+	// this service, letters to be carried, tests of whether it can be reached.
 	AlertRelay AlertKind = 9
 )
 

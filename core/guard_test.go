@@ -12,6 +12,7 @@ import (
 	crust "github.com/libcrust/libcrust/core"
 	"github.com/libcrust/libcrust/core/identity"
 	"github.com/libcrust/libcrust/core/internal/secure"
+	"github.com/libcrust/libcrust/core/internal/session"
 	"github.com/libcrust/libcrust/core/internal/simnet"
 	"github.com/libcrust/libcrust/core/internal/wire"
 )
@@ -99,19 +100,30 @@ func anybody() (*secure.Config, error) {
 func TestAlertsNameTheOffender(t *testing.T) {
 	for name, c := range map[string]struct {
 		kind crust.AlertKind
+		cfg  crust.Config
 		make func(t *testing.T, s *siege, from *simnet.Host)
 	}{
-		"garbage": {crust.AlertGarbage, func(t *testing.T, s *siege, from *simnet.Host) {
+		"connections": {crust.AlertConnections, crust.Config{MaxAcceptsPerAddress: 1}, func(t *testing.T, s *siege, from *simnet.Host) {
+			for range 4 {
+				s.dial(t, from, func(io.ReadWriter) {})
+			}
+		}},
+		"forgery": {crust.AlertForgery, crust.Config{}, func(t *testing.T, s *siege, from *simnet.Host) {
+			if s.node.Stats().Alerts == 0 {
+				s.forge(t, from)
+			}
+		}},
+		"garbage": {crust.AlertGarbage, crust.Config{}, func(t *testing.T, s *siege, from *simnet.Host) {
 			junk := make([]byte, 300)
 			s.dial(t, from, func(conn io.ReadWriter) {
 				rand.Read(junk)  //nolint:errcheck // it never fails
 				conn.Write(junk) //nolint:errcheck // it may be refused
 			})
 		}},
-		"silence": {crust.AlertGarbage, func(t *testing.T, s *siege, from *simnet.Host) {
+		"silence": {crust.AlertGarbage, crust.Config{}, func(t *testing.T, s *siege, from *simnet.Host) {
 			s.dial(t, from, func(io.ReadWriter) {})
 		}},
-		"handshakes": {crust.AlertHandshakes, func(t *testing.T, s *siege, from *simnet.Host) {
+		"handshakes": {crust.AlertHandshakes, crust.Config{}, func(t *testing.T, s *siege, from *simnet.Host) {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 			defer cancel()
 			conn, err := from.Dial(ctx, netip.AddrPort{}, s.at.Addr)
@@ -125,7 +137,7 @@ func TestAlertsNameTheOffender(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			besiege(t, crust.Config{}, func(t *testing.T, s *siege) {
+			besiege(t, c.cfg, func(t *testing.T, s *siege) {
 				from := s.net.Host(offenderAt)
 				good := newNode(t, crust.On(s.net.Host(innocentAt), crust.Config{NoListen: true}))
 				defer good.Close()
@@ -144,8 +156,21 @@ func TestAlertsNameTheOffender(t *testing.T) {
 				if a.Kind != c.kind || !a.Peer.IsZero() || a.Address.String() != offenderAt+"/32" || a.Suggest.String() != offenderAt || a.For != 10*time.Minute {
 					t.Errorf("alert %+v", a)
 				}
-				if a.Figures.Count < 64 || a.Figures.Count > 100 {
-					t.Errorf("%d of 100 were counted", a.Figures.Count)
+				least, most := uint64(64), uint64(100)
+				switch c.kind {
+				case crust.AlertConnections:
+					least, most = 256, 400
+				case crust.AlertForgery:
+					least, most = 4, 5
+				}
+				if a.Figures.Count < least || a.Figures.Count > most {
+					t.Errorf("%d were counted, want %d to %d", a.Figures.Count, least, most)
+				}
+				if each := a.Figures.Bytes / a.Figures.Count; name == "silence" && each > 0 || (name == "garbage" || name == "handshakes") && (each < wire.FlightNonce || each > 4096) {
+					t.Errorf("%d bytes came with each", each)
+				}
+				if (c.kind == crust.AlertHandshakes) != (a.Figures.CPU > 0) {
+					t.Errorf("%v of processor time", a.Figures.CPU)
 				}
 				st := s.node.Stats()
 				if st.Peers != 1 || st.Alerts != 1 {
@@ -154,6 +179,60 @@ func TestAlertsNameTheOffender(t *testing.T) {
 			})
 		})
 	}
+}
+
+// forge begins a session and sends a record that does not authenticate.
+func (s *siege) forge(t *testing.T, from *simnet.Host) {
+	t.Helper()
+	conn, err := from.Dial(t.Context(), netip.AddrPort{}, s.at.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	cfg := stranger(t)
+	for cfg.Key.ID().Compare(s.node.ID()) > 0 { // else it would have to choose
+		cfg = stranger(t)
+	}
+	link, err := secure.Initiate(conn, cfg, s.node.ID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := session.Tell(link, wire.Claim{Seq: 1}.Append(nil)); err != nil {
+		t.Fatal(err)
+	}
+	if kind, _, err := session.Await(link); kind != wire.FrameChosen {
+		t.Fatal(kind, err)
+	}
+	conn.Write(make([]byte, 200)) //nolint:errcheck // it may be closed
+	time.Sleep(time.Second)
+}
+
+// TestAlertOfSessions: a peer whose sessions come and go is named by its key, with what its
+// handshakes have cost and what it has delivered.
+func TestAlertOfSessions(t *testing.T) {
+	besiege(t, crust.Config{}, func(t *testing.T, s *siege) {
+		bad := newNode(t, crust.On(s.net.Host(offenderAt), crust.Config{NoListen: true}))
+		defer bad.Close()
+		for range 80 {
+			if e := s.again(t, bad); e.Type != crust.EventConnected {
+				t.Fatal(e.Err())
+			}
+			if err := bad.Send(s.node.ID(), []byte("hello"), 0); err != nil {
+				t.Fatal(err)
+			}
+			if err := bad.Disconnect(s.node.ID()); err != nil {
+				t.Fatal(err)
+			}
+			bad.next(crust.EventLost)
+		}
+		got := s.alerts(15 * time.Second)
+		if len(got) != 1 || got[0].Kind != crust.AlertSessions || got[0].Peer != bad.ID() || got[0].Suggest.Peer != bad.ID() || got[0].Address.String() != offenderAt+"/32" {
+			t.Fatalf("alerts %+v", got)
+		}
+		if f := got[0].Figures; f.Count < 64 || f.Count > 80 || f.Sessions < f.Count || f.Messages < f.Count || f.Given != 5*f.Messages || f.CPU < time.Duration(f.Count)*100*time.Microsecond {
+			t.Errorf("figures %+v", f)
+		}
+	})
 }
 
 // A peer that breaks the protocol is named by its key.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"maps"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/libcrust/libcrust/core/internal/guard"
@@ -95,26 +96,39 @@ func (s *Service) worth(id PeerID, inbound bool) value {
 	return ofStranger
 }
 
-// crowded reports whether there is no room for a session, and makes some if it is worth
-// it. mu is held.
-func (s *Service) crowded(link *secure.Link, a adoption) bool {
-	c, id := &s.census, link.Remote.Peer
-	full := len(s.peers)-c.leaving >= s.cfg.MaxPeers
+// full reports whether there is no room for one more session, which is counted, and makes some if it
+// is worth it. mu is held.
+func (s *Service) full(link *secure.Link, a adoption) bool {
+	why, full := s.crowded(link, a)
+	if full {
+		s.census.refused++
+		s.logCrowded(why, link.Remote.Peer)
+	}
+	return full
+}
+
+// crowded is full, and says which bound there is. mu is held.
+func (s *Service) crowded(link *secure.Link, a adoption) (why int, crowded bool) {
+	if s.events.crowded() {
+		return refusedEvents, true
+	}
+	c := &s.census
+	why, full := refusedPeers, len(s.peers)-c.leaving >= s.cfg.MaxPeers
 	if a.uninvited() {
-		full = full || c.inbound-c.leaving >= s.cfg.MaxInbound
+		if !full && c.inbound-c.leaving >= s.cfg.MaxInbound {
+			why, full = refusedInbound, true
+		}
 		if a.how != Relayed {
 			from := a.endpoint.Addr.Addr()
-			if c.places[guard.PlaceOf(from)] >= s.cfg.MaxPeersPerAddress || c.areas[guard.AreaOf(from)] >= s.cfg.MaxPeersPerPrefix {
-				c.refused++
-				return true
+			switch {
+			case c.places[guard.PlaceOf(from)] >= s.cfg.MaxPeersPerAddress:
+				return refusedPlace, true
+			case c.areas[guard.AreaOf(from)] >= s.cfg.MaxPeersPerPrefix:
+				return refusedArea, true
 			}
 		}
 	}
-	if full && !s.makeRoom(s.worth(id, a.uninvited())) {
-		c.refused++
-		return true
-	}
-	return false
+	return why, full && !s.makeRoom(s.worth(link.Remote.Peer, a.uninvited()))
 }
 
 // makeRoom ends the session that is worth least, when it is worth less than one that is
@@ -164,11 +178,23 @@ func (s *Service) delist(p *peer) {
 	}
 }
 
-// pacer holds what a peer sends to its bounds. It is the reader's own.
+// pacer holds what a peer sends to its bounds.
 type pacer struct {
 	bytes, messages float64 // that may still come; may be negative
 	at              time.Time
-	paused          time.Duration // and not told
+	over            time.Duration // for which the peer was over them, and is not charged with yet
+	told            time.Time     // when it was charged last for a datagram
+}
+
+// fill lets a pacer have what the time since has brought, of a second's worth at most.
+func (p *pacer) fill(now time.Time, rate, count float64) {
+	if p.at.IsZero() {
+		p.bytes, p.messages = rate, count
+	} else {
+		d := now.Sub(p.at).Seconds()
+		p.bytes, p.messages = min(p.bytes+d*rate, rate), min(p.messages+d*count, count)
+	}
+	p.at = now
 }
 
 // pace keeps the reader of a session while the peer is over its bounds: so the
@@ -179,14 +205,10 @@ func (s *Service) pace(sess *session.Session, messages []session.Message) {
 		return
 	}
 	p := sess.Tag.(*peer)
-	now := time.Now()
-	if p.pacer.at.IsZero() {
-		p.pacer.bytes, p.pacer.messages = rate, count
-	} else {
-		d := now.Sub(p.pacer.at).Seconds()
-		p.pacer.bytes, p.pacer.messages = min(p.pacer.bytes+d*rate, rate), min(p.pacer.messages+d*count, count)
+	if p.pacer == nil {
+		p.pacer = new(pacer)
 	}
-	p.pacer.at = now
+	p.pacer.fill(time.Now(), rate, count)
 	for i := range messages {
 		p.pacer.bytes -= float64(len(messages[i].Data))
 	}
@@ -210,9 +232,43 @@ func (s *Service) pace(sess *session.Session, messages []session.Message) {
 		return
 	}
 	s.ratePauses.Add(1)
-	p.pacer.paused += d
-	if n := int(p.pacer.paused / time.Second); n > 0 {
-		p.pacer.paused -= time.Duration(n) * time.Second
+	p.pacer.over += d
+	if n := int(p.pacer.over / time.Second); n > 0 {
+		p.pacer.over -= time.Duration(n) * time.Second
 		s.charge(s.whoIs(p), AlertFlood, n, 0, 0)
 	}
+}
+
+// loosePacer is one of datagrams, which come beside the reader of a session, too.
+type loosePacer struct {
+	sync.Mutex // innermost
+	pacer
+}
+
+// mayCome reports whether a datagram is within the bounds of its peer: datagrams have as
+// much as messages, for themselves, and wait for nothing.
+func (s *Service) mayCome(p *peer, size int) bool {
+	rate, count := float64(s.cfg.PeerBytesPerSecond), float64(s.cfg.PeerMessagesPerSecond)
+	if rate == 0 && count == 0 {
+		return true
+	}
+	if p.loose.Load() == nil {
+		p.loose.CompareAndSwap(nil, new(loosePacer))
+	}
+	b, now := p.loose.Load(), time.Now()
+	b.Lock()
+	b.fill(now, rate, count)
+	fits := (rate == 0 || b.bytes >= float64(size)) && (count == 0 || b.messages >= 1)
+	charged := !fits && now.Sub(b.told) >= time.Second
+	if fits {
+		b.bytes -= float64(size)
+		b.messages--
+	} else if charged {
+		b.told = now
+	}
+	b.Unlock()
+	if charged {
+		s.charge(s.whoIs(p), AlertFlood, 1, uint64(size), 0)
+	}
+	return fits
 }

@@ -2,6 +2,9 @@ package crust_test
 
 import (
 	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -35,20 +38,40 @@ func (s *siege) again(t *testing.T, n *node) crust.Event {
 	return e
 }
 
+// refusals returns what was logged of sessions that were refused.
+func (b *logBook) refusals() (list []string) {
+	for _, r := range b.all() {
+		if r.Message != "sessions refused" {
+			continue
+		}
+		var words []string
+		r.Attrs(func(a slog.Attr) bool {
+			words = append(words, a.Value.String())
+			return true
+		})
+		list = append(list, strings.Join(words, " "))
+	}
+	return list
+}
+
+// TestBoundsOfSessions: beyond each bound a session is refused with a code, counted, and logged with the
+// name of the bound; within, and when there is room again, none is.
 func TestBoundsOfSessions(t *testing.T) {
 	for name, c := range map[string]struct {
 		cfg   crust.Config
 		first []string // who gets in
 		then  string   // who does not
 		other string   // who still does
+		why   string   // as it is logged
 	}{
-		"inbound": {crust.Config{MaxPeers: 3, MaxInbound: 2}, []string{"192.0.2.1", "198.51.100.1"}, "203.0.113.9", ""},
-		"address": {crust.Config{MaxPeersPerAddress: 2}, []string{"192.0.2.1", "192.0.2.1"}, "192.0.2.1", "192.0.2.2"},
-		"prefix":  {crust.Config{MaxPeersPerPrefix: 2}, []string{"192.0.2.1", "192.0.2.2"}, "192.0.2.3", "198.51.100.1"},
-		"all":     {crust.Config{MaxPeers: 1}, []string{"192.0.2.1"}, "198.51.100.1", ""},
+		"inbound": {crust.Config{MaxPeers: 3, MaxInbound: 2}, []string{"192.0.2.1", "198.51.100.1"}, "203.0.113.9", "", "max_inbound"},
+		"address": {crust.Config{MaxPeersPerAddress: 2}, []string{"192.0.2.1", "192.0.2.1"}, "192.0.2.1", "192.0.2.2", "max_peers_per_address"},
+		"prefix":  {crust.Config{MaxPeersPerPrefix: 2}, []string{"192.0.2.1", "192.0.2.2"}, "192.0.2.3", "198.51.100.1", "max_peers_per_prefix"},
+		"all":     {crust.Config{MaxPeers: 1}, []string{"192.0.2.1"}, "198.51.100.1", "", "max_peers"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			besiege(t, c.cfg, func(t *testing.T, s *siege) {
+			book := &logBook{}
+			besiege(t, loggedTo(book, slog.LevelWarn, c.cfg), func(t *testing.T, s *siege) {
 				var last *node
 				for _, at := range c.first {
 					n, e := s.comes(t, at, crust.Config{})
@@ -71,6 +94,10 @@ func TestBoundsOfSessions(t *testing.T) {
 				}
 				if st := s.node.Stats(); st.RefusedSessions != 1 || st.ShedSessions != 0 {
 					t.Errorf("%d refused, %d shed; want 1 and none", st.RefusedSessions, st.ShedSessions)
+				}
+				synctest.Wait() // records are handed on
+				if why := book.refusals(); !slices.Equal(why, []string{c.why + " 1 " + n.ID().Short()}) {
+					t.Errorf("logged is %q", why)
 				}
 				last.Close() // there is room again
 				time.Sleep(time.Second)

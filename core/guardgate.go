@@ -56,8 +56,8 @@ func (s *Service) mayAnswer(conn net.Conn) bool {
 }
 
 // shaken notes what became of an accepted connection: a handshake that was finished, or
-// why not, and charges its sender.
-func (s *Service) shaken(g *guest, err error) {
+// why not, and charges its sender, with the bytes that were read of it.
+func (s *Service) shaken(g *guest, err error, bytes uint64) {
 	from := endpointOf(endpoint.TCP, g.conn.RemoteAddr()).Addr.Addr()
 	who := guard.Who{Addr: from}
 	switch {
@@ -69,9 +69,9 @@ func (s *Service) shaken(g *guest, err error) {
 	case errors.Is(err, secure.ErrBusy):
 		s.charge(who, AlertConnections, 1, 0, 0)
 	case errors.Is(err, secure.ErrHandshake):
-		s.charge(who, AlertHandshakes, 1, 0, answerCost)
+		s.charge(who, AlertHandshakes, 1, bytes, answerCost)
 	default:
-		s.charge(who, AlertGarbage, 1, 0, 0)
+		s.charge(who, AlertGarbage, 1, bytes, 0)
 	}
 }
 

@@ -216,7 +216,8 @@ func fault(t *testing.T, where string, left int) {
 // every way over the kernel's network, no goroutine and no descriptor remains.
 func TestNothingIsLeft(t *testing.T) {
 	round := func(i int) {
-		a, b := newWitness(t, "a", crust.Config{}), newWitness(t, "b", crust.Config{})
+		cfg := crust.Config{CloseTimeout: 500 * time.Millisecond} // who is closed in the handshake says no goodbye
+		a, b := newWitness(t, "a", cfg), newWitness(t, "b", cfg)
 		contact := crust.Contact{Endpoint: endpointAt(fmt.Sprintf("127.0.0.1:%d", b.Listeners()[0].Addr.Port())), Peer: b.ID()}
 		for range 3 {
 			if err := a.ask(false, func(token uint64) error { return a.ConnectEndpoint(contact, token) }); err != nil {

@@ -25,11 +25,6 @@ func (s *Service) refuses(link *secure.Link, a adoption) error {
 	return nil
 }
 
-// full reports whether there is no room for one more session. mu is held.
-func (s *Service) full(link *secure.Link, a adoption) bool {
-	return s.events.crowded() || s.crowded(link, a)
-}
-
 // insert makes the session of a chosen link. mu is held; the returned function
 // is to be called without it, before the session starts.
 func (s *Service) insert(link *secure.Link, a adoption, o origin) (*peer, func()) {

@@ -32,6 +32,8 @@ const (
 	// many by its writer.
 	seekWidth  = 3
 	firstWidth = 8
+	// firstHops is what a letter says when its writer gives it away.
+	firstHops = wire.MaxHops - 1
 	// routeLife is how long the way of a letter is remembered, and maxRoutes of how
 	// many; beyond that letters are dropped.
 	routeLife = time.Minute
@@ -40,6 +42,10 @@ const (
 	// second, and letterBurst how many at once.
 	letterRate  = 20
 	letterBurst = 60
+	// ownRate and ownBurst are how many letters of its own beyond these a peer may write before it
+	// is charged with more: a program that seeks a thousand peers at once writes fewer.
+	ownRate  = 256
+	ownBurst = 4096
 	// moreWays is how many ways an answer goes beside the first one that the letter has
 	// come: a NAT may let nothing of somebody in for a while.
 	moreWays = 2
@@ -86,8 +92,9 @@ type post struct {
 
 // budget is how many letters a peer may still send.
 type budget struct {
-	left float64
-	at   time.Time
+	left   float64
+	at     time.Time
+	pardon float64 // of letters: see ownRate
 }
 
 // spend reports whether a letter of a peer is within its budget. mu is held.
@@ -97,15 +104,31 @@ func (o *post) spend(from PeerID, now time.Time) bool {
 	}
 	b := o.budgets[from]
 	if b == nil {
-		b = &budget{left: letterBurst, at: now}
+		b = &budget{left: letterBurst, at: now, pardon: ownBurst}
 		o.budgets[from] = b
 	}
-	b.left = min(b.left+letterRate*now.Sub(b.at).Seconds(), letterBurst)
+	d := now.Sub(b.at).Seconds()
+	b.left, b.pardon = min(b.left+letterRate*d, letterBurst), min(b.pardon+ownRate*d, ownBurst)
 	b.at = now
 	if b.left < 1 {
 		return false
 	}
 	b.left--
+	return true
+}
+
+// isSpam reports whether a letter that was not within the budget of who gave it to us is one too
+// many. Those of others do not count, which introducers give on with fewer hops: nobody
+// is accused of what others write. mu is held.
+func (o *post) isSpam(from PeerID, seek wire.Seek) bool {
+	b := o.budgets[from]
+	if seek.Hops < firstHops || b == nil {
+		return false
+	}
+	if b.pardon >= 1 {
+		b.pardon--
+		return false
+	}
 	return true
 }
 
@@ -221,8 +244,13 @@ func (s *Service) seekCame(from *peer, seek wire.Seek) {
 	now := time.Now()
 	s.post.mu.Lock()
 	within := s.post.spend(from.id, now)
+	spam := !within && s.post.isSpam(from.id, seek)
 	s.post.mu.Unlock()
+	if spam {
+		s.charge(s.whoIs(from), AlertRelay, 1, uint64(len(seek.Letter)), 0)
+	}
 	if !within {
+		s.refusedHelp.Add(1)
 		return
 	}
 	if !s.post.open(seek.ID, &route{back: from.id}, now) {
@@ -484,7 +512,7 @@ func (s *Service) meet(a *attempt) error {
 			ids = append(ids, id)
 		}
 		for _, p := range list {
-			p.sess.SendControl(wire.Seek{ID: id, To: a.peer, Hops: wire.MaxHops - 1, Letter: letter}.Append(nil))
+			p.sess.SendControl(wire.Seek{ID: id, To: a.peer, Hops: firstHops, Letter: letter}.Append(nil))
 		}
 		timer := time.NewTimer(pause)
 		select {

@@ -245,11 +245,20 @@ const (
 	refusedFiles        // connections over ReservedFiles
 	refusedBusy         // handshakes over HandshakePercent
 	refusedLists        // connections from addresses on the blacklist, or on no whitelist
+
+	refusedPeers   // sessions over MaxPeers
+	refusedInbound // sessions over MaxInbound
+	refusedPlace   // sessions over MaxPeersPerAddress
+	refusedArea    // sessions over MaxPeersPerPrefix
+	refusedEvents  // sessions while too many events wait for the program
 	refusals
 )
 
 // refusedWhy is what is logged of them.
-var refusedWhy = [refusals]string{"too many connections", "few descriptors", "too little processor time", "blacklist or whitelist"}
+var refusedWhy = [refusals]string{
+	"too many connections", "few descriptors", "too little processor time", "blacklist or whitelist",
+	"max_peers", "max_inbound", "max_peers_per_address", "max_peers_per_prefix", "too many events wait for the program",
+}
 
 // logEvery is how often the like of it is logged at most.
 const logEvery = 10 * time.Second
@@ -263,19 +272,32 @@ type rationed struct {
 
 // logRefused counts what was refused, and logs how much that is since the last time.
 func (s *Service) logRefused(cause int, from netip.Addr) {
-	if s.logs.queue == nil {
-		return
-	}
-	r, now := &s.logs.refused[cause], time.Now()
-	r.mu.Lock()
-	r.count++
-	count := r.count
-	due := !now.Before(r.next)
-	if due {
-		r.count, r.next = 0, now.Add(logEvery)
-	}
-	r.mu.Unlock()
-	if due {
+	if count := s.logs.refuse(cause); count > 0 {
 		s.log.Warn("connections refused", "why", refusedWhy[cause], "count", count, "from", from)
 	}
+}
+
+// logCrowded is logRefused for sessions.
+func (s *Service) logCrowded(cause int, peer PeerID) {
+	if count := s.logs.refuse(cause); count > 0 {
+		s.log.Warn("sessions refused", "why", refusedWhy[cause], "count", count, "peer", peer.Short())
+	}
+}
+
+// refuse counts what was refused, and returns how much that is since the last time, 0 when that is
+// not to be logged yet.
+func (l *logs) refuse(cause int) uint64 {
+	if l.queue == nil {
+		return 0
+	}
+	r, now := &l.refused[cause], time.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.count++
+	if now.Before(r.next) {
+		return 0
+	}
+	count := r.count
+	r.count, r.next = 0, now.Add(logEvery)
+	return count
 }

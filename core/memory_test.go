@@ -1,9 +1,12 @@
 package crust_test
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -63,6 +66,72 @@ func TestMaxMemory(t *testing.T) {
 		}
 		time.Sleep(2 * time.Minute) // what a quiet session keeps is given back with heartbeats
 		if n := hub.Stats().MemoryBytes; n > 100_000 {
+			t.Errorf("%d bytes are held when all has arrived", n)
+		}
+	})
+}
+
+// TestAnswersWithoutMemory: a program that answers each message before it takes the next one
+// goes on when the bound refuses memory for its answers: what makes some free comes behind
+// messages for which the program has no room.
+func TestAnswersWithoutMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const messages, size, answer = 500, 10_000, 200_000
+		internet := simnet.New(1)
+		internet.SetDefaultLink(simnet.Link{Latency: 20 * time.Millisecond})
+		tight := crust.Config{EventQueue: 1 << 20, MaxHandshakes: 64, MaxMemory: 24 << 20}
+		a := newNode(t, crust.On(internet.Host("10.0.0.1"), over(crust.Config{}, "0.0.0.0", "tcp")))
+		defer a.Close()
+		b := newNode(t, crust.On(internet.Host("10.0.0.2"), over(tight, "0.0.0.0", "tcp")))
+		defer b.Close()
+		link(t, a, b)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+		var group sync.WaitGroup
+		defer group.Wait()
+		defer cancel()
+		group.Go(func() {
+			for k := range uint64(messages) {
+				if err := a.SendWait(ctx, b.ID(), filled(size, k), 1); err != nil {
+					t.Error("question: ", err)
+					return
+				}
+			}
+		})
+		group.Go(func() {
+			for k := uint64(0); k < messages; {
+				batch, err := b.NextBatch(ctx, 0)
+				if err != nil {
+					t.Error("next question: ", err)
+					return
+				}
+				for range batch.Events {
+					if err := b.SendWait(ctx, a.ID(), filled(answer, k), 1); err != nil {
+						t.Errorf("answer %d: %v", k, err)
+						return
+					}
+					k++
+				}
+				batch.Release()
+			}
+		})
+		for k := uint64(0); k < messages; {
+			batch, err := a.NextBatch(ctx, 0)
+			if err != nil {
+				t.Fatalf("answer %d: %v", k, err)
+			}
+			for _, e := range batch.Events {
+				if e.Type != crust.EventMessage || !bytes.Equal(e.Data, filled(answer, k)) {
+					t.Fatalf("got %v where answer %d should be", e.Type, k)
+				}
+				k++
+			}
+			batch.Release()
+		}
+		if b.Stats().RefusedMemory == 0 {
+			t.Error("memory was never short")
+		}
+		time.Sleep(2 * time.Minute)
+		if n := b.Stats().MemoryBytes; n > 100_000 {
 			t.Errorf("%d bytes are held when all has arrived", n)
 		}
 	})

@@ -108,8 +108,9 @@ func (w *roaming) traffic(t *testing.T, ways, most int, pause, lasts time.Durati
 		wg.Go(func() {
 			s := &told[k]
 			for all := ^uint64(0); ; {
-				b, err := sides[k].TryNextBatch(0)
-				if err != nil {
+				soon, stop := context.WithTimeout(context.Background(), 100*time.Millisecond)
+				b, err := sides[k].NextBatch(soon, 0)
+				if stop(); err != nil && soon.Err() == nil {
 					t.Errorf("after message %d: %v", s.next, err)
 					return
 				}
@@ -140,7 +141,6 @@ func (w *roaming) traffic(t *testing.T, ways, most int, pause, lasts time.Durati
 					t.Errorf("%d of %d messages came", s.next, all)
 					return
 				}
-				time.Sleep(time.Millisecond)
 			}
 		})
 	}

@@ -19,27 +19,36 @@ type peer struct {
 
 	// guarded by Service.mu and lookup for writing, by either for reading
 	claim    uint64 // seq of the claim that the session's link was chosen by; 0: not known yet
-	how      How
 	endpoint Endpoint
+	how      How
+
+	// Memory comes in steps, and there may be thousands of peers: so what is small lies
+	// together, whoever it is guarded by.
+	inbound  bool        // the peer has begun the session: constant after insert
+	unwanted atomic.Bool // the program has ended the session, or we have for want of room
 
 	// guarded by Service.mu
+	redialing bool               // a goroutine dials it
+	resting   bool               // which waits for its time
+	fresh     bool               // it was lost, or this machine's network has changed, since the last try began
+	unsure    bool               // the session was begun at once, and the peer is not known to have it
+	theirs    wire.SessionID     // the name that the peer had begun the session by, when it is another one
+	elsewhere bool               // its link was refused for another one, which must show soon
+	leaving   bool               // it is being ended to make room
+	seeking   bool               // other peers are asked for it while it is suspended
+	hidden    bool               // the session has begun early, and nobody is told yet: see early.go
+	appeared  bool               // it was told of when it went over to a link, which is not told then
 	endpoints []Endpoint         // where the peer may be dialled, the newest last
 	mapped    []Endpoint         // which of these a router passes on, or would
 	seen      netip.Addr         // as whom the peer sees us
 	doors     [2]Endpoint        // which of the endpoints it told by its last Doors, and nobody else
 	sought    time.Time          // when we looked for a better link there
-	redialing bool               // a goroutine dials it
 	giveUp    context.CancelFunc // ends a try of that
-	resting   bool               // which waits for its time
 	loss      loss               // of its link
-	fresh     bool               // it was lost, or this machine's network has changed, since the last try began
 	upgrade   upgrade            // the search for a better link
 	echo      *asker             // guarded by watch.mu
 	naming    []uint64           // seqs of our claims that name the session, and may have been granted without us knowing
 	order     uint64             // of the decider's choice of the link; 0: not known yet, or we decide
-	unsure    bool               // the session was begun at once, and the peer is not known to have it
-	theirs    wire.SessionID     // the name that the peer had begun the session by, when it is another one
-	elsewhere bool               // its link was refused for another one, which must show soon
 	told      []Endpoint         // of endpoints, those that only a letter or an info has told
 	proven    []netip.Addr       // from which its links have come
 	knocked   uint64             // bytes that dials of the former may have cost
@@ -49,16 +58,9 @@ type peer struct {
 	known     chan struct{}      // closed when it is not unsure any more; nil when nobody waits
 	why       error              // of its loss
 	from      netip.Addr         // whose address it counts for; not valid over a relay
-	leaving   bool               // it is being ended to make room
-	seeking   bool               // other peers are asked for it while it is suspended
-	hidden    bool               // the session has begun early, and nobody is told yet: see early.go
-	appeared  bool               // it was told of when it went over to a link, which is not told then
 
-	// constant after insert
-	inbound bool            // the peer has begun the session
-	decided <-chan struct{} // of a session that began early: closed when it has its answer
+	decided <-chan struct{} // of a session that began early: closed when it has its answer; constant after insert
 
-	pacer pacer // the reader's own
-
-	unwanted atomic.Bool // the program has ended the session, or we have for want of room
+	pacer *pacer                     // the reader's own; nil until there is a bound to hold the peer to
+	loose atomic.Pointer[loosePacer] // of datagrams; nil likewise
 }

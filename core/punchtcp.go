@@ -154,15 +154,19 @@ func (p *punching) shake(conn net.Conn) (*secure.Link, error) {
 type begun struct {
 	net.Conn
 	first []byte
+	came  uint64 // bytes that were read
 }
 
 func (b *begun) Read(p []byte) (int, error) {
 	if len(b.first) > 0 && len(p) > 0 {
 		n := copy(p, b.first)
 		b.first = b.first[n:]
+		b.came += uint64(n)
 		return n, nil
 	}
-	return b.Conn.Read(p)
+	n, err := b.Conn.Read(p)
+	b.came += uint64(n)
+	return n, err
 }
 
 // punchedFrom returns the punch whose peer seems to have come, from an endpoint that

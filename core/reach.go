@@ -125,6 +125,10 @@ func (s *Service) reachCame(p *peer, r wire.Reach) {
 	case !s.mayReach(p, to.Addr.Addr(), time.Now()):
 		result = wire.ReachLimit
 	}
+	if result == wire.ReachLimit {
+		s.refusedHelp.Add(1)
+		s.charge(s.whoIs(p), AlertRelay, 1, 0, 0)
+	}
 	if result != wire.ReachDone {
 		p.sess.SendControl(wire.Reached{Nonce: r.Nonce, Result: result}.Append(nil))
 		return

@@ -55,8 +55,8 @@ const (
 type loss struct {
 	ours    bool          // something here has broken it
 	dialled bool          // by the peer, which will do so again
-	trip    time.Duration // the last round trip over it; 0: not known
 	refused bool          // at the last try nothing listened there
+	trip    time.Duration // the last round trip over it; 0: not known
 }
 
 // window returns between which pauses one is drawn before a try, the first of which is

@@ -185,6 +185,7 @@ func (o *owner) Relay(sess *session.Session, at session.Line, t wire.FrameType, 
 	refused := false
 	defer func() { // with no lock held
 		if refused {
+			s.refusedHelp.Add(1)
 			s.charge(s.whoIs(p), AlertRelay, 1, uint64(len(body)), 0)
 		}
 	}()

@@ -199,7 +199,7 @@ func TestRelayUpgradeAtOnce(t *testing.T) {
 // on over another one within three seconds, and nothing is lost.
 func TestRelayDies(t *testing.T) {
 	for _, transport := range []string{"tcp", "utp"} {
-		for seed := range uint64(2) {
+		for seed := range uint64(slowly(4)) {
 			t.Run(fmt.Sprint(transport, seed), func(t *testing.T) {
 				relayWorld(t, seed, 2, transport, crust.Config{Heartbeat: 500 * time.Millisecond, LostAfter: 2 * time.Second}, crust.Config{}, func(t *testing.T, w *relayed) {
 					w.meet()

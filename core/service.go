@@ -51,7 +51,7 @@ type Service struct {
 	claimSeq atomic.Uint64
 	choices  atomic.Uint64 // how often we have decided for a link
 
-	datagramsSent, datagramsReceived, datagramsLost, ratePauses, refusedBanned atomic.Uint64
+	datagramsSent, datagramsReceived, datagramsLost, ratePauses, refusedBanned, refusedHelp atomic.Uint64
 
 	failure atomic.Pointer[Error] // why the service stopped by itself
 	lives   lives
@@ -488,7 +488,7 @@ type Stats struct {
 	WireReceivedBytes  uint64
 	SentDatagrams      uint64
 	ReceivedDatagrams  uint64
-	LostDatagrams      uint64 // received ones for which the event queue had no room
+	LostDatagrams      uint64 // received ones for which the event queue had no room, or over PeerBytesPerSecond
 	EventsQueued       int    // now
 	EventBytesQueued   int    // now
 	EventsTotal        uint64
@@ -499,7 +499,7 @@ type Stats struct {
 	RefusedConnections uint64 // closed unread: over MaxAcceptsPerSecond or MaxAcceptsPerAddress
 	RefusedHandshakes  uint64 // not answered: over HandshakePercent
 	RefusedFiles       uint64 // closed unread: over ReservedFiles
-	RefusedSessions    uint64 // over MaxPeers, MaxInbound, MaxPeersPerAddress or MaxPeersPerPrefix
+	RefusedSessions    uint64 // over MaxPeers, MaxInbound, MaxPeersPerAddress or MaxPeersPerPrefix, or while too many events wait for the program
 	ShedSessions       uint64 // ended to make room for those that are worth more
 	RatePauses         uint64 // times that a peer was not read for a while: see PeerBytesPerSecond
 	Alerts             uint64 // raised: see EventAlert
@@ -509,6 +509,7 @@ type Stats struct {
 	MemoryBytes        int    // that queues and buffers hold of MaxMemory, and beyond it, now, in the sizes that buffers come in
 	RefusedMemory      uint64 // times that MaxMemory had no room
 	DroppedLogs        uint64 // records for which Config.Logger, or the event queue, had no room
+	RefusedHelp        uint64 // what peers asked for too often, or while too many had it: letters to be carried or read, circuits, tests of reachability
 }
 
 // Stats returns the counters.
@@ -536,6 +537,7 @@ func (s *Service) Stats() Stats {
 	st.MemoryBytes = q.bytes + int(s.session.Budget.Held()) + handshakeMemory*st.Handshakes
 	q.mu.Unlock()
 	st.RefusedMemory, st.RefusedBanned, st.DroppedLogs = s.session.Budget.Refused(), s.refusedBanned.Load(), s.logs.dropped.Load()
+	st.RefusedHelp = s.refusedHelp.Load()
 	return st
 }
 

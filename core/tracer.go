@@ -140,7 +140,7 @@ func (s *Service) withClear(eps []Endpoint) []Endpoint {
 // respondClear shakes hands in clear with who has come to a Tracer listener.
 func (s *Service) respondClear(g *guest) (*secure.Link, error) {
 	link, err := tracer.Respond(g.conn, s.accepting)
-	s.shaken(g, err)
+	s.shaken(g, err, 0)
 	return link, err
 }
 

@@ -388,9 +388,9 @@ enum {
 #define CRUST_ALERT_SESSIONS    4u /* sessions that came and went within 10 s, or were refused */
 #define CRUST_ALERT_FORGERY     5u /* records that do not authenticate; whoever carries a TCP connection can make them */
 #define CRUST_ALERT_PROTOCOL    6u /* an authenticated peer broke the protocol */
-#define CRUST_ALERT_FLOOD       7u /* a peer sends more than it may, for seconds on end: it is read no faster */
+#define CRUST_ALERT_FLOOD       7u /* a peer sends more than it may, for seconds on end: it is read no faster, and its datagrams are lost */
 #define CRUST_ALERT_GOSSIP      8u /* records of gossip that were refused */
-#define CRUST_ALERT_RELAY       9u /* circuits that were refused */
+#define CRUST_ALERT_RELAY       9u /* circuits, letters and tests of reachability that were refused */
 
 /* 88 bytes on 64-bit systems. Fields that mean nothing for a type are 0 or NULL.
  * Pointers are valid until the batch is freed (poll mode) or on_events returns
@@ -756,6 +756,8 @@ typedef struct crust_stats {
     uint64_t memory_bytes;                                   /* that queues and buffers hold, now */
     uint64_t refused_memory;                                 /* times that queues had no room */
     uint64_t dropped_logs;                                   /* records of the log without room */
+    uint64_t refused_help;                                   /* letters, circuits and tests of reachability that
+                                                                peers asked for too often */
 } crust_stats;
 
 /* Counters since the service was made. Bytes beyond the library's own struct

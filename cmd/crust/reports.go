@@ -258,6 +258,7 @@ type statsReport struct {
 	MemoryBytes        int    `json:"memory_bytes"`
 	RefusedMemory      uint64 `json:"refused_memory"`
 	DroppedLogs        uint64 `json:"dropped_logs"`
+	RefusedHelp        uint64 `json:"refused_help"`
 }
 
 func (*startedReport) name() string         { return "started" }
@@ -556,7 +557,7 @@ func statsOf(s crust.Stats) report {
 		RefusedConnections: s.RefusedConnections, RefusedHandshakes: s.RefusedHandshakes, RefusedFiles: s.RefusedFiles,
 		RefusedSessions: s.RefusedSessions, ShedSessions: s.ShedSessions, RatePauses: s.RatePauses,
 		Alerts: s.Alerts, SuppressedAlerts: s.SuppressedAlerts, Resumptions: s.Resumptions,
-		RefusedBanned: s.RefusedBanned, MemoryBytes: s.MemoryBytes, RefusedMemory: s.RefusedMemory, DroppedLogs: s.DroppedLogs,
+		RefusedBanned: s.RefusedBanned, MemoryBytes: s.MemoryBytes, RefusedMemory: s.RefusedMemory, DroppedLogs: s.DroppedLogs, RefusedHelp: s.RefusedHelp,
 	}
 }
 

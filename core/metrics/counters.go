@@ -39,7 +39,7 @@ var counters = []counter{
 	{"wire_received_bytes_total", ever, "Bytes read from links, with overhead.", func(s *crust.Stats) float64 { return float64(s.WireReceivedBytes) }},
 	{"sent_datagrams_total", ever, "Datagrams that were sent.", func(s *crust.Stats) float64 { return float64(s.SentDatagrams) }},
 	{"received_datagrams_total", ever, "Datagrams that were received.", func(s *crust.Stats) float64 { return float64(s.ReceivedDatagrams) }},
-	{"lost_datagrams_total", ever, "Received datagrams for which the event queue had no room.", func(s *crust.Stats) float64 { return float64(s.LostDatagrams) }},
+	{"lost_datagrams_total", ever, "Received datagrams for which the event queue had no room, or over the bounds of their peer.", func(s *crust.Stats) float64 { return float64(s.LostDatagrams) }},
 	{"events_queued", now, "Events that the program has not taken yet.", func(s *crust.Stats) float64 { return float64(s.EventsQueued) }},
 	{"event_queue_bytes", now, "Bytes of these events.", func(s *crust.Stats) float64 { return float64(s.EventBytesQueued) }},
 	{"events_total", ever, "Events.", func(s *crust.Stats) float64 { return float64(s.EventsTotal) }},
@@ -60,4 +60,5 @@ var counters = []counter{
 	{"memory_bytes", now, "Bytes that queues and buffers hold of MaxMemory, and beyond it.", func(s *crust.Stats) float64 { return float64(s.MemoryBytes) }},
 	{"refused_memory_total", ever, "Times that MaxMemory had no room.", func(s *crust.Stats) float64 { return float64(s.RefusedMemory) }},
 	{"dropped_logs_total", ever, "Records of the log for which there was no room.", func(s *crust.Stats) float64 { return float64(s.DroppedLogs) }},
+	{"refused_help_total", ever, "Letters, circuits and tests of reachability that peers asked for too often.", func(s *crust.Stats) float64 { return float64(s.RefusedHelp) }},
 }

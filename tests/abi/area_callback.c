@@ -247,10 +247,70 @@ static void free_inside_release_is_refused(void) {
     CHECK(copy == 0);
 }
 
+/* A callback that does not return: who sends to it waits, within a bound of memory, and nobody else; when it
+ * returns, all comes. */
+typedef struct valve {
+    pthread_mutex_t lock;
+    pthread_cond_t  opened;
+    int             open;
+} valve;
+
+static void hold(recorder *r, crust_service service, const crust_event *e) {
+    valve *v = (valve *)r->extra;
+    (void)service;
+    if (e->type != CRUST_EVENT_MESSAGE) return;
+    pthread_mutex_lock(&v->lock);
+    while (!v->open) pthread_cond_wait(&v->opened, &v->lock);
+    pthread_mutex_unlock(&v->lock);
+}
+
+static void one_that_blocks_stops_its_senders_alone(void) {
+    enum { SIZE = 60000, MOST = 2000 };
+    static const char data[SIZE] = {0};
+    valve             v = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0};
+    crust_result      code = CRUST_OK;
+    crust_callbacks   c;
+    crust_service     other;
+    crust_stats       stats;
+    recorder          r;
+    duo               d;
+    uint64_t          sent = 0;
+    REQUIRE_OR(duo_make(&d), duo_free(&d));
+    recorder_init(&r);
+    c = recorder_callbacks(&r);
+    other = loopback_service(&c);
+    d.b.extra = &v;
+    d.b.each = hold;
+    while (sent < MOST && code == CRUST_OK) {
+        code = crust_send(d.sa, &d.id_b, data, SIZE, 1);
+        if (code == CRUST_ERR_WOULD_BLOCK) code = crust_send_wait(d.sa, &d.id_b, data, SIZE, 1, 3000);
+        sent += code == CRUST_OK;
+    }
+    CHECK_CODE(CRUST_ERR_TIMEOUT, code);
+    memset(&stats, 0, sizeof stats);
+    stats.struct_size = sizeof stats;
+    CHECK_CODE(CRUST_OK, crust_service_stats(d.sb, &stats));
+    CHECK(stats.event_bytes_queued <= 16u << 20 && stats.backpressure_pauses > 0);
+    if (CHECK_CODE(CRUST_OK, crust_connect(other, d.a.info, d.a.info_len, 3)) && recorder_wait(&r, CRUST_EVENT_CONNECTED, 1)) {
+        CHECK_CODE(CRUST_OK, crust_send(other, &d.id_a, "beside", 6, 1));
+        CHECK(recorder_wait(&d.a, CRUST_EVENT_MESSAGE, 1));
+    }
+    pthread_mutex_lock(&v.lock);
+    v.open = 1;
+    pthread_cond_broadcast(&v.opened);
+    pthread_mutex_unlock(&v.lock);
+    CHECK(recorder_wait(&d.b, CRUST_EVENT_MESSAGE, sent));
+    CHECK(d.b.message_bytes == sent * SIZE && d.b.by_type[CRUST_EVENT_LOST] == 0);
+    CHECK_CODE(CRUST_OK, crust_service_free(other));
+    recorder_destroy(&r);
+    duo_free(&d);
+}
+
 const tap_test callback_tests[] = {
     {"two services exchange messages", exchange},
     {"the calls of poll mode are refused", poll_mode_calls_are_refused},
     {"blocking calls inside a callback are refused", blocking_calls_inside_are_refused},
+    {"one that blocks stops its senders alone", one_that_blocks_stops_its_senders_alone},
     {"close inside a callback", close_inside},
     {"free from another thread under a storm of callbacks", free_under_a_storm},
     {"nothing is called after on_release", nothing_after_release},

@@ -191,6 +191,7 @@ class StatsStruct(ctypes.Structure):
         ("memory_bytes", c_uint64),
         ("refused_memory", c_uint64),
         ("dropped_logs", c_uint64),
+        ("refused_help", c_uint64),
     )
 
 

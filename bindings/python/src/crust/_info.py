@@ -159,7 +159,8 @@ class Stats(Shown):
         events_total: events ever.
         backpressure_pauses: times that reading stopped because the event queue was full.
         sent_datagrams, received_datagrams: by `Service.send_datagram`.
-        lost_datagrams: received ones that found no room in the event queue.
+        lost_datagrams: received ones that found no room in the event queue, or were over the
+            bounds of their peer.
         circuits: links carried for others, now.
         carried_bytes: of those, since the start.
         known: peers of which gossip has told, now.
@@ -177,6 +178,7 @@ class Stats(Shown):
         memory_bytes: that queues and buffers hold of `max_memory_bytes`, and beyond it, now.
         refused_memory: Times that `max_memory_bytes` had no room.
         dropped_logs: Records of the log for which there was no room.
+        refused_help: Letters, circuits and tests of reachability that peers asked for too often.
     """
 
     peers: int
@@ -217,6 +219,7 @@ class Stats(Shown):
     memory_bytes: int
     refused_memory: int
     dropped_logs: int
+    refused_help: int
 
 
 def stats(raw: _ffi.StatsStruct) -> Stats:

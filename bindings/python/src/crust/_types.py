@@ -125,11 +125,11 @@ class AlertKind(OpenNumber):
     PROTOCOL = 6
     """An authenticated peer broke the protocol."""
     FLOOD = 7
-    """A peer sends more than it may, for seconds on end: it is read no faster."""
+    """A peer sends more than it may, for seconds on end: it is read no faster, and its datagrams are lost."""
     GOSSIP = 8
     """Records of gossip that were refused."""
     RELAY = 9
-    """Circuits that were refused."""
+    """Circuits, letters and tests of reachability that were refused."""
 
 
 class Cipher(NamedNumber):

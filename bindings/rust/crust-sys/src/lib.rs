@@ -672,6 +672,8 @@ pub struct crust_stats {
     pub refused_memory: u64,
     /// Records of the log for which there was no room.
     pub dropped_logs: u64,
+    /// Letters, circuits and tests of reachability that peers asked for too often.
+    pub refused_help: u64,
 }
 
 /// On what of the other end a NAT's mapping or filter depends: not found out.

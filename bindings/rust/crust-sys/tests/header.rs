@@ -137,7 +137,7 @@ fn all_layouts() -> Vec<(String, i64)> {
             wire_received_bytes, events_queued, event_bytes_queued, events_total,
             backpressure_pauses, sent_datagrams, received_datagrams, lost_datagrams,
             circuits, carried_bytes, known, refused_connections, refused_handshakes, refused_files, refused_sessions, shed_sessions, rate_pauses, alerts, suppressed_alerts, resumptions,
-            refused_banned, memory_bytes, refused_memory, dropped_logs,
+            refused_banned, memory_bytes, refused_memory, dropped_logs, refused_help,
         }
         crust_nat { struct_size, reachable, cgnat, pending, reserved, why }
         crust_nat_server { struct_size, reserved, server, seen, error }

@@ -312,6 +312,8 @@ stats! {
     refused_memory,
     /// Records of the log for which there was no room.
     dropped_logs,
+    /// Letters, circuits and tests of reachability that peers asked for too often.
+    refused_help,
 }
 
 #[cfg(test)]

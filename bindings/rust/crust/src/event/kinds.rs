@@ -16,11 +16,11 @@ pub enum AlertKind {
     Forgery,
     /// An authenticated peer broke the protocol.
     Protocol,
-    /// A peer sends more than it may, for seconds on end: it is read no faster.
+    /// A peer sends more than it may, for seconds on end: it is read no faster, and its datagrams are lost.
     Flood,
     /// Records of gossip that were refused.
     Gossip,
-    /// Circuits that were refused.
+    /// Circuits, letters and tests of reachability that were refused.
     Relay,
     /// A kind newer than this crate.
     Unknown,
