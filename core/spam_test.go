@@ -206,14 +206,12 @@ func (s *spamming) run(t *testing.T, spam spammer, kind crust.AlertKind, span ti
 	}
 	alerts := alerted()
 	suggest, named := crust.BanTarget{Peer: s.bad.ID()}, 0
-	for _, a := range alerts { // when it is very much, its address is accused besides
-		if !a.Peer.IsZero() && a.Peer != s.bad.ID() || a.Kind != kind || a.Figures.Count == 0 || a.Address.String() != offenderAt+"/32" {
+	for _, a := range alerts {
+		if a.Peer != s.bad.ID() || a.Kind != kind || a.Figures.Count == 0 || a.Address.String() != offenderAt+"/32" {
 			t.Errorf("alert: %s", a.Text())
 		}
-		if !a.Peer.IsZero() {
-			suggest = a.Suggest
-			named++
-		}
+		suggest = a.Suggest
+		named++
 	}
 	if n := s.at.Stats().RefusedHelp; n > 0 != (kind == crust.AlertRelay) {
 		t.Errorf("%d letters, circuits and tests are counted as refused", n)

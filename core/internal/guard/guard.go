@@ -11,12 +11,15 @@
 // runs out with time, and when it is over its brim there is an Alert, the next one
 // about the same a while later, with what was charged in between. What an address is
 // charged with, its /24, or /48 of IPv6, is charged with too, for offenders who change
-// their addresses; an IPv6 address counts as its /64. Tables are bounded: when one is
-// full, of those that were charged least recently the one that matters least goes.
+// their addresses; an IPv6 address counts as its /64. What a peer does in its sessions
+// beyond its own brim is charged to it alone: a ban of the peer ends that, and its
+// neighbours behind a NAT have no part in it. Tables are bounded: when one is full, of
+// those that were charged least recently the one that matters least goes.
 package guard
 
 import (
 	"hash/maphash"
+	"math"
 	"math/bits"
 	"net/netip"
 	"time"
@@ -91,6 +94,9 @@ const (
 
 // ofPeers reports whether a kind is charged to peers.
 func (k Kind) ofPeers() bool { return k == Sessions || k >= Protocol }
+
+// withinSessions reports whether a kind is what a peer does in its sessions.
+func (k Kind) withinSessions() bool { return k >= Protocol }
 
 // Who is who made work. Peer is zero when no peer has proved its key. Addr is not
 // valid when no address has proved itself, or the way goes over a relay.
@@ -251,27 +257,31 @@ func prefix(addr netip.Addr, four, six int) netip.Prefix {
 // took. It returns the alerts that come of it, at most three.
 func (g *Guard) Charge(now time.Time, who Who, kind Kind, n int, bytes uint64, cpu time.Duration) []Alert {
 	var out []Alert
+	shared := n // what its address is charged with
 	if n <= 0 || kind == 0 || kind >= kinds {
 		return nil
 	}
 	if !who.Peer.IsZero() && kind.ofPeers() {
 		a := g.peers.get(who.Peer, now)
+		if kind.withinSessions() {
+			shared = min(n, a.room(now, kind))
+		}
 		if a.charge(now, kind, n, bytes, cpu) && g.mayTell(now) {
 			out = append(out, a.alert(now, kind, Alert{Peer: who.Peer, Prefix: PlaceOf(who.Addr)}))
 		}
 	}
-	if !who.Addr.IsValid() {
+	if !who.Addr.IsValid() || shared == 0 {
 		return out
 	}
 	place, area := PlaceOf(who.Addr), AreaOf(who.Addr)
 	a := g.addresses.get(place, now)
-	if a.charge(now, kind, n, bytes, cpu) && g.mayTell(now) {
+	if a.charge(now, kind, shared, bytes, cpu) && g.mayTell(now) {
 		a.trusted = time.Time{}
 		out = append(out, a.alert(now, kind, Alert{Prefix: place}))
 	}
 	b := g.prefixes.get(area, now)
 	b.seen |= 1 << (maphash.Comparable(g.seed, place) % 64)
-	if b.charge(now, kind, n, bytes, cpu) && bits.OnesCount64(b.seen) >= manyAddresses && g.mayTell(now) {
+	if b.charge(now, kind, shared, bytes, cpu) && bits.OnesCount64(b.seen) >= manyAddresses && g.mayTell(now) {
 		out = append(out, b.alert(now, kind, Alert{Prefix: area, Many: true}))
 	}
 	return out
@@ -290,6 +300,12 @@ func (a *account) charge(now time.Time, kind Kind, n int, bytes uint64, cpu time
 	over := b.level >= limit
 	b.level = min(b.level, 2*limit) // who stops is not accused for long
 	return over && (!b.charged || now.Sub(b.told) >= alertEvery)
+}
+
+// room returns how often more somebody may do a kind of work before its bucket is over the brim.
+func (a *account) room(now time.Time, kind Kind) int {
+	a.settle(now)
+	return max(0, int(math.Ceil(brims[kind].brim*a.tier.factor(kind)-a.level(kind))))
 }
 
 // mayTell reports whether one more alert may be raised, and counts it. It is asked last: an

@@ -77,6 +77,27 @@ func TestPeersArePutBeforeTheirAddress(t *testing.T) {
 	}
 }
 
+// TestNeighboursAreNotAccused: whatever one peer does in its sessions for an hour, its address and
+// its prefix are not accused of it.
+func TestNeighboursAreNotAccused(t *testing.T) {
+	peer := identity.PeerID{1}
+	for kind := Protocol; kind < kinds; kind++ {
+		g, now, told := New(usual, start), start, 0
+		for n := range 36_000 {
+			now = now.Add(100 * time.Millisecond)
+			for _, a := range g.Charge(now, Who{peer, bad}, kind, n%1000, 0, 0) {
+				if a.Peer != peer {
+					t.Fatalf("kind %d, after %v: alert about %v", kind, now.Sub(start), a.Prefix)
+				}
+				told++
+			}
+		}
+		if told < 355 || told > 360 {
+			t.Errorf("kind %d: %d alerts in an hour, want one in 10 s", kind, told)
+		}
+	}
+}
+
 func TestManyAddressesOfOnePrefix(t *testing.T) {
 	g, now := New(usual, start), start
 	prefixes := 0
