@@ -106,10 +106,14 @@ func (b *Beacon) learn(from netip.Addr, s Segment, m *wire.Beacon, now time.Time
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	t, id := &b.heard, m.Contact.Peer
-	if m.Kind != wire.BeaconAnswer && !t.newer(m, from) { // an answer is no older than our hello
+	p := t.peers[id]
+	newer := t.newer(m, from)
+	if m.Kind == wire.BeaconAnswer && p != nil { // of who has not said goodbye since, it is no older than our hello
+		newer = true
+	}
+	if !newer {
 		return false
 	}
-	p := t.peers[id]
 	if m.Kind == wire.BeaconGoodbye {
 		if p != nil {
 			b.remove(p)

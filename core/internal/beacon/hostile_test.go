@@ -192,6 +192,46 @@ func TestReplay(t *testing.T) {
 	})
 }
 
+// TestLateAnswer: an answer that was overtaken by the goodbye of its sender does not bring it back.
+func TestLateAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := simnet.New(1)
+		a, w := newAttacker(t, net.Host("10.0.0.66"), "net"), watch(net)
+		victim := newStation(t, net.Host("10.0.0.1"), "net", at("tcp://10.0.0.1:1"), false).run()
+		time.Sleep(time.Second)
+		hello, key := w.take("10.0.0.1", "")[0], newKey(t)
+		answer := func() wire.Beacon {
+			m := a.hello(key, "tcp://10.0.0.66:1")
+			m.Kind, m.Flags, m.Echo = wire.BeaconAnswer, 0, nonce(hello.data)
+			return m
+		}
+		say := func(m wire.Beacon) {
+			d, err := a.seal.Seal(m.Append(nil, key.Sign), 0)
+			if err == nil {
+				err = a.conn.WriteTo(d, hello.from)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+		}
+		say(answer())
+		victim.wants(t, "an answer", "+", &station{key: key})
+		late := answer()
+		time.Sleep(time.Second)
+		m := a.hello(key)
+		m.Kind, m.Flags, m.Doors = wire.BeaconGoodbye, 0, nil
+		a.say(m, key)
+		time.Sleep(time.Second)
+		victim.wants(t, "a goodbye", "-", &station{key: key})
+		say(late)
+		victim.wants(t, "an answer that comes late")
+		say(answer())
+		victim.wants(t, "an answer of the next life", "+", &station{key: key})
+		victim.stop()
+	})
+}
+
 // TestOutsider: who does not know the name gets nothing for whatever he sends, of others
 // and his own.
 func TestOutsider(t *testing.T) {
