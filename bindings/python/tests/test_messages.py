@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import unittest
 from array import array
@@ -68,6 +69,35 @@ class Sizes(TestCase):
                 contents = [n.to_bytes(2, "big") * (size // 2) + b"." for n in range(400)]
                 self.assertEqual(one.send_many(other.id, contents, timeout=PATIENCE), 400)
                 self.assertEqual([data for _, _, data in receive(other, 400)], contents)
+
+
+    def test_shapes_in_turn(self) -> None:
+        """Calls with one size and with many, longer and shorter ones, to two peers, do not mix up."""
+        network = new_network()
+        choose = random.Random(1)
+        with new_service(network) as one, new_service(network) as two, new_service(network) as three:
+            link(one, two)
+            link(one, three)
+            wanted: dict[crust.PeerId, list[tuple[int, bytes]]] = {two.id: [], three.id: []}
+            for call in range(400):
+                peer = choose.choice((two.id, three.id))
+                priority, count = choose.choice((1, 1, 2)), choose.choice((1, 2, 40, 65, 300))
+                size = choose.choice((0, 1, 64, 64, 64, 300, 1100))
+                alike = choose.random() < 0.7
+                stamp = call.to_bytes(2, "big") * 600
+                contents = [stamp[: size if alike else choose.randrange(1200)] for _ in range(count)]
+                self.assertEqual(one.send_many(peer, contents, priority=priority, timeout=PATIENCE), count)
+                wanted[peer] += [(priority, content) for content in contents]
+            for service in (two, three):
+                got: list[tuple[int, bytes]] = []
+                while len(got) < len(wanted[service.id]):
+                    batch = service.receive_messages(PATIENCE, copy=len(got) % 3 > 0)
+                    got += [(priority, bytes(data)) for _, priority, data in batch]
+                for priority in (1, 2):  # the order among priorities is the library's affair
+                    self.assertEqual(
+                        [data for p, data in got if p == priority],
+                        [data for p, data in wanted[service.id] if p == priority],
+                    )
 
 
 class Forms(TestCase):

@@ -4,7 +4,8 @@ A batch is one run of memory with an array of crust_event and everything they po
 ways to take one:
 
 - by copy: the whole run is copied once into a `bytes`, the batch goes back to the library, and
-  each message is a slice. When the messages are large, each is copied alone instead.
+  each message is a slice. When the messages are large, each is copied alone instead; messages of
+  one length that lie one after another, as small ones do, are cut by the struct module.
 - by view: a `memoryview` over the run; slices of it keep the batch alive, the last one frees it.
 
 No ctypes object is made per event; the columns of the event array are read as strided views.
@@ -14,8 +15,10 @@ from __future__ import annotations
 
 import ctypes
 import struct
+from array import array
 from collections import deque
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any, Callable, Generic, Optional, TypeVar, Union
 
 from . import _ffi
@@ -69,6 +72,9 @@ if not _EVENT.size == _MESSAGE.size == ctypes.sizeof(_ffi.EventStruct) == EVENT_
 # Below this many bytes of batch for an event, copying the whole batch and slicing it is faster
 # than copying message by message.
 _COPY_WHOLE_BELOW = 1024
+
+# How many messages the struct module cuts at once.
+_CUT = 64
 
 # Types of byte arrays by the power of two that holds a batch: a type per length would leak types.
 _ARRAYS = [ctypes.c_char * (1 << power) for power in range(48)]
@@ -139,6 +145,7 @@ class Reader:
     def __init__(self, service: int) -> None:
         self._service = service
         self._peers: dict[bytes, PeerId] = {}
+        self._cutters = _cutters(1)
         self._batch = ctypes.c_void_p()
         self._base = ctypes.c_void_p()
         self._size = ctypes.c_size_t()
@@ -184,22 +191,37 @@ class Reader:
             return [], [], []
         base = run.base
         priorities = run.table[8 : count * EVENT_SIZE : EVENT_SIZE].tolist()
-        senders = run.column("Q", 24, count)
+        senders = run.cells("Q", 24, count)
         starts = run.column("Q", 32, count)
-        lengths = run.column("Q", 40, count)
-        first = senders[0]
-        if senders.count(first) == count:
-            peers = [self._peer(run, first)] * count
+        sizes = run.cells("Q", 40, count)
+        if _all_alike(senders, count):
+            peers = [self._peer(run, senders[0])] * count
         else:
             known = {address: self._peer(run, address) for address in set(senders)}
             peers = [known[address] for address in senders]
-        source = run.source(copy)
         data: list[Any]
+        size, start = sizes[0], starts[0]
+        if copy and size and _all_alike(sizes, count):
+            end = start + size * count
+            if starts == list(range(start, end, size)):
+                return peers, priorities, self._cut(run.view[start - base : end - base], size)
+        source = run.source(copy)
+        lengths = sizes.tolist()
         if copy and isinstance(source, memoryview):
             data = [bytes(source[a - base : a - base + n]) for a, n in zip(starts, lengths)]
         else:
             data = [source[a - base : a - base + n] for a, n in zip(starts, lengths)]
         return peers, priorities, data
+
+    def _cut(self, view: memoryview, size: int) -> list[bytes]:
+        """Copy messages of one size that lie one after another."""
+        if self._cutters[0].size != size:
+            self._cutters = _cutters(size)
+        one, many = self._cutters
+        whole = len(view) // many.size * many.size
+        data: list[bytes] = list(chain.from_iterable(many.iter_unpack(view[:whole])))
+        data.extend(chain.from_iterable(one.iter_unpack(view[whole:])))
+        return data
 
     def _decode(self, run: _Run, start: int, end: int, copy: bool) -> list[Event]:
         events: list[Event] = []
@@ -341,14 +363,15 @@ class _Run:
         self.view = memoryview(array).cast("B").toreadonly()[:size]
         self.table = self.view[events - self.base : events - self.base + self._count * EVENT_SIZE]
 
+    def cells(self, form: str, offset: int, count: int) -> memoryview:
+        """Return one field of the first events, where it lies."""
+        width = struct.calcsize(form)
+        cells: memoryview = self.table.cast(form)  # type: ignore[call-overload]
+        return cells[offset // width : count * (EVENT_SIZE // width) : EVENT_SIZE // width]
+
     def column(self, form: str, offset: int, count: int) -> list[int]:
         """Read one field of the first events, all of them at once."""
-        width = struct.calcsize(form)
-        cells = self.table.cast(form)  # type: ignore[call-overload]
-        column: list[int] = cells[
-            offset // width : count * (EVENT_SIZE // width) : EVENT_SIZE // width
-        ].tolist()
-        return column
+        return self.cells(form, offset, count).tolist()
 
     def source(self, copy: bool) -> Union[bytes, memoryview]:
         """Return what messages are sliced from: a copy of everything, or the view."""
@@ -359,6 +382,16 @@ class _Run:
     def release(self) -> None:
         """Give the memory back as soon as nothing views it."""
         del self._array, self.view, self.table
+
+
+def _all_alike(cells: memoryview, count: int) -> bool:
+    """Say whether all of so many 64-bit cells are as the first one."""
+    return cells == memoryview(array("Q", cells[:1]) * count)
+
+
+def _cutters(size: int) -> tuple[struct.Struct, struct.Struct]:
+    """Return what cuts one message of a size, and what cuts many."""
+    return struct.Struct(f"{size}s"), struct.Struct(f"{size}s" * _CUT)
 
 
 def _leading_messages(types: list[int]) -> int:

@@ -2,7 +2,8 @@
 
 An array of crust_message is filled column by column with strided copies. Small messages are
 joined into one run of bytes first, so that their addresses are sums of lengths and no ctypes
-object is made per message; large ones are passed where they lie.
+object is made per message; large ones are passed where they lie. Messages of one size to one peer
+are joined where those before were, so that what the array says of them stays as it is.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from ._types import Buffer
 CHUNK = 1024
 # Messages larger than this on average are not joined.
 _JOIN_BELOW = 4096
+# Messages of one size are joined in the packer's own memory up to so many bytes.
+_ROOM = 1 << 18
 
 _CELLS = ctypes.sizeof(_ffi.MessageStruct) // 8
 _PRIORITY_SHIFT = 0 if sys.byteorder == "little" else 56
@@ -64,6 +67,11 @@ class _Packer:
     def __init__(self) -> None:
         self.messages = (_ffi.MessageStruct * CHUNK)()
         self.cells = memoryview(self.messages).cast("B").cast("Q")
+        # What messages of one size are joined in, and of what size and priority the first so
+        # many cells say that they are.
+        self.room = bytearray()
+        self.base = 0
+        self.alike = (0, 0, 0)
         self.why = ctypes.c_int32()
         self.why_ref = ctypes.byref(self.why)
 
@@ -86,7 +94,7 @@ def send(handle: int, peers: Sequence[bytes], payloads: Sequence[Buffer], priori
     except IndexError:
         packer = _Packer()
     count = len(payloads)
-    kept = _pack(packer.cells[: count * _CELLS], count, peers, payloads, priorities)
+    kept = _pack(packer, count, peers, payloads, priorities)
     accepted = _ffi.check(_ffi.crust_send_batch(handle, packer.messages, count, packer.why_ref))
     why: int = packer.why.value
     del kept
@@ -94,18 +102,53 @@ def send(handle: int, peers: Sequence[bytes], payloads: Sequence[Buffer], priori
     return accepted, why
 
 
+def _join(parts: Sequence[Buffer], size: int) -> bytes:
+    joined = b"".join(parts)
+    if len(joined) != size:
+        raise error(Code.INVALID, "a message changed its length while it was being sent")
+    return joined
+
+
+def _pack_alike(
+    packer: _Packer, count: int, size: int, peer: bytes, payloads: Sequence[Buffer], priority: int
+) -> None:
+    """Fill the cells for messages of one size to one peer."""
+    joined = _join([peer, *payloads], len(peer) + size * count)
+    if not packer.room:
+        packer.room = bytearray(_ROOM)
+        packer.base = ctypes.addressof(ctypes.c_char.from_buffer(packer.room))
+    packer.room[: len(joined)] = joined
+    if packer.alike[0] >= count and packer.alike[1:] == (size, priority):
+        return
+    cells, base = packer.cells[: count * _CELLS], packer.base
+    cells[0::_CELLS] = memoryview(array("Q", [base]) * count)
+    start = base + len(peer)
+    cells[1::_CELLS] = memoryview(array("Q", range(start, start + count * size, size)))
+    cells[2::_CELLS] = memoryview(array("Q", [size]) * count)
+    cells[3::_CELLS] = memoryview(array("Q", [priority << _PRIORITY_SHIFT]) * count)
+    packer.alike = count, size, priority
+
+
 def _pack(
-    cells: memoryview, count: int, peers: Sequence[bytes], payloads: Sequence[Buffer], priorities: Any
+    packer: _Packer, count: int, peers: Sequence[bytes], payloads: Sequence[Buffer], priorities: Any
 ) -> Any:
     """Fill the cells and return what must stay alive during the call."""
     if not set(map(type, payloads)) <= _PLAIN:
         payloads = [data if isinstance(data, bytes) else _view(data).tobytes() for data in payloads]
+    sizes = set(map(len, payloads))
+    if len(sizes) == len(peers) == 1 and isinstance(priorities, int):
+        (size,) = sizes
+        if 0 < size and _ffi.PEER_ID_SIZE + size * count <= _ROOM:
+            _pack_alike(packer, count, size, peers[0], payloads, priorities)
+            return None
+    packer.alike = 0, 0, 0
+    cells = packer.cells[: count * _CELLS]
     lengths = array("Q", map(len, payloads))
     total = sum(lengths)
     unique = [peers[0]] if len(peers) == 1 else list(dict.fromkeys(peers))
     room = len(unique) * _ffi.PEER_ID_SIZE
     if total < _JOIN_BELOW * count:
-        joined = b"".join([*unique, *payloads])
+        joined = _join([*unique, *payloads], room + total)
         base = _address(joined)
         cells[1::_CELLS] = memoryview(array("Q", accumulate(lengths, initial=base + room)))[:count]
         kept: Any = joined
