@@ -49,7 +49,7 @@ const (
 	AlertFlood AlertKind = 7
 	// AlertGossip is for records of gossip that were refused.
 	AlertGossip AlertKind = 8
-	// AlertRelay is for what a peer has asked for too often for itself and others: circuits over
+	// AlertRelay is for what a peer has asked for itself too often, or without leave: circuits over
 	// this service, letters to be carried, tests of whether it can be reached.
 	AlertRelay AlertKind = 9
 )

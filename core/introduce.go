@@ -275,7 +275,7 @@ func (s *Service) seekCame(from *peer, seek wire.Seek) {
 	if seek.Hops == 0 {
 		return
 	}
-	seek.Hops--
+	seek.Hops = min(seek.Hops, firstHops) - 1 // so that it cannot be taken for one of ours
 	for _, p := range s.some(seekWidth, from.id, seek.To) {
 		p.sess.SendControl(seek.Append(nil))
 	}
@@ -321,6 +321,9 @@ func (s *Service) replyCame(from *peer, reply wire.Reply) {
 	r := s.post.routes[reply.ID]
 	if r == nil || !s.post.spend(from.id, time.Now()) {
 		s.post.mu.Unlock()
+		if r != nil {
+			s.refusedHelp.Add(1)
+		}
 		return
 	}
 	to := r.back

@@ -182,11 +182,13 @@ func (c *circuits) mayOpen(p *peer, now time.Time) bool {
 func (o *owner) Relay(sess *session.Session, at session.Line, t wire.FrameType, body []byte) error {
 	s, p := (*Service)(o), sess.Tag.(*peer)
 	c := &s.circuits
-	refused := false
+	var refused, announced bool
 	defer func() { // with no lock held
 		if refused {
 			s.refusedHelp.Add(1)
-			s.charge(s.whoIs(p), AlertRelay, 1, uint64(len(body)), 0)
+			if !announced { // else others have asked the peer
+				s.charge(s.whoIs(p), AlertRelay, 1, uint64(len(body)), 0)
+			}
 		}
 	}()
 	c.mu.Lock()
@@ -197,7 +199,9 @@ func (o *owner) Relay(sess *session.Session, at session.Line, t wire.FrameType, 
 		if err != nil {
 			return err
 		}
-		refused, err = s.circuitOpened(p, at, open)
+		reason, err := s.circuitOpened(p, at, open)
+		refused = reason == wire.RelayLimit || reason == wire.RelayNotAllowed
+		announced = open.From
 		return err
 	case wire.FrameRelayData, wire.FrameRelayEarly:
 		id, data, err := wire.ParseRelayBytes(t, body)
@@ -237,25 +241,25 @@ func (o *owner) Relay(sess *session.Session, at session.Line, t wire.FrameType, 
 	return nil
 }
 
-// circuitOpened begins a circuit that a peer asks for or announces. It reports whether it
-// was refused for want of room or as a rule. mu is held.
-func (s *Service) circuitOpened(p *peer, at session.Line, open wire.RelayOpen) (refused bool, err error) {
+// circuitOpened begins a circuit that a peer asks for or announces. It returns the reason why
+// not. mu is held.
+func (s *Service) circuitOpened(p *peer, at session.Line, open wire.RelayOpen) (reason wire.RelayReason, err error) {
 	c := &s.circuits
 	if (open.ID&1 == 1) != (p.id.Compare(s.ID()) > 0) {
-		return false, errors.New("relay open: the id is not the sender's to choose")
+		return wire.RelayDone, errors.New("relay open: the id is not the sender's to choose")
 	}
 	if c.ports[at][open.ID] != nil {
-		return false, errors.New("relay open: there is a circuit of this id")
+		return wire.RelayDone, errors.New("relay open: there is a circuit of this id")
 	}
 	take := s.carry
 	if open.From {
 		take = s.takeCircuit
 	}
-	reason := take(p, at, open)
+	reason = take(p, at, open)
 	if reason != wire.RelayDone {
 		p.sess.SendLow(at, wire.AppendRelayClose(nil, open.ID, reason))
 	}
-	return reason == wire.RelayLimit || reason == wire.RelayNotAllowed, nil
+	return reason, nil
 }
 
 // carry begins to carry a circuit that a peer asks for, or returns why not. mu is

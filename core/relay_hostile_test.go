@@ -112,6 +112,20 @@ func TestRelayHostileEnd(t *testing.T) {
 	}
 }
 
+// TestRelaysAreNotAccused: who relays is not accused of circuits that others open over it, however many are refused.
+func TestRelaysAreNotAccused(t *testing.T) {
+	hostileWorld(t, crust.Config{}, func(t *testing.T, w *hostile) {
+		w.victim.ban(0, w.evil.id.String())
+		for i := range uint32(270) { // as many as the relay carries
+			w.send(wire.RelayOpen{ID: 2*i + 1, Peer: w.victim.ID()}.Append(nil))
+			time.Sleep(100 * time.Millisecond)
+		}
+		if st := w.victim.Stats(); st.Alerts != 0 || st.RefusedHelp < 200 {
+			t.Errorf("%d alerts about %d circuits that are refused", st.Alerts, st.RefusedHelp)
+		}
+	})
+}
+
 // TestRelayHostileFlood: who opens circuits without end gets as many as it may have;
 // when its session goes, they go.
 func TestRelayHostileFlood(t *testing.T) {

@@ -488,7 +488,7 @@ type Stats struct {
 	WireReceivedBytes  uint64
 	SentDatagrams      uint64
 	ReceivedDatagrams  uint64
-	LostDatagrams      uint64 // received ones for which the event queue had no room, or over PeerBytesPerSecond
+	LostDatagrams      uint64 // received ones for which the event queue had no room, or over PeerBytesPerSecond or PeerMessagesPerSecond
 	EventsQueued       int    // now
 	EventBytesQueued   int    // now
 	EventsTotal        uint64
@@ -509,7 +509,7 @@ type Stats struct {
 	MemoryBytes        int    // that queues and buffers hold of MaxMemory, and beyond it, now, in the sizes that buffers come in
 	RefusedMemory      uint64 // times that MaxMemory had no room
 	DroppedLogs        uint64 // records for which Config.Logger, or the event queue, had no room
-	RefusedHelp        uint64 // what peers asked for too often, or while too many had it: letters to be carried or read, circuits, tests of reachability
+	RefusedHelp        uint64 // letters and answers to them, circuits and tests of reachability that peers asked for too often, or without leave
 }
 
 // Stats returns the counters.

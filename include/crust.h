@@ -739,7 +739,7 @@ typedef struct crust_stats {
     uint64_t events_queued, event_bytes_queued;              /* now */
     uint64_t events_total, backpressure_pauses;
     uint64_t sent_datagrams, received_datagrams;
-    uint64_t lost_datagrams;                                 /* received ones that found no room */
+    uint64_t lost_datagrams;                                 /* received ones that found no room, or over the bounds */
     uint64_t circuits;                                       /* links carried for others, now */
     uint64_t carried_bytes;                                  /* of those, since the start */
     uint64_t known;                                          /* peers of which gossip has told, now */
@@ -757,7 +757,7 @@ typedef struct crust_stats {
     uint64_t refused_memory;                                 /* times that queues had no room */
     uint64_t dropped_logs;                                   /* records of the log without room */
     uint64_t refused_help;                                   /* letters, circuits and tests of reachability that
-                                                                peers asked for too often */
+                                                                peers asked for too often, or without leave */
 } crust_stats;
 
 /* Counters since the service was made. Bytes beyond the library's own struct

@@ -60,5 +60,5 @@ var counters = []counter{
 	{"memory_bytes", now, "Bytes that queues and buffers hold of MaxMemory, and beyond it.", func(s *crust.Stats) float64 { return float64(s.MemoryBytes) }},
 	{"refused_memory_total", ever, "Times that MaxMemory had no room.", func(s *crust.Stats) float64 { return float64(s.RefusedMemory) }},
 	{"dropped_logs_total", ever, "Records of the log for which there was no room.", func(s *crust.Stats) float64 { return float64(s.DroppedLogs) }},
-	{"refused_help_total", ever, "Letters, circuits and tests of reachability that peers asked for too often.", func(s *crust.Stats) float64 { return float64(s.RefusedHelp) }},
+	{"refused_help_total", ever, "Letters, circuits and tests of reachability that peers asked for too often, or without leave.", func(s *crust.Stats) float64 { return float64(s.RefusedHelp) }},
 }

@@ -273,6 +273,7 @@ func (g *Guard) Charge(now time.Time, who Who, kind Kind, n int, bytes uint64, c
 	if !who.Addr.IsValid() || shared == 0 {
 		return out
 	}
+	bytes, cpu = bytes/uint64(n)*uint64(shared), cpu/time.Duration(n)*time.Duration(shared) //nolint:gosec // both are positive
 	place, area := PlaceOf(who.Addr), AreaOf(who.Addr)
 	a := g.addresses.get(place, now)
 	if a.charge(now, kind, shared, bytes, cpu) && g.mayTell(now) {

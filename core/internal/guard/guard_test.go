@@ -77,6 +77,22 @@ func TestPeersArePutBeforeTheirAddress(t *testing.T) {
 	}
 }
 
+// TestSharesAddUp: of what goes over a peer's brim at once its address is charged with the part up
+// to it, and with the bytes and the time of that part.
+func TestSharesAddUp(t *testing.T) {
+	g := New(usual, start)
+	var told []Alert
+	for i := range addressFactor {
+		told = g.Charge(start, Who{identity.PeerID{byte(i + 1)}, bad}, Gossip, 1024, 1024*100, 1024*time.Millisecond)
+	}
+	if len(told) != 2 || told[0].Count != 1024 || told[0].Bytes != 102_400 {
+		t.Fatalf("told %+v", told)
+	}
+	if a := told[1]; !a.Peer.IsZero() || a.Count != addressFactor*512 || a.Bytes != a.Count*100 || a.CPU != time.Duration(a.Count)*time.Millisecond {
+		t.Errorf("of the address is told %+v", a)
+	}
+}
+
 // TestNeighboursAreNotAccused: whatever one peer does in its sessions for an hour, its address and
 // its prefix are not accused of it.
 func TestNeighboursAreNotAccused(t *testing.T) {

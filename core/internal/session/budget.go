@@ -222,13 +222,13 @@ func (b *Budget) await(s *Session) {
 func (s *Session) relieved() {
 	s.mu.Lock()
 	writable := s.eased()
+	s.starve()
 	if s.state != live {
 		s.mu.Unlock()
 		return
 	}
 	s.ticking++ // the last word is not said before
 	s.mu.Unlock()
-	s.starve()
 	if writable {
 		s.owner.Writable(s)
 	}
@@ -281,7 +281,7 @@ func (in *inbox) pieceBuffer(n int) *Buffer {
 		return s.counted(n, true, byTake)
 	}
 	s.mu.Lock()
-	holds := s.queued > 0 || !s.kept.empty()
+	holds := s.queued > 0 || s.kept.bytes > 0
 	s.mu.Unlock()
 	for i := range in.partials { // less urgent messages wait for this one
 		holds = holds || in.partials[i].priority != in.header.Priority

@@ -1,10 +1,6 @@
 package session
 
-import (
-	"time"
-
-	"github.com/libcrust/libcrust/core/internal/wire"
-)
+import "time"
 
 // What was sent is kept until it is acknowledged, and a peer acknowledges what is little, or
 // was the last, with heartbeats only. That costs nothing while there is memory. When somebody
@@ -24,7 +20,7 @@ func (s *Session) plead() bool {
 	if s.line == nil || s.state >= finishing || !s.kept.unasked() {
 		return false
 	}
-	s.control = wire.AppendPing(s.control, wire.FramePing, 0)
+	s.control = s.againPing(s.control)
 	s.kept.asked = s.kept.next
 	return true
 }

@@ -75,6 +75,73 @@ func (o *owner) next(t *testing.T, what string) {
 	t.Fatalf("the owner is not told: %s", what)
 }
 
+// TestPingOfWhoPleads: who is refused memory while a ping is on its way still gets the answer to it.
+func TestPingOfWhoPleads(t *testing.T) {
+	for name, plead := range map[string]func(s *Session){
+		"at once": func(s *Session) { s.poorer() },
+		"behind a batch": func(s *Session) { // which is written with the ping, and has something to ask for
+			s.poor = true
+			s.mu.Unlock()
+			s.Send([]byte("more"), 1)
+			s.mu.Lock()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				la, lb := links(t, 40_000, nil)
+				s := start(t, la, resuming, new(owner))
+				start(t, lb, resuming, new(owner))
+				synctest.Wait()
+				s.Send([]byte("kept"), 1)
+				synctest.Wait()
+				s.mu.Lock()
+				s.control = s.ping(s.control, s.clock())
+				plead(s)
+				s.wake()
+				s.mu.Unlock()
+				synctest.Wait()
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				if s.pingSent != 0 || s.kept.acked != s.kept.next {
+					t.Errorf("ping %d is not answered, %d of %d records are acknowledged", s.pingSent, s.kept.acked, s.kept.next)
+				}
+			})
+		})
+	}
+}
+
+// TestPatienceOfEachLink: who has waited for memory for long when the link breaks, and is without one
+// for longer, waits over the next one as if it were the first.
+func TestPatienceOfEachLink(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCutter(t, 40_000, func(int) [2]int { return [2]int{-1, -1} })
+		cfg := resuming
+		cfg.Budget, _ = full(t, 4)
+		oa, ob := &owner{unlinked: make(chan struct{}, 1)}, &owner{unlinked: make(chan struct{}, 1)}
+		la, lb := c.link()
+		a, b := start(t, la, resuming, oa), start(t, lb, cfg, ob)
+		data := numbered(1<<20, 1)
+		if err := a.Send(data, 1); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(budgetPatience / 2)
+		if cfg.Budget.Refused() == 0 {
+			t.Fatal("there is memory")
+		}
+		a.Forsake(la.Conn, ErrBroken)
+		b.Forsake(lb.Conn, ErrBroken)
+		time.Sleep(2 * budgetPatience)
+		go c.join(a, b, oa, ob)
+		time.Sleep(budgetPatience / 2)
+		if ended := ob.all("ended"); len(ended) > 0 {
+			t.Errorf("the session ends: %v", ended[0].why)
+		}
+		cfg.Budget.freed(1 << 20)
+		cfg.Budget.freed(0)
+		time.Sleep(time.Second)
+	})
+}
+
 // TestOthersPlead: a large message finds the memory that other sessions hold for what their
 // peers have already.
 func TestOthersPlead(t *testing.T) {

@@ -94,7 +94,7 @@ func (in *inbox) begin(l *line) {
 	link := l.link
 	in.line, in.open, in.buf, in.start, in.end, in.lent = l, link.Open, nil, 0, 0, false
 	in.want, in.headed, in.failed, in.number, in.size = smallRead, false, nil, l.position.Load(), 0
-	in.more, in.rest = false, nil
+	in.more, in.rest, in.shortAt = false, nil, 0
 	in.lazy, in.soon, in.hope, in.skip, in.despair = nil, nil, 0, 0, 0
 	in.lazy, _ = link.Conn.(lazyReader)
 	if runtime.GOMAXPROCS(0) > 1 { // on a single processor the peer may need it

@@ -361,6 +361,12 @@ func (s *Session) ping(frames []byte, now int64) []byte {
 	return wire.AppendPing(frames, wire.FramePing, s.pingSent)
 }
 
+// againPing appends one that only has the peer acknowledge. It has the value of the outstanding
+// one: the peer answers but the last of several that it reads together. mu is held.
+func (s *Session) againPing(frames []byte) []byte {
+	return wire.AppendPing(frames, wire.FramePing, s.pingSent)
+}
+
 // takeControls takes the write side, which is free, for the reader, and returns the frames
 // without content that are to go out. mu is held.
 func (s *Session) takeControls(l *line) []byte {

@@ -564,7 +564,7 @@ func (s *Session) take(b *batch, mem **Buffer) bool {
 	}
 	s.takeLow(b, len(b.out)-before)
 	if s.pleads(l, len(s.kept.receipts) > asked) { // the peer answers a ping with what it has
-		b.out = sealControl(l.link.Seal, b.out, wire.AppendPing(nil, wire.FramePing, 0))
+		b.out = sealControl(l.link.Seal, b.out, s.againPing(nil))
 	}
 	if s.trip == 0 && s.pingSent == 0 && s.kept.full(wire.MaxBody, s.mayKeep()) { // a longer way bears more
 		b.out = sealControl(l.link.Seal, b.out, s.ping(nil, s.clock()))

@@ -178,7 +178,7 @@ class Stats(Shown):
         memory_bytes: that queues and buffers hold of `max_memory_bytes`, and beyond it, now.
         refused_memory: Times that `max_memory_bytes` had no room.
         dropped_logs: Records of the log for which there was no room.
-        refused_help: Letters, circuits and tests of reachability that peers asked for too often.
+        refused_help: Letters, circuits and tests of reachability that peers asked for too often, or without leave.
     """
 
     peers: int

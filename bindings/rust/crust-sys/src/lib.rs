@@ -672,7 +672,7 @@ pub struct crust_stats {
     pub refused_memory: u64,
     /// Records of the log for which there was no room.
     pub dropped_logs: u64,
-    /// Letters, circuits and tests of reachability that peers asked for too often.
+    /// Letters, circuits and tests of reachability that peers asked for too often, or without leave.
     pub refused_help: u64,
 }
 

@@ -312,7 +312,7 @@ stats! {
     refused_memory,
     /// Records of the log for which there was no room.
     dropped_logs,
-    /// Letters, circuits and tests of reachability that peers asked for too often.
+    /// Letters, circuits and tests of reachability that peers asked for too often, or without leave.
     refused_help,
 }
 
