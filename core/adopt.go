@@ -247,12 +247,14 @@ func (s *Service) decide(link *secure.Link, a adoption) (*peer, error) {
 			return p, refusal{wire.ReasonDuplicate}
 		}
 		if p == nil {
-			err := s.refuses(link, a)
+			var err error
 			switch {
 			case over(a) || s.stale(link, claim, a):
 				err = refusal{wire.ReasonDuplicate}
 			case claim.Only || a.resumes(link) || s.buried(link, claim):
 				err = refusal{wire.ReasonOver}
+			default:
+				err = s.refuses(link, a)
 			}
 			if err != nil {
 				s.mu.Unlock()

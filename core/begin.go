@@ -89,7 +89,8 @@ func (s *Service) mayBegin(link *secure.Link, a adoption) bool {
 	case s.expects(link.Remote.Peer, a):
 		return false
 	}
-	return s.refuses(link, a) == nil
+	_, full := s.crowded(link, a) // which is counted when the peer has answered
+	return !full && s.refuses(link, a) == nil
 }
 
 // expects reports whether a peer that has called over a relay is about to begin a

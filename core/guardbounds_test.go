@@ -109,6 +109,27 @@ func TestBoundsOfSessions(t *testing.T) {
 	}
 }
 
+// TestRefusedOnce: a service that has dialled as many as it may have refuses one more that it dials, and
+// counts that once.
+func TestRefusedOnce(t *testing.T) {
+	besiege(t, crust.Config{MaxPeers: 1}, func(t *testing.T, s *siege) {
+		for i, at := range []string{"192.0.2.1", "198.51.100.1"} {
+			n := newNode(t, crust.On(s.net.Host(at), crust.Config{Listen: []crust.Endpoint{endpointAt(at + ":7")}}))
+			defer n.Close()
+			if err := s.node.ConnectEndpoint(crust.Contact{Endpoint: endpointAt(at + ":7"), Peer: n.ID()}, 1); err != nil {
+				t.Fatal(err)
+			}
+			e := s.node.next(crust.EventConnected, crust.EventConnectFailed)
+			if want := []crust.Code{crust.CodeOK, crust.CodeLimit}[i]; e.Code() != want {
+				t.Errorf("dial %d: %v %v, want code %v", i, e.Type, e.Err(), want)
+			}
+		}
+		if st := s.node.Stats(); st.RefusedSessions != 1 {
+			t.Errorf("%d sessions are counted as refused", st.RefusedSessions)
+		}
+	})
+}
+
 // Who is known, or of a kept group, gets in when strangers fill the table, and one of
 // them goes, with an event on both sides.
 func TestRoomForWhoIsKnown(t *testing.T) {
