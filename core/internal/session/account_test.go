@@ -87,6 +87,69 @@ func TestBudgetAcrossBreaks(t *testing.T) {
 	}
 }
 
+// TestLoanIsBounded: of a loan all sessions together get what there is, and what is repaid again.
+func TestLoanIsBounded(t *testing.T) {
+	for limit, most := range map[int64]int{1 << 20: leastLent, 1 << 30: 1 << 30 / lentPart} {
+		b := NewBudget(limit, 4)
+		accounts := [3]account{{of: b}, {of: b}, {of: b}}
+		lent := 0
+		for i := 0; lent <= most && accounts[i%3].borrow(1<<20); i++ {
+			lent += 1 << 20
+		}
+		if lent != most || b.Held() != int64(lent) || b.all() != 0 {
+			t.Errorf("of %d bytes %d are lent, %d held, %d of them not as a loan; want %d lent", limit, lent, b.Held(), b.all(), most)
+		}
+		accounts[0].repay(1 << 20)
+		if !accounts[1].borrow(1<<20) || accounts[2].borrow(1) {
+			t.Error("what is repaid is not lent once more")
+		}
+	}
+}
+
+// TestOverdraftIsGivenBack: what was overdrawn, of the budget and as a loan, is given back when
+// there is room for the messages, and when the session ends before that.
+func TestOverdraftIsGivenBack(t *testing.T) {
+	for _, ends := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			cfg := resuming
+			b := NewBudget(1<<20, 4)
+			cfg.Budget = b
+			la, _ := links(t, 40_000, nil) // nobody acknowledges anything
+			s := start(t, la, cfg, new(owner))
+			if err := s.Send([]byte("kept"), 1); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			fill(t, b, 4)
+			if s.Send(make([]byte, 30_000), 1) == nil {
+				t.Fatal("there is memory")
+			}
+			before, own := b.Held(), s.account.held.Load()
+			if !s.Overdraw(3_000) || b.lent.Load() != 3_000 {
+				t.Fatalf("%d bytes are lent", b.lent.Load())
+			}
+			b.freed(8 << 10) // another session has given something back
+			if !s.Overdraw(2_000) || b.lent.Load() != 3_000 {
+				t.Fatalf("%d bytes are lent, though there is memory", b.lent.Load())
+			}
+			if n := b.Held() - before; n != 5_000-8<<10 {
+				t.Fatalf("%d bytes are held for an overdraft of 5000, beside 8 KiB less", n)
+			}
+			if ends {
+				s.Kill(ErrReplaced)
+				<-s.Done()
+				synctest.Wait()
+				before, own = before-own, 0
+			} else {
+				s.Settle()
+			}
+			if n, held := b.Held()-before+8<<10, s.account.held.Load(); n != 0 || held != own || b.lent.Load() != 0 || b.forced.Load() != 0 {
+				t.Errorf("ended %v: %d bytes are still held, the session holds %d, %d before, %d are lent", ends, n, held, own, b.lent.Load())
+			}
+		})
+	}
+}
+
 // evil returns what a peer may send that means to have memory held: records that begin, and
 // large messages that do not end.
 func evil(r *rand.Rand, seal secure.Sealer) (stream []byte) {

@@ -221,6 +221,41 @@ func TestBothSendLarge(t *testing.T) {
 	}
 }
 
+// TestRepaidIsLentAtOnce: who waits for a loan that another session has gets it when that one repays,
+// not a moment later.
+func TestRepaidIsLentAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := resuming
+		cfg.Budget = NewBudget(1<<20, 4)
+		la, lb := links(t, 1<<20, nil)
+		o := new(owner)
+		s := start(t, lb, cfg, o)
+		if err := s.Send([]byte("kept"), 1); err != nil { // else nothing is lent
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		fill(t, cfg.Budget, 4)
+		other := account{of: cfg.Budget}
+		for n := 1 << 20; n > 0; n /= 2 {
+			for other.borrow(n) {
+			}
+		}
+		stream := sealPiece(la.Seal, nil, make([]byte, wire.MaxBody), wire.MaxBody+1, 1)
+		if _, err := la.Conn.Write(sealPiece(la.Seal, stream, make([]byte, 1), 1, 1)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(pleadEvery / 2)
+		if n := len(o.all("message")); n != 0 {
+			t.Fatal("the message needs no loan")
+		}
+		other.repay(leastLent)
+		synctest.Wait()
+		if n := len(o.all("message")); n != 1 {
+			t.Errorf("%d messages arrive", n)
+		}
+	})
+}
+
 // TestUrgentLargeWithoutMemory: large messages that wait for more urgent ones arrive, though
 // together they are more than a session may hold.
 func TestUrgentLargeWithoutMemory(t *testing.T) {
