@@ -69,6 +69,48 @@ func TestRelayedAreIntroducedAgain(t *testing.T) {
 	}
 }
 
+// TestPutBackOnARelay: two whose punched link has died, and whose session a relay carries on, punch
+// again within half a minute of when they can, and mostly within ten seconds.
+func TestPutBackOnARelay(t *testing.T) {
+	late := 0
+	for seed := range uint64(6) {
+		synctest.Test(t, func(t *testing.T) {
+			internet := simnet.New(seed)
+			internet.SetDefaultLink(simnet.Link{Latency: 20 * time.Millisecond, Hops: 8})
+			hub := newNode(t, crust.On(internet.Host("198.51.100.1"), over(crust.Config{Relay: crust.RelayData}, "0.0.0.0", "tcp", "utp")))
+			defer hub.Close()
+			nodes, routers := behindNATs(t, internet, "home", crust.Config{Heartbeat: 2 * time.Second, LostAfter: 6 * time.Second}, []string{"tcp", "utp"}, hub)
+			a, b := nodes[seed%2], nodes[1-seed%2]
+			if err := a.ConnectPeer(b.ID(), 1); err != nil {
+				t.Fatal(err)
+			}
+			if e := a.final(t, 1); e.Type != crust.EventConnected {
+				t.Fatalf("%v, %v", e.Type, e.Err())
+			}
+			time.Sleep(time.Minute)
+			internet.Silence(routers[0].Node(), routers[1].Node())
+			isRelayed := func() bool {
+				p, ok := a.Peer(b.ID())
+				return ok && !p.Suspended && p.How == crust.Relayed
+			}
+			for began := time.Now(); !isRelayed(); time.Sleep(100 * time.Millisecond) {
+				if time.Since(began) > 10*time.Second {
+					t.Fatal("no relay carries the session on")
+				}
+			}
+			internet.Heal(routers[0].Node(), routers[1].Node())
+			since := time.Now()
+			untilDirect(t, a, b, 30*time.Second)
+			if time.Since(since) > 10*time.Second {
+				late++
+			}
+		})
+	}
+	if late > 3 {
+		t.Errorf("%d of 6 took more than ten seconds", late)
+	}
+}
+
 // TestSuccessorIsWhereItWas: who was dialled, has restarted and is met again over a relay,
 // since the direct way was blocked just then, is dialled again where it was.
 func TestSuccessorIsWhereItWas(t *testing.T) {

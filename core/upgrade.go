@@ -38,7 +38,10 @@ const (
 	upgradeTogether = 16
 	// upgradeMeet is from which try on the two are introduced anew: after 12 to 24 s. By then
 	// the punch that began together with the relayed link is over, or soon will be.
-	upgradeMeet = 2
+	// upgradeMeetAgain is the same for a session that had another link before, with which no
+	// punch begins: after 4 to 8 s.
+	upgradeMeet      = 2
+	upgradeMeetAgain = 1
 	// upgradeSettled is how long a link must have lived for its successor's search
 	// to begin anew: one that breaks each time it comes up is tried ever less often.
 	upgradeSettled = time.Minute
@@ -49,6 +52,7 @@ type upgrade struct {
 	woken chan struct{}      // has room for one: look again; nil while nobody searches
 	tries int                // since the search began; negative: the next one is due at once
 	since time.Time          // when the session's link was chosen
+	meet  int                // from which try on the two are introduced anew
 	stop  context.CancelFunc // ends a try; nil when there is none
 }
 
@@ -106,6 +110,10 @@ func (s *Service) linked(p *peer, before int) {
 	u, now := &p.upgrade, time.Now()
 	if rank(p.how, p.endpoint) <= before && now.Sub(u.since) >= upgradeSettled {
 		u.tries = 0
+	}
+	u.meet = upgradeMeet
+	if !u.since.IsZero() {
+		u.meet = upgradeMeetAgain
 	}
 	u.since = now
 	if u.stop != nil {
@@ -167,7 +175,7 @@ func (s *Service) improve(p *peer) {
 		s.mu.Unlock()
 		return
 	}
-	meets = meets && u.tries >= upgradeMeet
+	meets = meets && u.tries >= u.meet
 	u.tries++
 	s.upgrading++
 	ctx, cancel := context.WithTimeout(s.ctx, s.cfg.HandshakeTimeout)
