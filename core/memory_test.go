@@ -1,12 +1,9 @@
 package crust_test
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -85,48 +82,7 @@ func TestAnswersWithoutMemory(t *testing.T) {
 		b := newNode(t, crust.On(internet.Host("10.0.0.2"), over(tight, "0.0.0.0", "tcp")))
 		defer b.Close()
 		link(t, a, b)
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
-		var group sync.WaitGroup
-		defer group.Wait()
-		defer cancel()
-		group.Go(func() {
-			for k := range uint64(messages) {
-				if err := a.SendWait(ctx, b.ID(), filled(size, k), 1); err != nil {
-					t.Error("question: ", err)
-					return
-				}
-			}
-		})
-		group.Go(func() {
-			for k := uint64(0); k < messages; {
-				batch, err := b.NextBatch(ctx, 0)
-				if err != nil {
-					t.Error("next question: ", err)
-					return
-				}
-				for range batch.Events {
-					if err := b.SendWait(ctx, a.ID(), filled(answer, k), 1); err != nil {
-						t.Errorf("answer %d: %v", k, err)
-						return
-					}
-					k++
-				}
-				batch.Release()
-			}
-		})
-		for k := uint64(0); k < messages; {
-			batch, err := a.NextBatch(ctx, 0)
-			if err != nil {
-				t.Fatalf("answer %d: %v", k, err)
-			}
-			for _, e := range batch.Events {
-				if e.Type != crust.EventMessage || !bytes.Equal(e.Data, filled(answer, k)) {
-					t.Fatalf("got %v where answer %d should be", e.Type, k)
-				}
-				k++
-			}
-			batch.Release()
-		}
+		askAndAnswer(t, a, b, messages, size, answer, 10*time.Minute)
 		if b.Stats().RefusedMemory == 0 {
 			t.Error("memory was never short")
 		}

@@ -319,48 +319,55 @@ func TestAnswersBeyondAllQueues(t *testing.T) {
 			a := newNode(t, crust.Config{Listen: listen})
 			b := newNode(t, crust.Config{Listen: listen, EventQueue: 1 << 20})
 			link(t, a, b)
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-			defer cancel()
-			var group sync.WaitGroup
-			defer group.Wait()
-			group.Go(func() {
-				for k := range uint64(messages) {
-					if err := a.SendWait(ctx, b.ID(), filled(size, k), 1); err != nil {
-						t.Error("question: ", err)
-						return
-					}
-				}
-			})
-			group.Go(func() {
-				for k := uint64(0); k < messages; {
-					batch, err := b.NextBatch(ctx, 0)
-					if err != nil {
-						t.Error("next question: ", err)
-						return
-					}
-					for range batch.Events {
-						if err := b.SendWait(ctx, a.ID(), filled(answer, k), 1); err != nil {
-							t.Errorf("answer %d: %v", k, err)
-							return
-						}
-						k++
-					}
-					batch.Release()
-				}
-			})
-			for k := uint64(0); k < messages; {
-				batch, err := a.NextBatch(ctx, 0)
-				if err != nil {
-					t.Fatalf("answer %d: %v", k, err)
-				}
-				for _, e := range batch.Events {
-					if e.Type != crust.EventMessage || !bytes.Equal(e.Data, filled(answer, k)) {
-						t.Fatalf("got %v where answer %d should be", e.Type, k)
-					}
-					k++
-				}
-				batch.Release()
-			}
+			askAndAnswer(t, a, b, messages, size, answer, 30*time.Second)
 		})
+	}
+}
+
+// askAndAnswer has one node send numbered messages, and the other, before it takes the next, an
+// answer to each: all come, in order, within a time.
+func askAndAnswer(t *testing.T, a, b *node, messages uint64, size, answer int, patience time.Duration) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	var group sync.WaitGroup
+	defer group.Wait()
+	defer cancel()
+	group.Go(func() {
+		for k := range messages {
+			if err := a.SendWait(ctx, b.ID(), filled(size, k), 1); err != nil {
+				t.Error("question: ", err)
+				return
+			}
+		}
+	})
+	group.Go(func() {
+		for k := uint64(0); k < messages; {
+			batch, err := b.NextBatch(ctx, 0)
+			if err != nil {
+				t.Error("next question: ", err)
+				return
+			}
+			for range batch.Events {
+				if err := b.SendWait(ctx, a.ID(), filled(answer, k), 1); err != nil {
+					t.Errorf("answer %d: %v", k, err)
+					return
+				}
+				k++
+			}
+			batch.Release()
+		}
+	})
+	for k := uint64(0); k < messages; {
+		batch, err := a.NextBatch(ctx, 0)
+		if err != nil {
+			t.Fatalf("answer %d: %v", k, err)
+		}
+		for _, e := range batch.Events {
+			if e.Type != crust.EventMessage || !bytes.Equal(e.Data, filled(answer, k)) {
+				t.Fatalf("got %v where answer %d should be", e.Type, k)
+			}
+			k++
+		}
+		batch.Release()
 	}
 }

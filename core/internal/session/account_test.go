@@ -61,15 +61,7 @@ func TestBudgetAcrossBreaks(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 11))
 			cfg := resuming
 			cfg.ResendBuffer = MinResendBuffer << r.IntN(3)
-			c := newCutter(t, 1<<(12+seed%8), func(int) [2]int {
-				var cut [2]int
-				for i := range cut {
-					if cut[i] = 1 + r.IntN(1<<(2+r.IntN(22))); r.IntN(4) == 0 {
-						cut[i] = -1
-					}
-				}
-				return cut
-			})
+			c := newCutter(t, 1<<(12+seed%8), randomCuts(r, 22))
 			done := make(chan struct{})
 			defer close(done)
 			for i := range c.budgets {

@@ -266,15 +266,7 @@ func TestRandomCuts(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 7))
 			cfg := resuming
 			cfg.ResendBuffer = MinResendBuffer
-			c := newCutter(t, 1<<(12+seed%8), func(int) [2]int {
-				var cut [2]int
-				for i := range cut {
-					if cut[i] = 1 + r.IntN(1<<(2+r.IntN(20))); r.IntN(4) == 0 {
-						cut[i] = -1
-					}
-				}
-				return cut
-			})
+			c := newCutter(t, 1<<(12+seed%8), randomCuts(r, 20))
 			conversation(t, cfg, seed, 100, 200_000, c)
 		})
 	}
@@ -635,4 +627,17 @@ func TestWindow(t *testing.T) {
 			t.Fatalf("told %v", events)
 		}
 	})
+}
+
+// randomCuts has a cutter cut each direction of a link after a number of bytes of up to so many
+// bits and two, or not at all.
+func randomCuts(r *rand.Rand, bits int) func(made int) [2]int {
+	return func(int) (cut [2]int) {
+		for i := range cut {
+			if cut[i] = 1 + r.IntN(1<<(2+r.IntN(bits))); r.IntN(4) == 0 {
+				cut[i] = -1
+			}
+		}
+		return cut
+	}
 }
